@@ -1,0 +1,147 @@
+"""File formats: whole or absent, checked on reading, resumable."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from wsss_core.errors import UserError
+from wsss_core.store import seeds, shards
+from wsss_core.store.atomic import atomic_folder, atomic_path
+from wsss_core.store.masks import mask_name, read_mask, voc_palette, write_mask
+from wsss_core.store.seeds import SeedMaps, SeedStore
+
+
+def seed_maps(value: float = 1.0) -> SeedMaps:
+    maps = {1.0: torch.full((2, 2, 3), value), 0.5: torch.arange(4.0).reshape(2, 1, 2)}
+    return SeedMaps(classes=(3, 7), maps=maps, size=(20, 40), statistics={"stop": "steps", "logit": [1.0, 2.5]})
+
+
+def write(path: Path, fingerprints: dict[str, str], compute, cache: Path) -> int:
+    return shards.build(path, "seeds", fingerprints, compute, seeds.write_record, {"method": "cam"}, cache=cache)
+
+
+def test_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_failed_folder_leaves_the_old_folder(tmp_path):
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    (folder / "a").write_text("old")
+    with pytest.raises(RuntimeError), atomic_folder(folder) as temporary:
+        (temporary / "b").write_text("half")
+        raise RuntimeError
+    assert [p.name for p in folder.iterdir()] == ["a"]
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_seed_store_round_trip(tmp_path):
+    ids = ["2007_000032", "a/b c.jpg", "ü"]
+    write(tmp_path / "s.h5", dict.fromkeys(ids, "f"), lambda _: seed_maps(), tmp_path / "cache.h5")
+    store = SeedStore(tmp_path / "s.h5")
+    assert list(store) == ids and store.attrs == {"method": "cam"}
+    loaded = store["a/b c.jpg"]
+    assert loaded.classes == (3, 7) and loaded.size == (20, 40)
+    assert loaded.statistics == {"stop": "steps", "logit": [1.0, 2.5]}
+    for scale, maps in seed_maps().maps.items():
+        assert torch.equal(loaded.maps[scale], maps)
+    with pytest.raises(KeyError):
+        store["other"]
+
+
+def test_seed_maps_sizes_and_normalisation():
+    maps = seed_maps()
+    assert maps.strided().shape == (2, 5, 10)
+    assert maps.full().shape == (2, 20, 40)
+    constant = SeedMaps(classes=(0,), maps={1.0: torch.full((1, 2, 3), 4.0)}, size=(17, 33))
+    expected = torch.full((1, 17, 33), 4.0 / (4.0 + 1e-5))
+    assert torch.allclose(constant.full(), expected)
+
+
+def test_image_without_classes():
+    empty = SeedMaps(classes=(), maps={1.0: torch.zeros(0, 2, 3)}, size=(17, 33))
+    assert empty.full().shape == (0, 17, 33)
+    assert empty.strided().shape == (0, 5, 9)
+
+
+def test_only_changed_records_are_computed(tmp_path):
+    computed = []
+
+    def compute(image_id):
+        computed.append(image_id)
+        return seed_maps()
+
+    cache = tmp_path / "cache.h5"
+    write(tmp_path / "s.h5", {"a": "1", "b": "1"}, compute, cache)
+    (tmp_path / "s.h5").unlink()
+    assert write(tmp_path / "s.h5", {"a": "1", "b": "2", "c": "1"}, compute, cache) == 1
+    assert computed == ["a", "b", "b", "c"]
+    assert list(SeedStore(tmp_path / "s.h5")) == ["a", "b", "c"]
+
+
+def test_killed_shard_continues(tmp_path):
+    cache = tmp_path / "cache.h5"
+    computed = []
+
+    def compute(image_id):
+        computed.append(image_id)
+        if image_id == "c" and computed.count("c") == 1:
+            raise KeyboardInterrupt
+        return seed_maps()
+
+    arguments = (tmp_path / "s.h5", "seeds", dict.fromkeys("abc", "1"), compute, seeds.write_record, {})
+    with pytest.raises(KeyboardInterrupt):
+        shards.build(*arguments, cache=cache, save_seconds=0)
+    assert not (tmp_path / "s.h5").exists()
+    shards.build(*arguments, cache=cache)
+    assert computed == ["a", "b", "c", "c"]
+
+
+def test_same_bytes_whatever_was_cached(tmp_path):
+    write(tmp_path / "one.h5", {"a": "1", "b": "1"}, lambda _: seed_maps(), tmp_path / "one.cache")
+    write(tmp_path / "two.h5", {"b": "1"}, lambda _: seed_maps(), tmp_path / "two.cache")
+    write(tmp_path / "two.h5", {"a": "1", "b": "1"}, lambda _: seed_maps(), tmp_path / "two.cache")
+    one, two = SeedStore(tmp_path / "one.h5"), SeedStore(tmp_path / "two.h5")
+    assert list(one) == list(two)
+    assert all(torch.equal(one[i].maps[1.0], two[i].maps[1.0]) for i in one)
+
+
+def test_unfinished_or_foreign_file(tmp_path):
+    (tmp_path / "s.h5").write_bytes(b"half")
+    with pytest.raises(UserError, match=r"s\.h5.*HDF5"):
+        SeedStore(tmp_path / "s.h5")
+    shards.build(tmp_path / "o.h5", "scores", {}, lambda _: None, lambda *_: None, {}, cache=tmp_path / "c.h5")
+    with pytest.raises(UserError, match="holds scores records, not seeds"):
+        SeedStore(tmp_path / "o.h5")
+
+
+def test_mask_round_trip_with_voc_colours(tmp_path):
+    labels = np.array([[0, 1, 255], [20, 2, 0]], dtype=np.uint8)
+    write_mask(tmp_path / mask_name("a/b"), labels)
+    assert np.array_equal(read_mask(tmp_path / "a%2Fb.png", (2, 3), 21), labels)
+    assert voc_palette()[15].tolist() == [192, 128, 128]
+
+
+@pytest.mark.parametrize(
+    ("size", "n_labels", "message"), [((3, 3), 21, "mask is 3x2, its image is 3x3"), ((2, 3), 15, r"holds \[20\]")]
+)
+def test_wrong_masks_are_named(tmp_path, size, n_labels, message):
+    write_mask(tmp_path / "m.png", np.array([[0, 1, 255], [20, 2, 0]]))
+    with pytest.raises(UserError, match=message):
+        read_mask(tmp_path / "m.png", size, n_labels)
+
+
+def test_truncated_mask(tmp_path):
+    write_mask(tmp_path / "m.png", np.arange(256).repeat(100).reshape(160, 160) % 200)
+    whole = (tmp_path / "m.png").read_bytes()
+    (tmp_path / "m.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"m\.png"):
+        read_mask(tmp_path / "m.png")

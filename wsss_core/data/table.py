@@ -1,0 +1,177 @@
+"""The image table: one row an image, whatever the data set's own format, and its shards.
+
+`images.csv` has the columns ``id, path, height, width, splits, classes, mask, boxes, digest``;
+a shard manifest is a small JSON file with the class names and the records of its images.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from wsss_core import keyed
+from wsss_core.errors import UserError
+from wsss_core.store.atomic import atomic_path, write_text
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One image.
+
+    Attributes
+    ----------
+    id
+        Unique text.
+    path
+        Image file.
+    height, width
+        Size in pixels, after any EXIF rotation.
+    splits
+        Roles the image plays: "train" (tags are used), "score" (its mask scores seeds and pseudo-masks),
+        "val" (its mask evaluates networks), "ood" (holds none of the classes).
+    classes
+        Tags as 0-based foreground class indices, ascending.
+    mask
+        Label PNG (0 background, c + 1 class c, 255 ignored), or "".
+    boxes
+        (class, x0, y0, x1, y1) in pixels, x1 and y1 exclusive.
+    digest
+        Digest of the image file's bytes.
+    """
+
+    id: str
+    path: str
+    height: int
+    width: int
+    splits: tuple[str, ...]
+    classes: tuple[int, ...]
+    mask: str = ""
+    boxes: tuple[tuple[float, ...], ...] = ()
+    digest: str = ""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) in pixels."""
+        return self.height, self.width
+
+
+@dataclass(frozen=True)
+class ImageTable:
+    """All images of a data set and the names of its foreground classes."""
+
+    class_names: tuple[str, ...]
+    records: tuple[ImageRecord, ...]
+
+    def split(self, name: str) -> tuple[ImageRecord, ...]:
+        """The images that play a role, in order of id."""
+        return tuple(record for record in self.records if name in record.splits)
+
+
+COLUMNS = ("id", "path", "height", "width", "splits", "classes", "mask", "boxes", "digest")
+
+
+def write_table(path: Path, table: ImageTable) -> None:
+    """Write `images.csv`; tags and splits are separated by spaces, class names stand in a comment line."""
+    import pandas as pd
+
+    rows = [
+        asdict(r)
+        | {"splits": " ".join(r.splits), "classes": " ".join(map(str, r.classes)), "boxes": json.dumps(r.boxes)}
+        for r in table.records
+    ]
+    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as handle:
+        handle.write("# classes: " + json.dumps(table.class_names, ensure_ascii=False) + "\n")
+        pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(handle, index=False)
+
+
+def read_table(path: Path) -> ImageTable:
+    """Read `images.csv`.
+
+    Raises
+    ------
+    UserError
+        If the file is missing or is not an image table.
+    """
+    import pandas as pd
+
+    try:
+        with open(path, encoding="utf-8") as handle:
+            head = handle.readline()
+            frame = pd.read_csv(handle, dtype=str, keep_default_na=False)
+    except OSError as error:
+        raise UserError(f"{path}: image table cannot be read ({error})") from error
+    if not head.startswith("# classes: ") or tuple(frame.columns) != COLUMNS:
+        raise UserError(f"{path}: is not an image table (columns {', '.join(COLUMNS)})")
+    records = tuple(_record(row) for row in frame.to_dict("records"))
+    return ImageTable(tuple(json.loads(head.removeprefix("# classes: "))), records)
+
+
+def _record(row: dict) -> ImageRecord:
+    return ImageRecord(
+        id=row["id"],
+        path=row["path"],
+        height=int(row["height"]),
+        width=int(row["width"]),
+        splits=tuple(row["splits"].split()),
+        classes=tuple(int(c) for c in row["classes"].split()),
+        mask=row["mask"],
+        boxes=tuple(tuple(box) for box in json.loads(row["boxes"])),
+        digest=row["digest"],
+    )
+
+
+def shard_count(n_images: int, shard_size: int) -> int:
+    """Number of shards: the power of two that comes nearest to `shard_size` images a shard.
+
+    A power of two seldom changes while a data set grows, and when it does, shards split or merge whole.
+
+    Examples
+    --------
+    >>> shard_count(10582, 128), shard_count(295, 64), shard_count(0, 64)
+    (64, 4, 1)
+    """
+    count = 1
+    while n_images / count > shard_size * 2**0.5:
+        count *= 2
+    return count
+
+
+def shard_of(image_id: str, count: int) -> int:
+    """Shard of an image: a hash of its id, so adding an image touches one shard."""
+    return int.from_bytes(keyed.key_bytes("shard", image_id)[:8], "big") % count
+
+
+def deal(records: Sequence[ImageRecord], shard_size: int) -> dict[str, list[ImageRecord]]:
+    """Shard name ("03-of-08", counted from 0) to its images in order of id; empty shards are left out."""
+    count = shard_count(len(records), shard_size)
+    digits = max(2, len(str(count)))
+    shards: dict[str, list[ImageRecord]] = {}
+    for record in sorted(records, key=lambda r: r.id):
+        name = f"{shard_of(record.id, count):0{digits}d}-of-{count:0{digits}d}"
+        shards.setdefault(name, []).append(record)
+    return dict(sorted(shards.items()))
+
+
+def write_manifest(path: Path, class_names: Sequence[str], records: Iterable[ImageRecord]) -> None:
+    """Write the manifest of a shard."""
+    content = {"class_names": list(class_names), "images": [asdict(r) for r in records]}
+    write_text(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+
+
+def read_manifest(path: Path) -> ImageTable:
+    """Read the manifest of a shard."""
+    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    records = tuple(
+        ImageRecord(
+            **row
+            | {
+                "splits": tuple(row["splits"]),
+                "classes": tuple(row["classes"]),
+                "boxes": tuple(tuple(box) for box in row["boxes"]),
+            }
+        )
+        for row in content["images"]
+    )
+    return ImageTable(tuple(content["class_names"]), records)

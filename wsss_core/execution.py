@@ -1,0 +1,87 @@
+"""How a stage is executed: device, threads, workers. Nothing here may change a result beyond rounding."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import gettempdir
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Execution options of one command.
+
+    Attributes
+    ----------
+    device
+        "cpu", "cuda", or "auto": CUDA where a device is visible.
+    threads
+        CPU threads for tensor arithmetic.
+    workers
+        Loader processes; 0 loads in the main process.
+    precision
+        "float32", or "mixed": bfloat16 autocast on a GPU with float32 master weights.
+    """
+
+    device: str = "auto"
+    threads: int = 1
+    workers: int = 0
+    precision: Literal["float32", "mixed"] = "float32"
+
+    def torch_device(self):
+        """The torch device; sets the thread count of this process on the way."""
+        import torch
+
+        torch.set_num_threads(max(1, self.threads))
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(self.device)
+
+
+@contextmanager
+def gpu_lease(device: str, folder: Path | None = None, poll: float = 0.5) -> Iterator[str | None]:
+    """Hold one GPU of this machine for the block, so that parallel jobs never share a device.
+
+    A lock file per device in a node-local folder; the kernel drops the lock when the process ends,
+    whatever ends it. Must be entered before torch is imported. Under SLURM, on CPU, or with no GPU
+    there is nothing to choose and the block runs at once.
+
+    Yields
+    ------
+    The leased device number as a string, or None.
+    """
+    numbers = [] if device == "cpu" or "SLURM_JOB_ID" in os.environ else _visible_gpus()
+    if not numbers:
+        yield None
+        return
+    folder = folder or Path(gettempdir()) / f"wsss-gpu-{os.getuid()}"
+    folder.mkdir(parents=True, exist_ok=True)
+    while True:
+        for number in random.sample(numbers, len(numbers)):
+            handle = os.open(folder / f"{number}.lock", os.O_CREAT | os.O_RDWR, 0o600)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(handle)
+                continue
+            os.environ["CUDA_VISIBLE_DEVICES"] = number
+            try:
+                yield number
+            finally:
+                os.close(handle)
+            return
+        time.sleep(poll)
+
+
+def _visible_gpus() -> list[str]:
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is not None:
+        return [number for number in listed.split(",") if number.strip()]
+    return sorted(path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*"))

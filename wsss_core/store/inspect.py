@@ -1,0 +1,57 @@
+"""A few lines about any file of a run, for `wsss inspect`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from wsss_core.errors import UserError
+from wsss_core.store.scores import ScoreStore
+from wsss_core.store.seeds import SeedStore
+
+
+def describe(path: Path) -> str:
+    """Text that says what a seed file, score file, checkpoint or image table holds.
+
+    Raises
+    ------
+    UserError
+        If the file is none of these.
+    """
+    readers = {".h5": _hdf5, ".pt": _checkpoint, ".csv": _table}
+    if path.suffix not in readers:
+        raise UserError(f"{path}: only .h5, .pt and image table .csv files can be inspected")
+    return readers[path.suffix](path)
+
+
+def _hdf5(path: Path) -> str:
+    import h5py
+
+    with h5py.File(path) as file:
+        store = {"seeds": SeedStore, "scores": ScoreStore}[file.attrs["kind"]](path)
+    lines = [f"{len(store)} images", json.dumps(store.attrs, indent=1)]
+    for image_id, maps in list(store.items())[:5]:
+        scales = maps.maps if isinstance(store, SeedStore) else {"stride 4": maps.scores}
+        shapes = {scale: tuple(values.shape) for scale, values in scales.items()}
+        lines.append(f"{image_id}: {maps.size[1]}x{maps.size[0]}, classes {list(maps.classes)}, maps {shapes}")
+    return "\n".join(lines)
+
+
+def _checkpoint(path: Path) -> str:
+    import torch
+
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    parameters = sum(tensor.numel() for tensor in content["state"].values())
+    return f"{content['kind']}, {parameters:,} numbers\n{json.dumps(content['meta'], indent=1)}"
+
+
+def _table(path: Path) -> str:
+    from wsss_core.data.table import read_table
+
+    table = read_table(path)
+    lines = [f"{len(table.records)} images, {len(table.class_names)} classes"]
+    for split in ("train", "score", "val", "ood"):
+        lines.append(f"{split}: {len(table.split(split))} images")
+    for index, name in enumerate(table.class_names):
+        lines.append(f"  {name}: {sum(index in record.classes for record in table.records)} images")
+    return "\n".join(lines)

@@ -1,0 +1,76 @@
+"""Label masks as palette PNGs in the PASCAL VOC colours; 0 is background, 255 is ignored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from wsss_core.errors import UserError
+from wsss_core.store.atomic import atomic_path
+
+IGNORE = 255
+
+
+def voc_palette() -> np.ndarray:
+    """The PASCAL VOC colour map, uint8 [256, 3].
+
+    Examples
+    --------
+    >>> voc_palette()[[0, 1, 255]].tolist()
+    [[0, 0, 0], [128, 0, 0], [224, 224, 192]]
+    """
+    labels = np.arange(256)
+    colours = np.zeros((256, 3), dtype=np.uint8)
+    for bit in range(8):
+        for channel in range(3):
+            colours[:, channel] |= (((labels >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
+    return colours
+
+
+def mask_name(image_id: str) -> str:
+    """File name of an image's mask: ids may be any text, so ``/`` is escaped."""
+    return image_id.replace("%", "%25").replace("/", "%2F") + ".png"
+
+
+def write_mask(path: Path, labels: np.ndarray) -> None:
+    """Write labels, integers in 0..255 of shape [H, W], as a palette PNG."""
+    labels = np.asarray(labels)
+    if labels.ndim != 2 or labels.min(initial=0) < 0 or labels.max(initial=0) > 255:
+        raise ValueError(f"labels must be [H, W] in 0..255, got {labels.shape} up to {labels.max(initial=0)}")
+    image = Image.fromarray(labels.astype(np.uint8))
+    image.putpalette(voc_palette().tobytes())
+    with atomic_path(path) as temporary:
+        image.save(temporary, format="PNG")
+
+
+def read_mask(path: Path, size: tuple[int, int] | None = None, n_labels: int | None = None) -> np.ndarray:
+    """Read a mask, uint8 [H, W].
+
+    Parameters
+    ----------
+    size
+        Expected (H, W), if known.
+    n_labels
+        Number of labels with background; any other value than 255 above it is an error.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, unreadable, of another size, in colour, or holds a value out of range.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode not in ("P", "L", "1", "I", "I;16"):
+                raise UserError(f"{path}: a mask must be a palette or grey PNG, this one is {image.mode}")
+            labels = np.asarray(image)
+    except (OSError, SyntaxError) as error:
+        raise UserError(f"{path}: mask cannot be read ({error})") from error
+    if size is not None and labels.shape != tuple(size):
+        raise UserError(f"{path}: mask is {labels.shape[1]}x{labels.shape[0]}, its image is {size[1]}x{size[0]}")
+    if n_labels is not None:
+        wrong = np.unique(labels[(labels >= n_labels) & (labels != IGNORE)])
+        if wrong.size:
+            raise UserError(f"{path}: mask holds {wrong[:5].tolist()}, allowed are 0..{n_labels - 1} and 255")
+    return labels.astype(np.uint8)

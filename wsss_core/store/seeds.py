@@ -1,0 +1,130 @@
+"""Seed maps: a few native-resolution maps an image, in HDF5 shards.
+
+One file holds the images of one shard. A group per image (named by `group_name`) holds one float32 dataset
+``scale_<s>`` of shape [K, h_s, w_s] per scale, and the attributes ``id``, ``classes``, ``size`` and
+``fingerprint``. The stride-4 map, the full-resolution map and any threshold are derived when read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wsss_core.store.shards import ShardFile
+
+if TYPE_CHECKING:
+    import torch
+
+EPSILON = 1e-5
+
+
+@dataclass(frozen=True)
+class SeedMaps:
+    """Class activation maps of one image, not normalised.
+
+    Attributes
+    ----------
+    classes
+        The K present classes, 0-based.
+    maps
+        Scale to tensor [K, h_s, w_s], float32, non-negative.
+    size
+        (H, W) of the image in pixels.
+    statistics
+        What the method recorded about this image (numbers, strings or lists of numbers).
+    """
+
+    classes: tuple[int, ...]
+    maps: Mapping[float, torch.Tensor]
+    size: tuple[int, int]
+    statistics: Mapping[str, Any] = field(default_factory=dict)
+
+    def strided(self) -> torch.Tensor:
+        """Sum over scales at stride 4, [K, (H-1)//4+1, (W-1)//4+1], each class divided by its maximum + 1e-5."""
+        height, width = self.size
+        return self._combined((height - 1) // 4 + 1, (width - 1) // 4 + 1, height, width)
+
+    def full(self) -> torch.Tensor:
+        """Sum over scales at full resolution, [K, H, W], each class divided by its maximum + 1e-5.
+
+        The maps are resized to the size rounded up to a multiple of 16 and cropped; the maximum is taken
+        after the crop, as in the published IRN code.
+        """
+        height, width = self.size
+        return self._combined(-(-height // 16) * 16, -(-width // 16) * 16, height, width)
+
+    def _combined(self, rows: int, columns: int, height: int, width: int) -> torch.Tensor:
+        import torch
+        import torch.nn.functional as F
+
+        if not self.classes:
+            return torch.zeros(0, min(rows, height), min(columns, width))
+        total = sum(
+            F.interpolate(maps[None], (rows, columns), mode="bilinear", align_corners=False)[0]
+            for maps in self.maps.values()
+        )[:, :height, :width]
+        return total / (total.amax((1, 2), keepdim=True) + EPSILON)
+
+
+def write_record(group: Any, maps: SeedMaps) -> None:
+    """Write one image's maps into an HDF5 group."""
+    group.attrs["classes"] = np.asarray(maps.classes, dtype=np.int64)
+    group.attrs["size"] = np.asarray(maps.size, dtype=np.int64)
+    group.attrs["statistics"] = json.dumps(dict(maps.statistics), sort_keys=True)
+    for scale, values in maps.maps.items():
+        data = values.detach().cpu().numpy().astype(np.float32)
+        group.create_dataset(f"scale_{scale}", data=data)
+
+
+def read_record(group: Any) -> SeedMaps:
+    """Read one image's maps from an HDF5 group."""
+    import torch
+
+    maps = {
+        float(name.removeprefix("scale_")): torch.from_numpy(group[name][()])
+        for name in group
+        if name.startswith("scale_")
+    }
+    return SeedMaps(
+        classes=tuple(int(c) for c in group.attrs["classes"]),
+        maps=maps,
+        size=tuple(int(n) for n in group.attrs["size"]),
+        statistics=json.loads(group.attrs["statistics"]),
+    )
+
+
+class SeedStore(Mapping[str, SeedMaps]):
+    """Read-only mapping from image id to `SeedMaps`.
+
+    Parameters
+    ----------
+    path
+        HDF5 file of one shard.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, not a seed file, or was not finished.
+    """
+
+    def __init__(self, path: Any) -> None:
+        self._file = ShardFile(path, kind="seeds")
+
+    @cached_property
+    def attrs(self) -> dict[str, Any]:
+        """Method, settings, versions and class names of this file."""
+        return self._file.attrs
+
+    def __getitem__(self, image_id: str) -> SeedMaps:
+        return read_record(self._file.group(image_id))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._file.ids)
+
+    def __len__(self) -> int:
+        return len(self._file.ids)

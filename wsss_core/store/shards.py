@@ -1,0 +1,160 @@
+"""HDF5 files of one record an image: written whole, resumable, with unchanged records reused.
+
+`build` computes the records of a shard one by one. Finished records live in a cache file beside the state of
+the stage, keyed by a fingerprint of everything they depend on, so a killed job continues where it was and an
+image that did not change is not computed again. The declared output is always rebuilt from it and renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from wsss_core import __version__, keyed
+from wsss_core.errors import UserError
+from wsss_core.store.atomic import atomic_path
+
+log = logging.getLogger(__name__)
+
+
+def fingerprint(*parts: Any) -> str:
+    """Digest of anything JSON can hold: image digest, settings, code, upstream."""
+    return keyed.key_bytes(json.dumps(parts, sort_keys=True, separators=(",", ":"))).hex()
+
+
+def group_name(image_id: str) -> str:
+    """HDF5 group of an image id (ids may hold ``/`` and ``.``)."""
+    return image_id.replace("%", "%25").replace("/", "%2F").replace(".", "%2E")
+
+
+def build(
+    path: Path,
+    kind: str,
+    fingerprints: Mapping[str, str],
+    compute: Callable[[str], Any],
+    write_record: Callable[[Any, Any], None],
+    attrs: Mapping[str, Any],
+    *,
+    cache: Path,
+    save_seconds: float = 60.0,
+) -> int:
+    """Write the shard file `path`, one record for every image of `fingerprints`, in that order.
+
+    Parameters
+    ----------
+    kind
+        What the records are ("seeds", "scores"); checked on reading.
+    fingerprints
+        Image id to digest of all the record depends on.
+    compute
+        Image id to record, called for the images without a valid record in the cache.
+    write_record
+        Writes a record into an HDF5 group.
+    attrs
+        Method, settings and class names, JSON-serialisable, kept with the file.
+    cache
+        File of finished records, kept between runs.
+
+    Returns
+    -------
+    The number of records that were reused.
+    """
+    records = _read_cache(cache, kind, fingerprints)
+    reused = len(records)
+    began = saved = time.monotonic()
+    todo = [image_id for image_id in fingerprints if image_id not in records]
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    pending: dict[str, Any] = {}
+    for number, image_id in enumerate(todo, 1):
+        pending[image_id] = compute(image_id)
+        if time.monotonic() - saved > save_seconds:
+            _write(cache, kind, fingerprints, cache, pending, write_record, attrs, complete=False)
+            pending, saved = {}, time.monotonic()
+            pace = (saved - began) / number
+            log.info("image %d/%d  %.2f s/image  %.0f s left", number, len(todo), pace, pace * (len(todo) - number))
+    _write(path, kind, fingerprints, cache, pending, write_record, attrs, complete=True)
+    with atomic_path(cache) as link:
+        os.link(path, link)
+    log.info("%d records, %d reused, %.1f s", len(fingerprints), reused, time.monotonic() - began)
+    return reused
+
+
+class ShardFile:
+    """One shard file, opened for reading and checked."""
+
+    def __init__(self, path: Any, kind: str) -> None:
+        try:
+            self._file = h5py.File(path, "r")
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read as HDF5 ({error}); delete it and run again") from error
+        attrs = self._file.attrs
+        if attrs.get("kind") != kind:
+            raise UserError(f"{path}: holds {attrs.get('kind', 'no')} records, not {kind}")
+        if not attrs.get("complete", False):
+            raise UserError(f"{path}: was not finished; delete it and run again")
+        self.ids: list[str] = json.loads(attrs["ids"])
+        self.attrs: dict[str, Any] = json.loads(attrs["attrs"])
+
+    def group(self, image_id: str) -> Any:
+        """HDF5 group of an image; KeyError if the shard does not hold it."""
+        name = group_name(image_id)
+        if name not in self._file:
+            raise KeyError(f"{image_id!r} is not in {self._file.filename}")
+        return self._file[name]
+
+
+def _read_cache(cache: Path, kind: str, fingerprints: Mapping[str, str]) -> set[str]:
+    """Ids of the images whose record in the cache is valid."""
+    try:
+        with h5py.File(cache, "r") as old:
+            if old.attrs.get("kind") != kind:
+                return set()
+            return {i for i, digest in fingerprints.items() if _stored_fingerprint(old, i) == digest}
+    except OSError:
+        return set()
+
+
+def _stored_fingerprint(file: h5py.File, image_id: str) -> str | None:
+    name = group_name(image_id)
+    return file[name].attrs.get("fingerprint") if name in file else None
+
+
+def _write(
+    path: Path,
+    kind: str,
+    fingerprints: Mapping[str, str],
+    cache: Path,
+    fresh: Mapping[str, Any],
+    write_record: Callable[[Any, Any], None],
+    attrs: Mapping[str, Any],
+    complete: bool,
+) -> None:
+    """Write valid cached records and fresh ones, in the order of `fingerprints`."""
+    kept = _read_cache(cache, kind, fingerprints)
+    old = h5py.File(cache, "r") if kept else None
+    try:
+        with atomic_path(path) as temporary, h5py.File(temporary, "w", track_order=True) as new:
+            for image_id, digest in fingerprints.items():
+                name = group_name(image_id)
+                if image_id in fresh:
+                    group = new.create_group(name)
+                    group.attrs["id"] = image_id
+                    group.attrs["fingerprint"] = digest
+                    write_record(group, fresh[image_id])
+                elif image_id in kept:
+                    old.copy(old[name], new, name)
+            new.attrs["kind"] = kind
+            new.attrs["version"] = __version__
+            new.attrs["ids"] = json.dumps([i for i in fingerprints if group_name(i) in new])
+            new.attrs["attrs"] = json.dumps(dict(attrs), sort_keys=True)
+            new.attrs["complete"] = complete
+    finally:
+        if old is not None:
+            old.close()

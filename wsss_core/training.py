@@ -1,0 +1,231 @@
+"""The one training loop: classifiers, boundary networks and segmentation networks are trained by `fit`.
+
+A training run is a map from step numbers to batches, so there is no sampler state: batch ``k`` is a
+pure function of (seed, stage, k), whatever ran before. Killing a run at any moment and starting it again
+gives the weights of an uninterrupted run.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from wsss_core import keyed
+from wsss_core.errors import UserError
+from wsss_core.execution import Execution
+from wsss_core.store.atomic import atomic_path
+
+log = logging.getLogger(__name__)
+
+
+class Batches(Protocol):
+    """Map-style data: ``batches[k]`` is the batch of step k (tensors, or a tuple or dict of tensors)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, step: int) -> Any: ...
+
+
+def polynomial(steps: int, power: float = 0.9, every: int = 1) -> Callable[[int], float]:
+    """Learning-rate factor ``(1 - k / steps) ** power``, updated every `every` steps.
+
+    Examples
+    --------
+    >>> rate = polynomial(100, power=1.0, every=10)
+    >>> rate(0), rate(9), rate(10)
+    (1.0, 1.0, 0.9)
+    """
+    return lambda step: (1 - min(step - step % every, steps - 1) / steps) ** power
+
+
+def fit(
+    network: nn.Module,
+    batches: Batches,
+    loss: Callable[[Any], dict[str, Tensor]],
+    optimizer: torch.optim.Optimizer,
+    rate: Callable[[int], float],
+    *,
+    seed: int,
+    execution: Execution,
+    state: Path | None = None,
+    fingerprint: str = "",
+    save_seconds: float = 60.0,
+    log_every: int = 20,
+) -> list[dict[str, float]]:
+    """Train `network` in place for ``len(batches)`` steps.
+
+    Parameters
+    ----------
+    network
+        What is saved and restored on resuming; its mode (train or eval) is the caller's choice.
+    batches
+        Batch of every step; moved to the device here.
+    loss
+        From a batch on the device to named scalar terms; ``"loss"`` is minimised, the others are logged.
+    optimizer
+        Its groups' learning rates at the start are the base rates.
+    rate
+        Factor on every base rate at step k.
+    seed
+        Key of the dropout generator; step k always sees the same draws.
+    state
+        File for resuming, removed at the end. It is ignored unless written under the same `fingerprint`.
+
+    Returns
+    -------
+    One row of mean loss terms every `log_every` steps.
+
+    Raises
+    ------
+    UserError
+        If the loss stops being finite.
+    """
+    device = execution.torch_device()
+    network.to(device)
+    _optimizer_to(optimizer, device)
+    base_rates = [group["lr"] for group in optimizer.param_groups]
+    start, history, window = _resume(state, fingerprint, network, optimizer, device)
+    if start:
+        log.info("resuming at step %d of %d", start, len(batches))
+    stopping = _StopSignal()
+    saved = began = time.monotonic()
+    for step, batch in zip(range(start, len(batches)), _load(batches, start, execution.workers), strict=True):
+        torch.manual_seed(keyed.integer(seed, "fit", step))
+        for group, base in zip(optimizer.param_groups, base_rates, strict=True):
+            group["lr"] = base * rate(step)
+        batch = to_device(batch, device)
+        mixed = execution.precision == "mixed" and device.type == "cuda"
+        with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
+            terms = loss(batch)
+        optimizer.zero_grad(set_to_none=True)
+        terms["loss"].backward()
+        optimizer.step()
+        window.append({name: value.detach() for name, value in terms.items()})
+        last = step + 1 == len(batches)
+        if (step + 1) % log_every == 0 or last:
+            row = {"step": step + 1, "rate": rate(step), **_means(window)}
+            window = []
+            if not torch.isfinite(torch.tensor(row["loss"])):
+                raise UserError(f"the loss is {row['loss']} at step {step + 1}: lower the learning rate of this stage")
+            history.append(row)
+            pace = (time.monotonic() - began) / (step + 1 - start)
+            log.info(
+                "step %d/%d  loss %.4f  %.2f s/step  %.0f s left",
+                step + 1,
+                len(batches),
+                row["loss"],
+                pace,
+                pace * (len(batches) - step - 1),
+            )
+        if state is not None and not last and (stopping.received or time.monotonic() - saved > save_seconds):
+            _save(state, fingerprint, network, optimizer, step + 1, history, window)
+            saved = time.monotonic()
+        if stopping.received:
+            log.warning("stopped by a signal after step %d", step + 1)
+            sys.exit(143)
+    stopping.restore()
+    if state is not None:
+        state.unlink(missing_ok=True)
+    return history
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """Move a tensor, or every tensor in a tuple, list or dict, to a device (images as channels-last on a GPU)."""
+    if isinstance(batch, Tensor):
+        channels_last = device.type == "cuda" and batch.ndim == 4 and batch.is_floating_point()
+        memory_format = torch.channels_last if channels_last else torch.preserve_format
+        return batch.to(device, non_blocking=True, memory_format=memory_format)
+    if isinstance(batch, dict):
+        return {name: to_device(value, device) for name, value in batch.items()}
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(to_device(value, device) for value in batch)
+    return batch
+
+
+class _StopSignal:
+    """Remembers SIGTERM, so that the loop can save and leave at a step boundary."""
+
+    def __init__(self) -> None:
+        self.received = False
+        try:
+            self._previous = signal.signal(signal.SIGTERM, self._receive)
+        except ValueError:  # not the main thread
+            self._previous = None
+
+    def _receive(self, *_: Any) -> None:
+        self.received = True
+
+    def restore(self) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGTERM, self._previous)
+
+
+class _From(torch.utils.data.Dataset):
+    """The batches from step `start` on."""
+
+    def __init__(self, batches: Batches, start: int) -> None:
+        self.batches, self.start = batches, start
+
+    def __len__(self) -> int:
+        return len(self.batches) - self.start
+
+    def __getitem__(self, index: int) -> Any:
+        if index >= len(self):
+            raise IndexError(index)
+        return self.batches[self.start + index]
+
+
+def _load(batches: Batches, start: int, workers: int) -> Any:
+    rest = _From(batches, start)
+    if workers == 0:
+        return (rest[index] for index in range(len(rest)))
+    return torch.utils.data.DataLoader(rest, batch_size=None, num_workers=workers, pin_memory=torch.cuda.is_available())
+
+
+def _means(window: list[dict[str, Tensor]]) -> dict[str, float]:
+    return {name: float(torch.stack([terms[name].float() for terms in window]).mean()) for name in window[0]}
+
+
+def _save(
+    state: Path, fingerprint: str, network: nn.Module, optimizer: Any, step: int, history: list, window: list
+) -> None:
+    content = {
+        "fingerprint": fingerprint,
+        "network": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "step": step,
+        "history": history,
+        "window": window,
+    }
+    with atomic_path(state) as temporary:
+        torch.save(content, temporary)
+
+
+def _resume(
+    state: Path | None, fingerprint: str, network: nn.Module, optimizer: Any, device: Any
+) -> tuple[int, list, list]:
+    """Next step, finished rows of the history, and the terms since the last row."""
+    if state is None or not state.exists():
+        return 0, [], []
+    content = torch.load(state, map_location=device, weights_only=True)
+    if content["fingerprint"] != fingerprint:
+        log.info("%s belongs to other settings: starting afresh", state)
+        return 0, [], []
+    network.load_state_dict(content["network"])
+    optimizer.load_state_dict(content["optimizer"])
+    return content["step"], content["history"], content["window"]
+
+
+def _optimizer_to(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    for slots in optimizer.state.values():
+        for name, value in slots.items():
+            if isinstance(value, Tensor):
+                slots[name] = value.to(device)
