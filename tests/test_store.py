@@ -109,9 +109,7 @@ def test_same_bytes_whatever_was_cached(tmp_path):
     write(tmp_path / "one.h5", {"a": "1", "b": "1"}, lambda _: seed_maps(), tmp_path / "one.cache")
     write(tmp_path / "two.h5", {"b": "1"}, lambda _: seed_maps(), tmp_path / "two.cache")
     write(tmp_path / "two.h5", {"a": "1", "b": "1"}, lambda _: seed_maps(), tmp_path / "two.cache")
-    one, two = SeedStore(tmp_path / "one.h5"), SeedStore(tmp_path / "two.h5")
-    assert list(one) == list(two)
-    assert all(torch.equal(one[i].maps[1.0], two[i].maps[1.0]) for i in one)
+    assert (tmp_path / "one.h5").read_bytes() == (tmp_path / "two.h5").read_bytes()
 
 
 def test_unfinished_or_foreign_file(tmp_path):

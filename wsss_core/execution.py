@@ -65,7 +65,7 @@ def gpu_lease(device: str, folder: Path | None = None, poll: float = 0.5) -> Ite
     folder.mkdir(parents=True, exist_ok=True)
     while True:
         for number in random.sample(numbers, len(numbers)):
-            handle = os.open(folder / f"{number}.lock", os.O_CREAT | os.O_RDWR, 0o600)
+            handle = os.open(folder / f"{number.replace('/', '-')}.lock", os.O_CREAT | os.O_RDWR, 0o600)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -83,5 +83,5 @@ def gpu_lease(device: str, folder: Path | None = None, poll: float = 0.5) -> Ite
 def _visible_gpus() -> list[str]:
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if listed is not None:
-        return [number for number in listed.split(",") if number.strip()]
+        return [number.strip() for number in listed.split(",") if number.strip()]
     return sorted(path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*"))

@@ -1,6 +1,6 @@
 """The image table: one row an image, whatever the data set's own format, and its shards.
 
-`images.csv` has the columns ``id, path, height, width, splits, classes, mask, boxes, digest``;
+`images.csv` has the columns ``id, path, height, width, splits, classes, mask, boxes, digest, mask_digest``;
 a shard manifest is a small JSON file with the class names and the records of its images.
 """
 
@@ -39,6 +39,8 @@ class ImageRecord:
         (class, x0, y0, x1, y1) in pixels, x1 and y1 exclusive.
     digest
         Digest of the image file's bytes.
+    mask_digest
+        Digest of the mask file's bytes, or "".
     """
 
     id: str
@@ -50,6 +52,7 @@ class ImageRecord:
     mask: str = ""
     boxes: tuple[tuple[float, ...], ...] = ()
     digest: str = ""
+    mask_digest: str = ""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -69,7 +72,7 @@ class ImageTable:
         return tuple(record for record in self.records if name in record.splits)
 
 
-COLUMNS = ("id", "path", "height", "width", "splits", "classes", "mask", "boxes", "digest")
+COLUMNS = ("id", "path", "height", "width", "splits", "classes", "mask", "boxes", "digest", "mask_digest")
 
 
 def write_table(path: Path, table: ImageTable) -> None:
@@ -119,6 +122,7 @@ def _record(row: dict) -> ImageRecord:
         mask=row["mask"],
         boxes=tuple(tuple(box) for box in json.loads(row["boxes"])),
         digest=row["digest"],
+        mask_digest=row["mask_digest"],
     )
 
 

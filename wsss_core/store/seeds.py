@@ -120,6 +120,10 @@ class SeedStore(Mapping[str, SeedMaps]):
         """Method, settings, versions and class names of this file."""
         return self._file.attrs
 
+    def fingerprint(self, image_id: str) -> str:
+        """Digest of everything that the maps of an image depend on."""
+        return self._file.fingerprint(image_id)
+
     def __getitem__(self, image_id: str) -> SeedMaps:
         return read_record(self._file.group(image_id))
 

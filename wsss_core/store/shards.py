@@ -109,6 +109,10 @@ class ShardFile:
             raise KeyError(f"{image_id!r} is not in {self._file.filename}")
         return self._file[name]
 
+    def fingerprint(self, image_id: str) -> str:
+        """Digest of everything that the record of an image depends on; KeyError if the shard does not hold it."""
+        return str(self.group(image_id).attrs["fingerprint"])
+
 
 def _read_cache(cache: Path, kind: str, fingerprints: Mapping[str, str]) -> set[str]:
     """Ids of the images whose record in the cache is valid."""
@@ -144,12 +148,12 @@ def _write(
             for image_id, digest in fingerprints.items():
                 name = group_name(image_id)
                 if image_id in fresh:
-                    group = new.create_group(name)
+                    group = new.create_group(name, track_order=True)
                     group.attrs["id"] = image_id
                     group.attrs["fingerprint"] = digest
                     write_record(group, fresh[image_id])
                 elif image_id in kept:
-                    old.copy(old[name], new, name)
+                    _rewrite(old[name], new.create_group(name, track_order=True))
             new.attrs["kind"] = kind
             new.attrs["version"] = __version__
             new.attrs["ids"] = json.dumps([i for i in fingerprints if group_name(i) in new])
@@ -158,3 +162,11 @@ def _write(
     finally:
         if old is not None:
             old.close()
+
+
+def _rewrite(source: h5py.Group, target: h5py.Group) -> None:
+    """Write a record again as it was first written, so that a file's bytes do not tell what was reused."""
+    for name, value in source.attrs.items():
+        target.attrs[name] = value
+    for name, dataset in source.items():
+        target.create_dataset(name, data=dataset[()])

@@ -1,0 +1,153 @@
+"""Reading images of every kind as 8-bit RGB."""
+
+from __future__ import annotations
+
+import io
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from wsss_core.data.decode import decode_image, read_image
+from wsss_core.errors import UserError
+from wsss_core.keyed import generator
+
+RGB = generator(0, "decode").integers(0, 256, (24, 32, 3), dtype=np.uint8)
+GREY = RGB[..., 0]
+
+
+def encoded(image: Image.Image, form: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def decoded(image: Image.Image, form: str, **options) -> np.ndarray:
+    return decode_image(encoded(image, form, **options), "x")
+
+
+@pytest.mark.parametrize("form", ["PNG", "BMP", "TIFF"])
+def test_lossless_formats_are_exact(form):
+    np.testing.assert_array_equal(decoded(Image.fromarray(RGB), form), RGB)
+    np.testing.assert_array_equal(decoded(Image.fromarray(GREY), form), np.stack([GREY] * 3, axis=-1))
+
+
+@pytest.mark.parametrize(("form", "options"), [("JPEG", {"quality": 95}), ("WEBP", {"lossless": True})])
+def test_photo_formats(form, options):
+    smooth = cv2.GaussianBlur(RGB, (0, 0), 6)
+    result = decoded(Image.fromarray(smooth), form, **options)
+    assert result.shape == smooth.shape
+    assert np.abs(result.astype(int) - smooth).max() < 16
+
+
+def test_result_is_writable_and_contiguous():
+    result = decoded(Image.fromarray(RGB), "PNG")
+    assert result.dtype == np.uint8 and result.flags.writeable and result.flags.c_contiguous
+
+
+def test_bilevel():
+    result = decoded(Image.fromarray(GREY > 128), "PNG")
+    np.testing.assert_array_equal(result[..., 0], np.where(GREY > 128, 255, 0))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparent_pixels_lie_over_white(mode):
+    alpha = np.full(GREY.shape, 255, dtype=np.uint8)
+    alpha[:, :10] = 0
+    image = Image.fromarray(RGB).convert("L" if mode == "LA" else "RGB")
+    expected = np.array(image.convert("RGB"))
+    expected[:, :10] = 255
+    image.putalpha(Image.fromarray(alpha))
+    assert image.mode == mode
+    np.testing.assert_array_equal(decoded(image, "PNG"), expected)
+
+
+def test_palette_with_and_without_transparency():
+    image = Image.fromarray(GREY // 64)
+    image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 110, 120])
+    colours = np.array([[10, 20, 30], [40, 50, 60], [70, 80, 90], [100, 110, 120]])
+    np.testing.assert_array_equal(decoded(image, "PNG"), colours[GREY // 64])
+    colours[2] = 255
+    np.testing.assert_array_equal(decoded(image, "PNG", transparency=2), colours[GREY // 64])
+
+
+def test_cmyk():
+    image = Image.new("CMYK", (8, 6), (0, 255, 255, 0))
+    for form in ("JPEG", "TIFF"):
+        result = decoded(image, form)
+        assert result.shape == (6, 8, 3)
+        assert np.abs(result.astype(int) - (255, 0, 0)).max() <= 3
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_sixteen_bits_are_scaled_not_clipped(form):
+    ramp = np.linspace(0, 65535, 32 * 24).reshape(24, 32).astype(np.uint16)
+    result = decoded(Image.fromarray(ramp), form)
+    np.testing.assert_array_equal(result, np.stack([ramp >> 8] * 3, axis=-1))
+
+
+def test_sixteen_bit_colour():
+    colour = (RGB.astype(np.uint16) << 8) + 77
+    data = cv2.imencode(".png", colour[..., ::-1])[1].tobytes()
+    np.testing.assert_array_equal(decode_image(data, "x"), RGB)
+
+
+@pytest.mark.parametrize("mode", ["F", "I"])
+def test_pixels_without_a_defined_range_are_refused(mode):
+    values = np.full((4, 4), 1e6).astype(np.float32 if mode == "F" else np.int32)
+    with pytest.raises(UserError, match="x: .*8 or 16 bits"):
+        decoded(Image.fromarray(values), "TIFF")
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_exif_rotation_is_applied(form):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    corner = np.zeros((40, 60, 3), dtype=np.uint8)
+    corner[:10, :10] = 255
+    result = decoded(Image.fromarray(corner), form, exif=exif)
+    assert result.shape == (60, 40, 3)
+    assert result[5, 35].min() > 200 and result[5, 5].max() < 50
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "BMP", "WEBP", "TIFF"])
+@pytest.mark.parametrize("share", [0.03, 0.5, 0.9])
+def test_truncated_files_are_named(tmp_path, form, share):
+    data = encoded(Image.fromarray(np.tile(RGB, (4, 4, 1))), form)
+    path = tmp_path / "cut.img"
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(UserError, match="cut.img: "):
+        read_image(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "No such file"), (b"", "empty file"), (b"<html>not found</html>", "not an image")],
+)
+def test_other_files_are_named(tmp_path, content, message):
+    path = tmp_path / "photo.jpg"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=f"photo.jpg: .*{message}"):
+        read_image(path)
+
+
+def test_a_folder_is_not_an_image(tmp_path):
+    with pytest.raises(UserError, match="directory"):
+        read_image(tmp_path)
+
+
+def test_threads_read_the_same(tmp_path):
+    path = tmp_path / "a b ü.png"
+    Image.fromarray(RGB).save(path)
+    with ThreadPoolExecutor(4) as pool:
+        for result in pool.map(read_image, [path] * 40):
+            np.testing.assert_array_equal(result, RGB)
+
+
+def test_real_photos(shared):
+    photo = shared / "data/voc_sample/JPEGImages/2011_000003.jpg"
+    mask = Image.open(shared / "data/voc_sample/SegmentationClass/2011_000003.png")
+    assert read_image(photo).shape == (*mask.size[::-1], 3)

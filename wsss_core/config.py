@@ -1,0 +1,513 @@
+"""A run's configuration: validated, defaults filled, sweeps expanded, one small JSON per step.
+
+A configuration describes a graph of named stages (see `docs/configuration.md`). `load` turns the user's mapping
+into a `Configuration` or raises one `UserError` that lists every mistake. `Configuration.step_json` is all that a
+step's rule ever sees of it: the step's own settings and the digest of the library code it uses.
+
+No torch is imported here, so the workflow can parse in a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from wsss_core import keyed
+from wsss_core.code_digest import code_digest
+from wsss_core.errors import UserError
+from wsss_core.registry import DATASETS, DISCRIMINATOR, METHODS, Step
+
+SCHEMA = Path(__file__).resolve().parents[1] / "schemas" / "config.schema.json"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One named stage of the graph, all settings filled.
+
+    Attributes
+    ----------
+    section
+        "classifiers", "seeds", "refinements" or "segmentations".
+    upstream
+        Edge key ("classifier", "seed", "masks", "segmentation") to the name of the upstream stage.
+    settings
+        Step name to that step's settings.
+    """
+
+    section: str
+    name: str
+    method: str
+    upstream: Mapping[str, str]
+    settings: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A whole run."""
+
+    run: str
+    results: str
+    seed: int
+    dataset: Mapping[str, Any]
+    stages: Mapping[str, Stage]
+    targets: tuple[str, ...]
+    execution: Mapping[str, Any]
+    report: Mapping[str, Any]
+
+    def section(self, section: str, method: str | None = None) -> list[str]:
+        """Names of a section's stages, optionally of one method only."""
+        return [s.name for s in self.stages.values() if s.section == section and method in (None, s.method)]
+
+    def ancestor(self, name: str, section: str) -> Stage:
+        """The stage of `section` that a stage is built upon, following its first edges."""
+        stage = self.stages[name]
+        while stage.section != section:
+            stage = self.stages[next(iter(stage.upstream.values()))]
+        return stage
+
+    def step_json(self, section: str, name: str, step: str) -> str:
+        """Canonical JSON text of one step's settings, which is an input file of the step's rule."""
+        stage = self.stages[name]
+        content = {
+            "stage": f"{section}/{name}",
+            "step": step,
+            "method": stage.method,
+            "seed": self.seed,
+            "settings": stage.settings[step],
+            "code": code_digest(METHODS[section][stage.method].steps[step].code),
+        }
+        return _canonical(content)
+
+    def dataset_json(self) -> str:
+        """Canonical JSON text of the data set's settings."""
+        settings = {key: value for key, value in self.dataset.items() if key != "format"}
+        module = DATASETS[self.dataset["format"]].split(":")[0]
+        content = {
+            "stage": "dataset",
+            "step": "index",
+            "method": self.dataset["format"],
+            "seed": 0,
+            "settings": settings,
+            "code": code_digest(("wsss_core.stages.index", module)),
+        }
+        return _canonical(content)
+
+    def report_json(self) -> str:
+        """Canonical JSON text of all that the report prints about the configuration."""
+        content = {
+            "run": self.run,
+            "seed": self.seed,
+            "dataset": dict(self.dataset),
+            "stages": {
+                name: {
+                    "section": s.section,
+                    "method": s.method,
+                    "upstream": dict(s.upstream),
+                    "settings": dict(s.settings),
+                }
+                for name, s in self.stages.items()
+            },
+            "targets": list(self.targets),
+            "report": dict(self.report),
+            "code": code_digest(("wsss_core.stages.report",)),
+        }
+        return _canonical(content)
+
+
+@dataclass(frozen=True)
+class StepConfig:
+    """What a stage reads of its JSON.
+
+    Attributes
+    ----------
+    stage
+        "section/name", the key of its random draws.
+    digest
+        Digest of the whole JSON text.
+    """
+
+    stage: str
+    step: str
+    method: str
+    seed: int
+    settings: Mapping[str, Any]
+    digest: str
+
+
+def read_step(path: Path) -> StepConfig:
+    """Read a step's JSON file.
+
+    Raises
+    ------
+    UserError
+        If the file is missing or is not a step's configuration.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        content = json.loads(text)
+        digest = keyed.key_bytes(text.strip()).hex()
+        return StepConfig(
+            content["stage"],
+            content.get("step", ""),
+            content.get("method", ""),
+            content["seed"],
+            content["settings"],
+            digest,
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: is not a step's configuration ({error!r})") from error
+
+
+def load(raw: Mapping[str, Any]) -> Configuration:
+    """Validate a configuration, fill its defaults and expand its sweeps.
+
+    Parameters
+    ----------
+    raw
+        The mapping read from YAML.
+
+    Raises
+    ------
+    UserError
+        With one line for every mistake: key, value and what is allowed.
+    """
+    mistakes: list[str] = []
+    schema = read_schema()
+    top = _filled(raw, schema, "", mistakes, skip=set(METHODS) | {"dataset"})
+    dataset = _dataset(raw.get("dataset"), mistakes)
+    given = {section: _named_stages(raw.get(section), section, mistakes) for section in METHODS}
+    owners: dict[str, str] = {}
+    for section, stages in given.items():
+        for name in stages:
+            if name in owners:
+                mistakes.append(f"{section}.{name}: the name is taken by {owners[name]}.{name}; stage names are unique")
+            owners.setdefault(name, section)
+    _check_edges(given, mistakes)
+    if mistakes:
+        raise UserError(_listing(mistakes))
+    stages, variants = _expanded(given, mistakes)
+    targets = _targets(top["targets"], variants, mistakes)
+    if mistakes:
+        raise UserError(_listing(mistakes))
+    return Configuration(
+        run=top["run"],
+        results=top["results"],
+        seed=top["seed"],
+        dataset=dataset,
+        stages=stages,
+        targets=targets,
+        execution=top["execution"],
+        report=top["report"],
+    )
+
+
+def load_file(path: Path) -> Configuration:
+    """`load` a YAML file."""
+    import yaml
+
+    try:
+        with open(path, encoding="utf-8") as handle:
+            raw = yaml.safe_load(handle)
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: configuration cannot be read ({error})") from error
+    if not isinstance(raw, Mapping):
+        raise UserError(f"{path}: a configuration is a mapping of keys, this is {type(raw).__name__}")
+    return load(raw)
+
+
+@cache
+def read_schema() -> dict[str, Any]:
+    """The JSON schema of a configuration."""
+    return json.loads(SCHEMA.read_text(encoding="utf-8"))
+
+
+def _canonical(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+
+
+def _listing(mistakes: list[str]) -> str:
+    head = (
+        "the configuration has a mistake:" if len(mistakes) == 1 else f"the configuration has {len(mistakes)} mistakes:"
+    )
+    return "\n  ".join([head, *mistakes])
+
+
+def _dataset(raw: Any, mistakes: list[str]) -> Mapping[str, Any]:
+    if not isinstance(raw, Mapping):
+        mistakes.append("dataset: is missing; give at least dataset.format")
+        return {}
+    form = _choice(raw, "format", "dataset", DATASETS, mistakes)
+    if form is None:
+        return {}
+    settings = {key: value for key, value in raw.items() if key != "format"}
+    return {"format": form, **_filled(settings, read_schema()["$defs"][f"dataset.{form}"], "dataset", mistakes)}
+
+
+def _named_stages(raw: Any, section: str, mistakes: list[str]) -> dict[str, tuple[str, dict, dict]]:
+    """Stage name to (method, edges, settings as given), for the stages without a mistake in their method."""
+    found: dict[str, tuple[str, dict, dict]] = {}
+    if raw is None:
+        return found
+    if not isinstance(raw, Mapping):
+        mistakes.append(f"{section}: must be a mapping from stage names to settings, not {_shown(raw)}")
+        return found
+    for name, given in raw.items():
+        where = f"{section}.{name}"
+        if not NAME.fullmatch(str(name)):
+            mistakes.append(f"{where}: a stage's name is letters, digits, '.', '_' and '-'")
+            continue
+        if not isinstance(given, Mapping):
+            mistakes.append(f"{where}: must be a mapping of settings, not {_shown(given)}")
+            continue
+        key = DISCRIMINATOR[section]
+        method = _choice(given, key, where, METHODS[section], mistakes)
+        if method is None:
+            continue
+        edges = METHODS[section][method].edges
+        for edge in edges:
+            if edge not in given:
+                mistakes.append(f"{where}.{edge}: is missing; it names the stage of {edges[edge]} to start from")
+        found[str(name)] = (
+            method,
+            {edge: given.get(edge) for edge in edges},
+            {k: v for k, v in given.items() if k != key and k not in edges},
+        )
+    return found
+
+
+def _check_edges(given: Mapping[str, Mapping], mistakes: list[str]) -> None:
+    for section, stages in given.items():
+        for name, (method, edges, _) in stages.items():
+            for edge, target in edges.items():
+                wanted_section, _, wanted_method = METHODS[section][method].edges[edge].partition("/")
+                candidates = given[wanted_section].items()
+                names = [name for name, (kind, _, _) in candidates if wanted_method in ("", kind)]
+                base = str(target).split("@")[0]
+                if target is not None and base not in names:
+                    where = f"{section}.{name}.{edge}"
+                    mistakes.append(f"{where}: there is no stage {target!r}{_meant(base, names)}")
+    if mistakes:
+        return
+    edges_of = {n: [str(t).split("@")[0] for t in e.values()] for s in given.values() for n, (_, e, _) in s.items()}
+    for name in edges_of:
+        path, todo = set(), [*edges_of[name]]
+        while todo:
+            node = todo.pop()
+            if node == name:
+                mistakes.append(f"{name}: depends on itself")
+                break
+            if node not in path:
+                path.add(node)
+                todo += edges_of[node]
+
+
+def _expanded(given: Mapping[str, Mapping], mistakes: list[str]) -> tuple[dict[str, Stage], dict[str, list[str]]]:
+    """All stages with sweeps expanded, and base name to the names of its variants."""
+    sections = {name: section for section, stages in given.items() for name in stages}
+    stages: dict[str, Stage] = {}
+    tags_of: dict[str, dict[tuple[str, str], Any]] = {}
+    variants: dict[str, list[str]] = {}
+
+    def expand(name: str) -> None:
+        if name in variants:
+            return
+        section = sections[name]
+        method, edges, settings = given[section][name]
+        for target in edges.values():
+            expand(str(target).split("@")[0])
+        variants[name] = []
+        definition = read_schema()["$defs"][f"{section}.{method}"]
+        choices = [_variant_names(str(target), variants) for target in edges.values()]
+        sweeps = list(_sweeps(settings, definition))
+        for upstream in itertools.product(*choices):
+            inherited: dict[tuple[str, str], Any] = {}
+            if any(inherited.setdefault(k, v) != v for up in upstream for k, v in tags_of[up].items()):
+                continue
+            for values in itertools.product(*(options for _, options in sweeps)):
+                tags = inherited | {(name, key): value for (key, _), value in zip(sweeps, values, strict=True)}
+                chosen = settings
+                for (key, _), value in zip(sweeps, values, strict=True):
+                    chosen = _replaced(chosen, key.split("."), value)
+                full = "".join([name, *(f"@{key}={_tag(value)}" for (_, key), value in tags.items())])
+                filled = _filled(chosen, definition, f"{section}.{full}", mistakes)
+                stages[full] = Stage(
+                    section, full, method, dict(zip(edges, upstream, strict=True)), _by_step(section, method, filled)
+                )
+                tags_of[full] = tags
+                variants[name].append(full)
+
+    for name in sections:
+        expand(name)
+    order = [n for section in METHODS for n, s in stages.items() if s.section == section]
+    return {name: stages[name] for name in order}, variants
+
+
+def _variant_names(target: str, variants: Mapping[str, list[str]]) -> list[str]:
+    base = target.split("@")[0]
+    return variants[base] if target == base else [name for name in variants[base] if name == target]
+
+
+def _by_step(section: str, method: str, settings: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    steps: dict[str, Step] = METHODS[section][method].steps
+    nested = {step.key for step in steps.values() if step.key}
+    own = {key: value for key, value in settings.items() if key not in nested}
+    return {name: settings[step.key] if step.key else own for name, step in steps.items()}
+
+
+def _targets(given: Any, variants: Mapping[str, list[str]], mistakes: list[str]) -> tuple[str, ...]:
+    names = [name for names in variants.values() for name in names]
+    chosen: list[str] = []
+    for target in given if given is not None else names:
+        if target in variants:
+            chosen += variants[target]
+        elif target in names:
+            chosen.append(target)
+        else:
+            mistakes.append(f"targets: there is no stage {target!r}{_meant(str(target), list(variants))}")
+    return tuple(dict.fromkeys(chosen))
+
+
+def _sweeps(settings: Mapping[str, Any], schema: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, list]]:
+    """Dotted key and values of every setting that was given a list where its schema takes none."""
+    for key, value in settings.items():
+        known = schema.get("properties", {}).get(key)
+        if known is None:
+            continue
+        if isinstance(value, Mapping):
+            nested = next((s for s in known.get("anyOf", [known]) if s.get("type") == "object"), {})
+            yield from _sweeps(value, nested, f"{prefix}{key}.")
+        elif isinstance(value, list) and value:
+            takes_list = _accepts_array(known)
+            if not takes_list or all(isinstance(item, list) for item in value):
+                yield f"{prefix}{key}", value
+
+
+def _accepts_array(schema: Mapping[str, Any]) -> bool:
+    types = schema.get("type", [])
+    return "array" in ([types] if isinstance(types, str) else types) or any(
+        _accepts_array(option) for option in schema.get("anyOf", [])
+    )
+
+
+def _replaced(settings: Mapping[str, Any], path: list[str], value: Any) -> dict[str, Any]:
+    head, *rest = path
+    return {**settings, head: _replaced(settings[head], rest, value) if rest else value}
+
+
+def _tag(value: Any) -> str:
+    text = "-".join(_tag(item) for item in value) if isinstance(value, list) else str(value)
+    return re.sub(r"[^A-Za-z0-9.+_-]", "_", text)
+
+
+def _filled(
+    given: Any, schema: Mapping[str, Any], where: str, mistakes: list[str], skip: set[str] | None = None
+) -> dict[str, Any]:
+    """The mapping with defaults filled and numbers coerced; mistakes are appended as readable lines."""
+    if not isinstance(given, Mapping):
+        mistakes.append(f"{where or 'configuration'}: must be a mapping, not {_shown(given)}")
+        given = {}
+    properties = schema["properties"]
+    dot = f"{where}." if where else ""
+    for key in given:
+        if key not in properties and key not in (skip or ()):
+            mistakes.append(f"{dot}{key}: unknown key{_meant(str(key), list(properties))}")
+    filled = {}
+    for key, known in properties.items():
+        if skip and key in skip:
+            continue
+        if key in given:
+            filled[key] = _value(given[key], known, f"{dot}{key}", mistakes)
+        elif "default" in known:
+            filled[key] = _value(known["default"], known, f"{dot}{key}", mistakes)
+        else:
+            mistakes.append(f"{dot}{key}: is missing ({known.get('description', 'required')})")
+    return filled
+
+
+def _value(value: Any, schema: Mapping[str, Any], where: str, mistakes: list[str]) -> Any:
+    from jsonschema import Draft202012Validator
+
+    nested = next((s for s in schema.get("anyOf", [schema]) if s.get("type") == "object" and "properties" in s), None)
+    if nested is not None and isinstance(value, Mapping):
+        return _filled(value, nested, where, mistakes)
+    value = _coerced(value, schema)
+    errors = list(Draft202012Validator(schema).iter_errors(value))
+    if errors:
+        mistakes.append(f"{where}: {_shown(value)} is not allowed; {allowed_words(schema)}{_yaml_hint(value, schema)}")
+    return value
+
+
+def _coerced(value: Any, schema: Mapping[str, Any]) -> Any:
+    types = schema.get("type", [])
+    types = [types] if isinstance(types, str) else types
+    for option in schema.get("anyOf", []):
+        value = _coerced(value, option)
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int) and "number" in types:
+        return float(value)
+    if isinstance(value, float) and value.is_integer() and "integer" in types:
+        return int(value)
+    if isinstance(value, list) and "items" in schema:
+        return [_coerced(item, schema["items"]) for item in value]
+    return value
+
+
+def allowed_words(schema: Mapping[str, Any]) -> str:
+    """What a schema allows, in words."""
+    if "anyOf" in schema:
+        return " or ".join(allowed_words(option) for option in schema["anyOf"]).replace("or allowed: ", "or ")
+    if "enum" in schema:
+        return "allowed: " + ", ".join(str(option) for option in schema["enum"])
+    types = schema.get("type", "anything")
+    text = "allowed: " + " or ".join([types] if isinstance(types, str) else types)
+    if "items" in schema:
+        count = (
+            f"{schema['minItems']} "
+            if schema.get("minItems") and schema.get("minItems") == schema.get("maxItems")
+            else ""
+        )
+        text = f"allowed: a list of {count}{schema['items'].get('type', 'values')}s"
+    bounds = {"minimum": "≥", "maximum": "≤", "exclusiveMinimum": ">", "exclusiveMaximum": "<", "minItems": "items ≥"}
+    shown = [f"{sign} {schema[key]}" for key, sign in bounds.items() if key in schema and "maxItems" not in schema]
+    return text + (f" {' and '.join(shown)}" if shown else "")
+
+
+def _yaml_hint(value: Any, schema: Mapping[str, Any]) -> str:
+    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value) and "number" in str(schema):
+        mantissa, exponent = re.split("[eE]", value)
+        mantissa = mantissa if "." in mantissa else f"{mantissa}.0"
+        sign = "" if exponent[0] in "+-" else "+"
+        return f" (YAML reads {value} as text: write {mantissa}e{sign}{exponent})"
+    return ""
+
+
+def _choice(given: Mapping[str, Any], key: str, where: str, options: Mapping, mistakes: list[str]) -> str | None:
+    value = given.get(key)
+    if value is None:
+        mistakes.append(f"{where}.{key}: is missing; allowed: {', '.join(options)}")
+    elif value not in options:
+        mistakes.append(f"{where}.{key}: {_shown(value)} is not allowed; allowed: {', '.join(options)}")
+    else:
+        return value
+    return None
+
+
+def _meant(word: str, options: list[str]) -> str:
+    close = difflib.get_close_matches(word, options, n=1)
+    if close:
+        return f" (did you mean {close[0]!r}?)"
+    return f"; allowed: {', '.join(map(str, options))}" if options else ""
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."

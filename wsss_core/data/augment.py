@@ -1,0 +1,151 @@
+"""Resizing, normalising, flipping and cropping, pixel for pixel as the IRN family of methods does it.
+
+Order in training: decode, resize (on uint8), normalise, flip, crop. Every random function draws from the
+generator it is given, always the same number of draws.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from wsss_core.store.masks import IGNORE
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+"""Mean and standard deviation of ImageNet's RGB values in 0..1, as torchvision's weights expect."""
+
+_NORMALISED = ((np.arange(256)[:, None] / 255.0 - MEAN) / STD).astype(np.float32)
+
+
+def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize with Pillow's bicubic filter, rounded and clipped to uint8.
+
+    Parameters
+    ----------
+    image
+        uint8 [H, W, 3].
+    size
+        Target (H, W); at the image's own size it is returned untouched.
+    """
+    return _resized(image, size, Image.Resampling.BICUBIC)
+
+
+def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize labels, uint8 [H, W], to (H, W) `size` with Pillow's nearest neighbour."""
+    return _resized(labels, size, Image.Resampling.NEAREST)
+
+
+def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """(H, W) times a scale, each side rounded half to even, and at least 1."""
+    return max(1, int(np.round(size[0] * scale))), max(1, int(np.round(size[1] * scale)))
+
+
+def random_resize_long(image: np.ndarray, lo: int, hi: int, rng: np.random.Generator) -> np.ndarray:
+    """Resize so that the longer side is a uniform integer in [lo, hi], both ends included.
+
+    Parameters
+    ----------
+    image
+        uint8 [H, W, 3].
+    """
+    target = int(rng.integers(lo, hi + 1))
+    return resize(image, scaled_size(image.shape[:2], target / max(image.shape[:2])))
+
+
+def random_rescale(
+    image: np.ndarray, labels: np.ndarray | None, lo: float, hi: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Scale image, uint8 [H, W, 3], and labels, uint8 [H, W], by a uniform factor in [lo, hi)."""
+    size = scaled_size(image.shape[:2], float(rng.uniform(lo, hi)))
+    return resize(image, size), None if labels is None else resize_labels(labels, size)
+
+
+def normalise(image: np.ndarray) -> np.ndarray:
+    """(x / 255 - mean) / std, computed in float64 and stored as float32.
+
+    Parameters
+    ----------
+    image
+        uint8 [H, W, 3], RGB.
+
+    Returns
+    -------
+    float32 [3, H, W].
+    """
+    return np.stack([_NORMALISED[image[..., channel], channel] for channel in range(3)])
+
+
+def random_flip(
+    image: np.ndarray, labels: np.ndarray | None, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Mirror image, [3, H, W], and labels, [H, W], left to right with probability one half."""
+    if rng.random() < 0.5:
+        return image, labels
+    return image[..., ::-1].copy(), None if labels is None else labels[..., ::-1].copy()
+
+
+def random_crop(
+    image: np.ndarray, labels: np.ndarray | None, size: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Square random window; along an axis shorter than the window, the image lies at a random place in it.
+
+    Parameters
+    ----------
+    image
+        float32 [3, H, W], normalised, so that the filling of 0 is the mean colour.
+    labels
+        uint8 [H, W] or None; filled with 255.
+    size
+        Side of the window in pixels.
+
+    Returns
+    -------
+    float32 [3, size, size] and uint8 [size, size] or None.
+    """
+    starts = tuple(int(rng.integers(abs(length - size) + 1)) for length in image.shape[1:])
+    return _window(image, labels, size, starts)
+
+
+def top_left_crop(image: np.ndarray, labels: np.ndarray | None, size: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """As `random_crop`, but always from the top left corner, filled at the right and the bottom."""
+    return _window(image, labels, size, (0, 0))
+
+
+def scaled_pair(image: np.ndarray, scale: float) -> np.ndarray:
+    """An image at one scale with its mirror image, as multi-scale inference takes it.
+
+    Parameters
+    ----------
+    image
+        uint8 [H, W, 3].
+
+    Returns
+    -------
+    float32 [2, 3, H_s, W_s] with H_s = round(H * scale), normalised; [1] is mirrored left to right.
+    """
+    scaled = normalise(resize(image, scaled_size(image.shape[:2], scale)))
+    return np.stack([scaled, scaled[..., ::-1]])
+
+
+def _resized(pixels: np.ndarray, size: tuple[int, int], method: Image.Resampling) -> np.ndarray:
+    if tuple(size) == pixels.shape[:2]:
+        return pixels
+    return np.array(Image.fromarray(pixels).resize((size[1], size[0]), method))
+
+
+def _window(
+    image: np.ndarray, labels: np.ndarray | None, size: int, starts: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray | None]:
+    source, target = [], []
+    for length, start in zip(image.shape[1:], starts, strict=True):
+        shown = min(length, size)
+        source.append(slice(start, start + shown) if length > size else slice(0, shown))
+        target.append(slice(0, shown) if length > size else slice(start, start + shown))
+    canvas = np.zeros((image.shape[0], size, size), dtype=image.dtype)
+    canvas[:, target[0], target[1]] = image[:, source[0], source[1]]
+    if labels is None:
+        return canvas, None
+    cropped = np.full((size, size), IGNORE, dtype=labels.dtype)
+    cropped[target[0], target[1]] = labels[source[0], source[1]]
+    return canvas, cropped

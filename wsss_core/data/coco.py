@@ -1,0 +1,398 @@
+"""Reader for COCO instance annotations (2014 and 2017), and semantic masks from their polygons.
+
+pycocotools is imported only where polygons are drawn.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from wsss_core import keyed
+from wsss_core.data.reading import (
+    Draft,
+    ImageFolder,
+    Problem,
+    Reading,
+    Sources,
+    class_indices,
+    existing_folder,
+    find_list,
+    mark_scored,
+    missing_mask,
+    no_tags,
+    read_class_names,
+    read_lines,
+    wanted_roles,
+    whole_folder,
+)
+from wsss_core.errors import UserError
+from wsss_core.settings import REQUIRED, setting
+from wsss_core.store.atomic import write_text
+from wsss_core.store.masks import IGNORE, mask_name, write_mask
+
+log = logging.getLogger(__name__)
+
+STAMP = "rasterised.json"
+"""File beside the drawn masks that says what each was drawn from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CocoSettings:
+    """Settings of a data set in COCO's format; files and folders are looked for from `root`."""
+
+    root: str = setting(REQUIRED, "folder that holds the annotations and the folders of images")
+    train: tuple[str, ...] = setting(
+        ("annotations/instances_train2014.json",), "instance annotations of the images to train on", minItems=1
+    )
+    train_images: tuple[str, ...] = setting(
+        ("train2014",), "folder of images of each file in `train`, or one for all", minItems=1
+    )
+    val: tuple[str, ...] = setting(
+        ("annotations/instances_val2014.json",), "instance annotations of the images that evaluate; [] for none"
+    )
+    val_images: tuple[str, ...] = setting(("val2014",), "folder of images of each file in `val`, or one for all")
+    score: str | None = setting(
+        None, "list of the train images whose masks score seeds and pseudo-masks; null: all that have a mask"
+    )
+    ood: tuple[str, ...] = setting((), "folders of images that hold none of the classes")
+    classes: str | None = setting(
+        None, "text file of the categories to keep, in order of their labels; null: all, in order of their id"
+    )
+    masks: str | None = setting("masks", "folder of label masks <id>.png, for evaluation; null: none")
+    rasterise: bool = setting(True, "draw the masks from the polygons into `masks`; false: take those that are there")
+    crowd: Literal["ignore", "class"] = setting(
+        "ignore", "label of crowd regions where no single object lies: 255, or the class"
+    )
+    unreadable: Literal["stop", "skip"] = setting(
+        "stop", "when images, masks or tags cannot be used: stop with the whole list, or skip them and go on"
+    )
+    shard_size: int = setting(256, "images a shard, roughly", minimum=1)
+
+
+def read(settings: CocoSettings, workers: int = 0) -> Reading:
+    """Read annotations and, if asked for, draw the masks that are missing or out of date.
+
+    An image's id is its file name without ending, its tags are the categories of all its annotations, crowds
+    included. Images without annotations are kept, without tags. Boxes are those of single objects. Category ids
+    have gaps (1..90 for 80 categories); label c + 1 of the masks is the category of place c.
+
+    Where objects overlap the smaller one is drawn on top.
+
+    Raises
+    ------
+    UserError
+        If a file or folder is missing or not as it must be, or the files disagree about the categories.
+    """
+    root = existing_folder(Path(settings.root), "root")
+    problems: list[Problem] = []
+    drafts: dict[str, Draft] = {}
+    shapes: dict[str, _Shapes] = {}
+    categories: dict[int, str] | None = None
+    class_names: tuple[str, ...] = ()
+    for role, file, folder in _parts(settings):
+        content = _load(root / file)
+        images = ImageFolder(root / folder, f"{role}_images")
+        try:
+            found = {int(c["id"]): str(c["name"]) for c in sorted(content["categories"], key=lambda c: int(c["id"]))}
+            if categories is None:
+                categories, class_names = found, _class_names(settings, found)
+            elif found != categories:
+                raise UserError(f"{root / file}: its categories differ from those of {root / settings.train[0]}")
+            _read_file(content, role, root / file, images, class_names, drafts, shapes, problems)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{root / file}: an entry is not in COCO's format ({error!r})") from error
+    _read_score_list(settings, root, drafts)
+    for name in settings.ood:
+        drafts |= {str(d.path): d for d in whole_folder(existing_folder(root / name, "ood"), "ood")}
+    if settings.masks is not None:
+        _find_masks(settings, root / settings.masks, drafts, shapes, problems, workers)
+    mark_scored(drafts.values(), settings.score)
+    lists = {"val": settings.val, "score": settings.score or (), "ood": settings.ood}
+    return Reading(class_names, tuple(d.record() for d in drafts.values()), tuple(problems), wanted_roles(lists))
+
+
+def sources(settings: CocoSettings) -> Sources:
+    """What `read` reads; masks only where it does not draw them itself."""
+    root = Path(settings.root)
+    folders = [root / folder for _, _, folder in _parts(settings)] + [root / name for name in settings.ood]
+    if settings.masks is not None and not settings.rasterise:
+        folders.append(root / settings.masks)
+    files = [root / file for _, file, _ in _parts(settings)]
+    files += [] if settings.score is None else [find_list(settings.score, root, ".")]
+    files += [] if settings.classes is None else [root / settings.classes]
+    return Sources(tuple(folders), tuple(files))
+
+
+def draw(shapes: Sequence[Shape], size: tuple[int, int], crowd: Literal["ignore", "class"]) -> np.ndarray:
+    """Semantic labels of an image from its instances.
+
+    Crowds are drawn first, as 255 or as their class; then single objects from the largest to the smallest, so that
+    of overlapping objects the smaller stays whole. Polygons of fewer than three points are left out.
+
+    Parameters
+    ----------
+    size
+        (H, W) as the annotation file states it.
+
+    Returns
+    -------
+    uint8 [H, W]: 0 background, c + 1 class c, 255 ignored.
+
+    Raises
+    ------
+    ValueError
+        If a shape is not a list of polygons or a run-length code of this size.
+    """
+    decoded = [(shape, _decode(shape.segmentation, size)) for shape in shapes]
+    labels = np.zeros(size, dtype=np.uint8)
+    for shape, inside in sorted(decoded, key=lambda pair: (not pair[0].crowd, -int(pair[1].sum()), pair[0].id)):
+        labels[inside] = IGNORE if shape.crowd and crowd == "ignore" else shape.label
+    return labels
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One instance: annotation id, label (class + 1), polygons or run-length code, and whether it is a crowd."""
+
+    id: int
+    label: int
+    segmentation: Any
+    crowd: bool
+
+
+@dataclass
+class _Shapes:
+    """All instances of an image and its size (H, W) according to the annotation file."""
+
+    size: tuple[int, int]
+    shapes: list[Shape]
+
+    def fingerprint(self, crowd: str) -> str:
+        content = [self.size, [[s.id, s.label, s.segmentation, s.crowd] for s in self.shapes], crowd]
+        return keyed.key_bytes("coco", json.dumps(content)).hex()[:16]
+
+
+def _parts(settings: CocoSettings) -> Iterator[tuple[str, str, str]]:
+    """Role, annotation file and folder of images."""
+    for role, files, folders in (
+        ("train", settings.train, settings.train_images),
+        ("val", settings.val, settings.val_images),
+    ):
+        if len(folders) not in (1, len(files)) and files:
+            raise UserError(f"dataset.{role}_images: names {len(folders)} folders for {len(files)} annotation files")
+        yield from ((role, file, folders[0] if len(folders) == 1 else folders[i]) for i, file in enumerate(files))
+
+
+def _load(path: Path) -> Mapping[str, Any]:
+    try:
+        with open(path, encoding="utf-8") as handle:
+            content = json.load(handle)
+    except OSError as error:
+        raise UserError(f"{path}: annotations cannot be read ({error.strerror or error})") from error
+    except ValueError as error:
+        raise UserError(f"{path}: is not JSON ({error})") from error
+    needed = ("images", "annotations", "categories")
+    missing = [key for key in needed if not isinstance(content, dict) or key not in content]
+    if missing:
+        raise UserError(f"{path}: holds no {', no '.join(missing)}; instance annotations of COCO are needed")
+    return content
+
+
+def _class_names(settings: CocoSettings, categories: Mapping[int, str]) -> tuple[str, ...]:
+    names = tuple(categories.values())
+    if settings.classes is None:
+        return names
+    path = Path(settings.root) / settings.classes
+    chosen = read_class_names(path)
+    try:
+        class_indices(chosen, names)
+    except LookupError as error:
+        raise UserError(f"{path}: {error}") from error
+    return chosen
+
+
+def _read_file(
+    content: Mapping[str, Any],
+    role: str,
+    path: Path,
+    images: ImageFolder,
+    class_names: Sequence[str],
+    drafts: dict[str, Draft],
+    shapes: dict[str, _Shapes],
+    problems: list[Problem],
+) -> None:
+    """Add the images and instances of one annotation file."""
+    names = {int(category["id"]): str(category["name"]) for category in content["categories"]}
+    places = {number: class_names.index(name) for number, name in names.items() if name in class_names}
+    by_image: dict[int, list[Mapping[str, Any]]] = {}
+    for annotation in content["annotations"]:
+        by_image.setdefault(annotation["image_id"], []).append(annotation)
+    for image in content["images"]:
+        name = str(image["file_name"])
+        try:
+            file = images.find(name)
+        except LookupError as error:
+            problems.append(Problem(name, str(path), str(error)))
+            continue
+        draft = Draft(images.id(file), images.folder / file)
+        if draft.id in drafts:
+            also = drafts[draft.id]
+            text = f"duplicate: id {draft.id!r} is in {role} and in {also.roles[0]} ({also.path})"
+            problems.append(Problem(draft.id, str(path), text))
+            continue
+        annotations = by_image.pop(image["id"], [])
+        unknown = sorted({a["category_id"] for a in annotations} - set(names))
+        if unknown:
+            problems.append(Problem(draft.id, str(path), f"unknown category id {unknown[0]}"))
+        annotations = [a for a in annotations if a["category_id"] in places]
+        draft.roles = [role]
+        draft.tags = tuple(sorted({places[a["category_id"]] for a in annotations}))
+        draft.boxes = tuple(
+            (places[a["category_id"]], *_corners(a["bbox"]))
+            for a in annotations
+            if "bbox" in a and not a.get("iscrowd")
+        )
+        if role == "train" and not draft.tags:
+            problems.append(no_tags(draft, draft.path))
+        drafts[draft.id] = draft
+        shapes[draft.id] = _Shapes(
+            (int(image["height"]), int(image["width"])),
+            [
+                Shape(int(a["id"]), places[a["category_id"]] + 1, a["segmentation"], bool(a.get("iscrowd")))
+                for a in annotations
+                if a.get("segmentation")
+            ],
+        )
+    known = {image["id"] for image in content["images"]}
+    for number in sorted(set(by_image) - known, key=str):
+        text = f"{len(by_image[number])} annotations are of an image that the file does not list"
+        problems.append(Problem(str(number), str(path), text, "row"))
+
+
+def _corners(box: Sequence[float]) -> tuple[float, float, float, float]:
+    x, y, width, height = (float(value) for value in box)
+    return x, y, x + width, y + height
+
+
+def _read_score_list(settings: CocoSettings, root: Path, drafts: Mapping[str, Draft]) -> None:
+    if settings.score is None:
+        return
+    path = find_list(settings.score, root, ".")
+    for number, name in read_lines(path):
+        draft = drafts.get(name)
+        if draft is None or "train" not in draft.roles:
+            raise UserError(f"{path}, row {number}: there is no train image {name!r}")
+        draft.roles.append("score")
+
+
+def _find_masks(
+    settings: CocoSettings,
+    folder: Path,
+    drafts: Mapping[str, Draft],
+    shapes: Mapping[str, _Shapes],
+    problems: list[Problem],
+    workers: int,
+) -> None:
+    """Give images their masks, drawing them first if the settings say so."""
+    if settings.rasterise:
+        for image, text in _rasterise(folder, shapes, settings.crowd, workers).items():
+            severity = "error" if "val" in drafts[image].roles else "mask"
+            problems.append(Problem(image, str(drafts[image].path), text, severity))
+    else:
+        existing_folder(folder, "masks")
+    for draft in drafts.values():
+        path = folder / mask_name(draft.id)
+        if draft.id not in shapes:
+            continue
+        if path.is_file():
+            draft.mask = path
+        elif not settings.rasterise and {"val", "score"} & set(draft.roles):
+            problems.append(missing_mask(draft, path))
+
+
+def _rasterise(folder: Path, shapes: Mapping[str, _Shapes], crowd: str, workers: int) -> dict[str, str]:
+    """Draw the masks that are missing or were drawn from something else; returns what went wrong, by image."""
+    stamp = folder / STAMP
+    wanted = {image: item.fingerprint(crowd) for image, item in shapes.items()}
+    try:
+        done = json.loads(stamp.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        done = {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{stamp}: cannot be read ({error}); delete it to draw all masks again") from error
+    todo = [i for i, key in wanted.items() if done.get(i) != key or not (folder / mask_name(i)).is_file()]
+    if not todo:
+        return {}
+    log.info("drawing %d masks into %s", len(todo), folder)
+    draw_one = partial(_draw_file, folder, crowd)
+    failed: dict[str, str] = {}
+    shown = time.monotonic()
+    try:
+        for count, (image, text) in enumerate(_mapped(draw_one, [(i, shapes[i]) for i in todo], workers), start=1):
+            done.pop(image, None)
+            if text:
+                failed[image] = text
+                (folder / mask_name(image)).unlink(missing_ok=True)
+            else:
+                done[image] = wanted[image]
+            if time.monotonic() - shown > 10:
+                shown = time.monotonic()
+                log.info("%d of %d masks drawn", count, len(todo))
+    except OSError as error:
+        raise UserError(f"{folder}: masks cannot be written ({error}); choose another dataset.masks") from error
+    finally:
+        if folder.is_dir():
+            write_text(stamp, json.dumps(done))
+    return failed
+
+
+def _mapped(function: Any, items: Sequence[Any], workers: int) -> Iterator[Any]:
+    if workers <= 1:
+        yield from map(function, items)
+        return
+    with ProcessPoolExecutor(workers) as pool:
+        yield from pool.map(function, items, chunksize=16)
+
+
+def _draw_file(folder: Path, crowd: Literal["ignore", "class"], item: tuple[str, _Shapes]) -> tuple[str, str]:
+    """Draw one mask; returns the image and what went wrong, or ""."""
+    image, shapes = item
+    try:
+        labels = draw(shapes.shapes, shapes.size, crowd)
+    except ValueError as error:
+        return image, str(error)
+    write_mask(folder / mask_name(image), labels)
+    return image, ""
+
+
+def _decode(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
+    """Boolean [H, W] inside of polygons or of a run-length code."""
+    from pycocotools import mask
+
+    height, width = size
+    try:
+        if isinstance(segmentation, list):
+            polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
+            if not polygons:
+                return np.zeros(size, dtype=bool)
+            code = mask.merge(mask.frPyObjects(polygons, height, width))
+        elif isinstance(segmentation["counts"], list):
+            code = mask.frPyObjects(segmentation, height, width)
+        else:
+            code = segmentation
+        inside = mask.decode(code).astype(bool)
+    except Exception as error:  # pycocotools raises bare Exception, TypeError or KeyError for malformed shapes
+        raise ValueError(f"a shape is neither polygons nor a run-length code ({error})") from error
+    if inside.shape != size:
+        raise ValueError(f"a shape is for {inside.shape[1]}x{inside.shape[0]} pixels, the image for {width}x{height}")
+    return inside

@@ -1,0 +1,47 @@
+"""Decoded images kept in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from wsss_core.data.decode import read_image
+from wsss_core.data.table import ImageRecord
+from wsss_core.errors import UserError
+
+
+def read_record(record: ImageRecord) -> np.ndarray:
+    """The image of a record, uint8 [H, W, 3]; UserError naming the image if it cannot be read."""
+    try:
+        return read_image(Path(record.path))
+    except UserError as error:
+        raise UserError(f"image {record.id!r}: {error}") from error
+
+
+class DecodedImages(Sequence[np.ndarray]):
+    """Images of records, uint8 [H, W, 3], decoded when first asked for.
+
+    Parameters
+    ----------
+    limit
+        Images are kept until they fill this many bytes; further ones are decoded every time.
+    """
+
+    def __init__(self, records: Sequence[ImageRecord], limit: int = 2_000_000_000) -> None:
+        self.records = list(records)
+        self._free = limit
+        self._kept: dict[int, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        if index not in self._kept:
+            image = read_record(self.records[index])
+            if image.nbytes > self._free:
+                return image
+            self._free -= image.nbytes
+            self._kept[index] = image
+        return self._kept[index]

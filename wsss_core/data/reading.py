@@ -1,0 +1,464 @@
+"""What the readers of all formats share: problems, class lists, tags in CSV files, split lists, folders of images."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from wsss_core.data.decode import IMAGE_SUFFIXES
+from wsss_core.data.table import ImageRecord
+from wsss_core.errors import UserError
+
+ROLES = ("train", "score", "val", "ood")
+BACKGROUND_NAMES = ("background", "_background_", "__background__")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong with one image, its mask or its tags.
+
+    Attributes
+    ----------
+    image
+        Id of the image, or whatever names it where it was found.
+    path
+        File, with the row where there is one ("labels.csv, row 12").
+    text
+        What is wrong.
+    severity
+        "error": the image cannot be used; "mask": its mask cannot be used; "row": a row or line cannot be used,
+        the image can; "note": everything is used as it is.
+    """
+
+    image: str
+    path: str
+    text: str
+    severity: Literal["error", "mask", "row", "note"] = "error"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a reader found; the index stage opens the images and fills in sizes and digests.
+
+    Attributes
+    ----------
+    records
+        One an image, with height, width and digests still empty; also those that a problem names.
+    wanted
+        Roles that the settings ask for: none of them may turn out empty.
+    tags_from_masks
+        Tags are the labels that an image's mask holds.
+    """
+
+    class_names: tuple[str, ...]
+    records: tuple[ImageRecord, ...]
+    problems: tuple[Problem, ...] = ()
+    wanted: tuple[str, ...] = ("train",)
+    tags_from_masks: bool = False
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Folders and files that a reader reads, for noticing changes without opening images."""
+
+    folders: tuple[Path, ...] = ()
+    files: tuple[Path, ...] = ()
+
+
+class ImageFolder:
+    """The images in a folder and its subfolders, by name.
+
+    An image's id is its file name (with subfolders) without the ending, or with it where two files differ in
+    nothing else.
+    """
+
+    def __init__(self, folder: Path, setting: str) -> None:
+        self.folder = existing_folder(folder, setting)
+        self.files = _image_files(folder)
+        self._stems: dict[str, list[str]] = {}
+        for name in self.files:
+            self._stems.setdefault(_stem(name), []).append(name)
+
+    def find(self, name: str) -> str:
+        """File name of an image that is named with or without its ending.
+
+        Raises
+        ------
+        LookupError
+            If there is none, or more than one; the text says so.
+        """
+        if name in self.files:
+            return name
+        names = self._stems.get(name, [])
+        if len(names) == 1:
+            return names[0]
+        if names:
+            raise LookupError(f"ambiguous: {' or '.join(sorted(names))}")
+        raise LookupError(f"there is no such image in {self.folder}")
+
+    def id(self, file: str) -> str:
+        """Id of a file in the folder."""
+        stem = _stem(file)
+        return stem if len(self._stems[stem]) == 1 else file
+
+
+@dataclass
+class Draft:
+    """An image on its way to a record."""
+
+    id: str
+    path: Path
+    roles: list[str] = field(default_factory=list)
+    tags: tuple[int, ...] = ()
+    mask: Path | None = None
+    boxes: tuple[tuple[float, ...], ...] = ()
+
+    def record(self) -> ImageRecord:
+        """The record, size and digests still empty."""
+        return ImageRecord(
+            id=self.id,
+            path=str(self.path),
+            height=0,
+            width=0,
+            splits=tuple(role for role in ROLES if role in self.roles),
+            classes=self.tags,
+            mask="" if self.mask is None else str(self.mask),
+            boxes=self.boxes,
+        )
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One line of a split list: the image file in the folder, the mask that the line names, where it stands."""
+
+    file: str
+    mask: Path | None
+    where: str
+
+
+def existing_folder(folder: Path, setting: str) -> Path:
+    """The folder, or UserError that names the setting."""
+    if not folder.is_dir():
+        raise UserError(f"dataset.{setting}: there is no folder {folder}")
+    return folder
+
+
+def read_text(path: Path) -> str:
+    """Text of a UTF-8 file, or UserError that names it; a byte-order mark is dropped."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is not UTF-8 text ({error}); save it as UTF-8") from error
+
+
+def read_class_names(path: Path) -> tuple[str, ...]:
+    """Names of the foreground classes, one a line; a first line "background" is skipped.
+
+    Raises
+    ------
+    UserError
+        If there are none, or a name stands twice.
+    """
+    names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    if names and names[0].lower() in BACKGROUND_NAMES:
+        names = names[1:]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise UserError(f"{path}: class {sorted(twice)[0]!r} stands twice")
+    if not names:
+        raise UserError(f"{path}: holds no class names")
+    if len(names) > 254:
+        raise UserError(f"{path}: holds {len(names)} classes; masks have room for 254")
+    return tuple(names)
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """A hint at the nearest of some names, or nothing."""
+    names = list(names)
+    lower = {n.lower(): n for n in names}
+    if name.lower() in lower:
+        return f" (did you mean {lower[name.lower()]!r}? upper and lower case matter)"
+    close = difflib.get_close_matches(name, names, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def class_indices(names: Iterable[str], class_names: Sequence[str]) -> tuple[int, ...]:
+    """Ascending indices of class names.
+
+    Raises
+    ------
+    LookupError
+        If a name is not in the class list; the text names it and the nearest one.
+    """
+    indices = set()
+    for name in names:
+        if name not in class_names:
+            raise LookupError(f"unknown class {name!r}{did_you_mean(name, class_names)}")
+        indices.add(class_names.index(name))
+    return tuple(sorted(indices))
+
+
+@dataclass(frozen=True)
+class LabelRow:
+    """One row of a labels file."""
+
+    image: str
+    labels: tuple[str, ...]
+    split: str | None
+    where: str
+
+
+def read_labels(path: Path, separator: str) -> tuple[list[LabelRow], list[Problem]]:
+    """Read a CSV with a header and the columns `image`, `labels` and, if it likes, `split`; others are ignored.
+
+    Parameters
+    ----------
+    separator
+        What separates the labels of one image; " " stands for any white space.
+
+    Returns
+    -------
+    The rows, and the problems of the rows left out (too few columns, no image name).
+
+    Raises
+    ------
+    UserError
+        If the file or one of the two columns is missing.
+    """
+    reader = csv.DictReader(read_text(path).splitlines())
+    columns = [column.strip() for column in reader.fieldnames or ()]
+    missing = [column for column in ("image", "labels") if column not in columns]
+    if missing:
+        hint = "; separate columns with commas" if len(columns) == 1 and {";", "\t"} & set(columns[0]) else ""
+        found = ", ".join(columns) or "nothing"
+        raise UserError(f"{path}: its first line must name the columns image and labels, found {found}{hint}")
+    reader.fieldnames = columns
+    rows, problems = [], []
+    for row in reader:
+        where = f"{path}, row {reader.line_num}"
+        image = (row["image"] or "").strip()
+        if not image:
+            problems.append(Problem("", where, "the row names no image", "row"))
+            continue
+        if row["labels"] is None:
+            problems.append(Problem(image, where, "the row has too few columns"))
+            continue
+        labels = row["labels"].split() if separator == " " else row["labels"].split(separator)
+        names = tuple(label.strip() for label in labels if label.strip())
+        rows.append(LabelRow(image, names, (row.get("split") or "").strip() if "split" in columns else None, where))
+    return rows, problems
+
+
+def rows_by_file(
+    rows: Iterable[LabelRow], images: ImageFolder, problems: list[Problem], needed: bool
+) -> dict[str, LabelRow]:
+    """Rows by image file; problems are appended for images that stand twice and, if `needed`, for missing ones."""
+    found: dict[str, LabelRow] = {}
+    for row in rows:
+        try:
+            file = images.find(row.image)
+        except LookupError as error:
+            if needed:
+                problems.append(Problem(row.image, row.where, str(error)))
+            continue
+        first = found.setdefault(file, row)
+        if first is not row:
+            text = f"duplicate: the image is in {first.where.rpartition(', ')[2]} too; write all its labels in one row"
+            same = (first.labels, first.split) == (row.labels, row.split)
+            problems.append(Problem(images.id(file), row.where, text, "row" if same else "error"))
+    return found
+
+
+def find_list(name: str, root: Path, lists: str) -> Path:
+    """Path of a split list given by its name in the folder of lists, or by a path (from the root or from here).
+
+    Raises
+    ------
+    UserError
+        If there is none; the message says which lists there are.
+    """
+    folder = root / lists
+    for path in (folder / name, folder / f"{name}.txt", root / name, Path(name)):
+        if path.is_file() or (path.is_dir() and path != folder):
+            return path
+    present = sorted(path.stem for path in folder.glob("*.txt"))
+    shown = f"; {folder} holds {', '.join(present)}" if present else f"; there is none in {folder}"
+    hint = " (train_aug is not part of VOC 2012: it comes with the SBD masks)" if name == "train_aug" else ""
+    raise UserError(f"dataset: there is no split list {name!r}{shown}{hint}")
+
+
+def read_lines(path: Path) -> list[tuple[int, str]]:
+    """Number and text of the lines of a list that are not blank; UserError if there are none."""
+    lines = [(number, line.strip()) for number, line in enumerate(read_text(path).splitlines(), start=1)]
+    lines = [(number, line) for number, line in lines if line]
+    if not lines:
+        raise UserError(f"{path}: the split list is empty")
+    return lines
+
+
+def read_list(path: Path, images: ImageFolder, root: Path, problems: list[Problem]) -> list[Listed]:
+    """Read a split list: an image's id or file name a line, or "/folder/image.jpg /folder/mask.png" from the root.
+
+    Problems are appended for images that are not there or stand twice.
+
+    Raises
+    ------
+    UserError
+        If the list is empty.
+    """
+    entries: dict[str, Listed] = {}
+    for number, name in read_lines(path):
+        where, mask = f"{path}, row {number}", None
+        parts = name.split()
+        if len(parts) == 2 and "/" in parts[0] and "/" in parts[1]:
+            name, mask = parts[0], root / parts[1].lstrip("/")
+        if "/" in name and images.folder in (root / name.lstrip("/")).parents:
+            name = (root / name.lstrip("/")).relative_to(images.folder).as_posix()
+        try:
+            file = images.find(name)
+        except LookupError as error:
+            problems.append(Problem(name, where, str(error)))
+            continue
+        if file in entries:
+            first = entries[file].where.rpartition(", ")[2]
+            problems.append(Problem(images.id(file), where, f"duplicate: the image is in {first} too", "row"))
+        entries.setdefault(file, Listed(file, mask, where))
+    return list(entries.values())
+
+
+def listed_images(
+    lists: Mapping[str, Sequence[str]], root: Path, folder: str, images: ImageFolder, problems: list[Problem]
+) -> dict[str, Draft]:
+    """Image files of all split lists with their roles and the masks that lists name.
+
+    A name under "ood" may be a folder of images instead of a list; their ids start with the folder's name.
+
+    Parameters
+    ----------
+    lists
+        Role to names of lists.
+    folder
+        Folder of lists, from the root.
+
+    Raises
+    ------
+    UserError
+        If a list is missing or empty, or the score list names an image that no train list has.
+    """
+    drafts: dict[str, Draft] = {}
+    for role, names in lists.items():
+        for name in names:
+            path = find_list(name, root, folder)
+            if path.is_dir():
+                if role != "ood":
+                    raise UserError(f"dataset.{role}: {name!r} is a folder; a split list is a text file")
+                drafts |= {str(draft.path): draft for draft in whole_folder(path, role)}
+                continue
+            entries = read_list(path, images, root, problems)
+            _check_subset(role, path, entries, drafts)
+            for entry in entries:
+                draft = drafts.setdefault(
+                    entry.file, Draft(images.id(entry.file), images.folder / entry.file, mask=entry.mask)
+                )
+                if role in draft.roles:
+                    text = f"duplicate: another {role} list has the image too"
+                    problems.append(Problem(draft.id, entry.where, text, "row"))
+                draft.roles.append(role)
+    return drafts
+
+
+def whole_folder(path: Path, role: str) -> list[Draft]:
+    """All images of a folder in one role; their ids start with the folder's name."""
+    images = ImageFolder(path, role)
+    if not images.files:
+        raise UserError(f"dataset.{role}: {path} holds no images")
+    return [Draft(f"{path.name}/{images.id(file)}", path / file, [role]) for file in sorted(images.files)]
+
+
+def find_masks(drafts: Iterable[Draft], folder: Path, problems: list[Problem]) -> None:
+    """Give train and val images the masks ``<folder>/<id>.png``, where they have none yet.
+
+    Problems are appended for missing masks of val images and of images in a score list.
+    """
+    for draft in drafts:
+        if draft.mask is not None or not {"train", "val"} & set(draft.roles):
+            continue
+        path = folder / f"{draft.id}.png"
+        if path.is_file():
+            draft.mask = path
+        elif "val" in draft.roles or "score" in draft.roles:
+            problems.append(missing_mask(draft, path))
+
+
+def no_tags(draft: Draft, path: Path) -> Problem:
+    """The note about a train image whose annotation holds none of the classes."""
+    return Problem(draft.id, str(path), "no class tags: the image is trained on as background only", "note")
+
+
+def missing_mask(draft: Draft, path: Path) -> Problem:
+    """The problem of a missing mask: an image for evaluation is of no use without it."""
+    return Problem(draft.id, str(path), "there is no such mask", "error" if "val" in draft.roles else "mask")
+
+
+def tag_from_rows(
+    drafts: Mapping[str, Draft],
+    rows: Mapping[str, LabelRow],
+    path: Path,
+    class_names: Sequence[str],
+    problems: list[Problem],
+) -> None:
+    """Give images the tags of their rows; problems are appended for unknown classes and train images without a row."""
+    for file, draft in drafts.items():
+        row = rows.get(file)
+        if row is not None:
+            try:
+                draft.tags = class_indices(row.labels, class_names)
+            except LookupError as error:
+                problems.append(Problem(draft.id, row.where, str(error)))
+        elif "train" in draft.roles:
+            problems.append(Problem(draft.id, str(path), "no row gives the labels of this image"))
+
+
+def mark_scored(drafts: Iterable[Draft], score: str | None) -> None:
+    """Without a score list, every train image that has a mask is scored."""
+    if score is None:
+        for draft in drafts:
+            if "train" in draft.roles and draft.mask is not None:
+                draft.roles.append("score")
+
+
+def wanted_roles(lists: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Roles for which a list is given, and "train"."""
+    return tuple(role for role in ROLES if role == "train" or lists.get(role))
+
+
+def _check_subset(role: str, path: Path, entries: Sequence[Listed], drafts: Mapping[str, Draft]) -> None:
+    if role != "score":
+        return
+    outside = [e for e in entries if e.file not in drafts or "train" not in drafts[e.file].roles]
+    if outside:
+        raise UserError(
+            f"{path}: {len(outside)} of {len(entries)} images to score are in no train list, "
+            f"the first is {outside[0].file} ({outside[0].where.rpartition(', ')[2]})"
+        )
+
+
+def _image_files(folder: Path) -> frozenset[str]:
+    found = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        prefix = "" if Path(parent) == folder else Path(parent).relative_to(folder).as_posix() + "/"
+        found += [prefix + file for file in files if file.lower().endswith(IMAGE_SUFFIXES) and file[0] != "."]
+    return frozenset(found)
+
+
+def _stem(name: str) -> str:
+    stem, dot, suffix = name.rpartition(".")
+    return stem if f"{dot}{suffix}".lower() in IMAGE_SUFFIXES else name

@@ -1,0 +1,160 @@
+"""Reader for a plain table: a CSV of images and their labels beside a folder of images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from wsss_core import keyed
+from wsss_core.data.reading import (
+    ROLES,
+    Draft,
+    ImageFolder,
+    LabelRow,
+    Problem,
+    Reading,
+    Sources,
+    did_you_mean,
+    existing_folder,
+    find_list,
+    find_masks,
+    listed_images,
+    mark_scored,
+    read_class_names,
+    read_labels,
+    rows_by_file,
+    tag_from_rows,
+    wanted_roles,
+)
+from wsss_core.errors import UserError
+from wsss_core.settings import REQUIRED, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableSettings:
+    """Settings of a table of tags; files, folders and lists are looked for from `root`."""
+
+    root: str = setting(REQUIRED, "folder that holds the CSV and the folder of images")
+    labels: str = setting("labels.csv", "CSV with the columns image, labels and, if wanted, split (train, score, …)")
+    separator: str = setting(" ", "what separates the labels of an image; choose ; or | for names with spaces")
+    images: str = setting("images", "folder of images, subfolders included")
+    masks: str | None = setting(None, "folder of true masks <id>.png, for evaluation; null: none")
+    classes: str | None = setting(None, "text file of the class names, one a line; null: the labels found, sorted")
+    lists: str = setting(".", "folder of split lists")
+    train: tuple[str, ...] = setting((), "lists of the images to train on; []: by the split column or by chance")
+    score: str | None = setting(
+        None, "list of the train images whose masks score seeds and pseudo-masks; null: all that have a mask"
+    )
+    val: tuple[str, ...] = setting((), "lists of the images whose masks evaluate networks")
+    ood: tuple[str, ...] = setting((), "lists, or folders, of images that hold none of the classes")
+    val_fraction: float = setting(
+        0.2,
+        "without lists and split column: fraction of the images with a mask that evaluates networks, "
+        "chosen by a hash of their ids, so that new images never move others; the rest is for training",
+        minimum=0,
+        exclusiveMaximum=1,
+    )
+    split_seed: int = setting(0, "another number, another choice for val_fraction", minimum=0)
+    unreadable: Literal["stop", "skip"] = setting(
+        "stop", "when images, masks or tags cannot be used: stop with the whole list, or skip them and go on"
+    )
+    shard_size: int = setting(128, "images a shard, roughly", minimum=1)
+
+
+def read(settings: TableSettings, workers: int = 0) -> Reading:
+    """Read the CSV and the lists; images and masks are not opened.
+
+    An image with an empty cell of labels holds none of the classes. The roles of images come from the lists if a
+    train list is given, otherwise from the CSV's split column (empty: not used), otherwise from `val_fraction`;
+    without lists every row must have its image.
+
+    Raises
+    ------
+    UserError
+        If a folder, list, the class file or the CSV is missing or not as it must be.
+    """
+    root = existing_folder(Path(settings.root), "root")
+    images = ImageFolder(root / settings.images, "images")
+    path = root / settings.labels
+    rows, problems = read_labels(path, settings.separator)
+    class_names = _class_names(settings, rows, path)
+    lists = _lists(settings)
+    by_file = rows_by_file(rows, images, problems, needed=not settings.train)
+    drafts = listed_images(lists, root, settings.lists, images, problems)
+    if not settings.train:
+        drafts = _unlisted(by_file, images, drafts, problems)
+    tag_from_rows(drafts, by_file, path, class_names, problems)
+    masks = None if settings.masks is None else existing_folder(root / settings.masks, "masks")
+    if not settings.train and not any(row.split is not None for row in rows):
+        _choose_val(drafts.values(), masks, settings)
+    if masks is not None:
+        find_masks(drafts.values(), masks, problems)
+    if not any("score" in draft.roles for draft in drafts.values()):
+        mark_scored(drafts.values(), settings.score)
+    return Reading(
+        class_names, tuple(draft.record() for draft in drafts.values()), tuple(problems), wanted_roles(lists)
+    )
+
+
+def sources(settings: TableSettings) -> Sources:
+    """What `read` reads."""
+    root = Path(settings.root)
+    lists = [find_list(name, root, settings.lists) for names in _lists(settings).values() for name in names]
+    folders = [root / settings.images, *(path for path in lists if path.is_dir())]
+    folders += [] if settings.masks is None else [root / settings.masks]
+    named = [name for name in (settings.labels, settings.classes) if name is not None]
+    return Sources(tuple(folders), (*(path for path in lists if path.is_file()), *(root / name for name in named)))
+
+
+def _class_names(settings: TableSettings, rows: Iterable[LabelRow], path: Path) -> tuple[str, ...]:
+    if settings.classes is not None:
+        return read_class_names(Path(settings.root) / settings.classes)
+    names = sorted({label for row in rows for label in row.labels})
+    if not names:
+        raise UserError(f"{path}: no row holds a label")
+    if len(names) > 254:
+        raise UserError(
+            f"{path}: holds {len(names)} different labels ({', '.join(names[:3])}, …), masks have room for 254; "
+            "is dataset.separator right?"
+        )
+    return tuple(names)
+
+
+def _lists(settings: TableSettings) -> dict[str, tuple[str, ...]]:
+    score = () if settings.score is None else (settings.score,)
+    if (settings.val or score) and not settings.train:
+        key = "val" if settings.val else "score"
+        raise UserError(f"dataset.{key}: is a list, so dataset.train must name one too")
+    return {"train": settings.train, "score": score, "val": settings.val, "ood": settings.ood}
+
+
+def _unlisted(
+    rows: Mapping[str, LabelRow], images: ImageFolder, listed: Mapping[str, Draft], problems: list[Problem]
+) -> dict[str, Draft]:
+    """All images that have a row, with the roles of its split cell; without the column, those for training."""
+    drafts = dict(listed)
+    for file, row in rows.items():
+        if file in listed:
+            continue
+        roles = ["train"] if row.split is None else row.split.split()
+        draft = Draft(images.id(file), images.folder / file, roles)
+        unknown = next((role for role in roles if role not in ROLES), None)
+        if unknown is not None:
+            text = f"unknown split {unknown!r}{did_you_mean(unknown, ROLES)}; allowed: {', '.join(ROLES)} or nothing"
+            problems.append(Problem(draft.id, row.where, text))
+        elif "score" in roles and "train" not in roles:
+            roles.append("train")
+        if roles:
+            drafts[file] = draft
+    return drafts
+
+
+def _choose_val(drafts: Iterable[Draft], masks: Path | None, settings: TableSettings) -> None:
+    for draft in drafts:
+        if masks is None or "train" not in draft.roles or not (masks / f"{draft.id}.png").is_file():
+            continue
+        chance = int.from_bytes(keyed.key_bytes(settings.split_seed, "val", draft.id)[:8], "big") / 2**64
+        if chance < settings.val_fraction:
+            draft.roles[:] = ["val"]

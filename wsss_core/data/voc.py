@@ -1,0 +1,158 @@
+"""Reader for the folder layout of PASCAL VOC 2012."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from xml.etree import ElementTree
+
+from wsss_core.data.reading import (
+    Draft,
+    ImageFolder,
+    Problem,
+    Reading,
+    Sources,
+    class_indices,
+    existing_folder,
+    find_list,
+    find_masks,
+    listed_images,
+    mark_scored,
+    no_tags,
+    read_class_names,
+    read_labels,
+    rows_by_file,
+    tag_from_rows,
+    wanted_roles,
+)
+from wsss_core.settings import REQUIRED, setting
+
+# fmt: off
+VOC_CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)
+# fmt: on
+ANNOTATIONS = "Annotations"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocSettings:
+    """Settings of a data set in VOC's layout; files, folders and lists are looked for from `root`."""
+
+    root: str = setting(REQUIRED, "folder that holds JPEGImages, Annotations, SegmentationClass and ImageSets")
+    train: tuple[str, ...] = setting(
+        ("train_aug",), "lists of the images to train on (names in `lists`, or paths)", minItems=1
+    )
+    score: str | None = setting(
+        None, "list of the train images whose masks score seeds and pseudo-masks; null: all that have a mask"
+    )
+    val: tuple[str, ...] = setting(("val",), "lists of the images whose masks evaluate networks; [] for none")
+    ood: tuple[str, ...] = setting((), "lists, or folders, of images that hold none of the classes")
+    tags: str = setting("xml", "class tags: xml (Annotations), masks (labels in `masks`), or a CSV image,labels")
+    separator: str = setting(" ", "what separates the labels of an image in a CSV of tags", minLength=1)
+    classes: str | None = setting(None, "text file of the class names, one a line; null: the 20 of VOC")
+    masks: str | None = setting("SegmentationClass", "folder of true masks, for evaluation; null: none")
+    images: str = setting("JPEGImages", "folder of images")
+    lists: str = setting("ImageSets/Segmentation", "folder of split lists")
+    unreadable: Literal["stop", "skip"] = setting(
+        "stop", "when images, masks or tags cannot be used: stop with the whole list, or skip them and go on"
+    )
+    shard_size: int = setting(128, "images a shard, roughly", minimum=1)
+
+
+def read(settings: VocSettings, workers: int = 0) -> Reading:
+    """Read lists, tags and boxes; images and masks are not opened.
+
+    Tags from XML are the names of all objects, difficult ones too (names of parts do not count). Boxes come from
+    ``Annotations/<id>.xml`` wherever it exists, as x0 = xmin - 1 and x1 = xmax (VOC counts pixels from 1 and includes
+    both ends). Lines ``/JPEGImages/x.jpg /SegmentationClassAug/x.png`` of a list name masks that come before `masks`.
+
+    Raises
+    ------
+    UserError
+        If a folder, list, class file or CSV of tags is missing or not as it must be.
+    """
+    root = existing_folder(Path(settings.root), "root")
+    class_names = VOC_CLASSES if settings.classes is None else read_class_names(root / settings.classes)
+    images = ImageFolder(root / settings.images, "images")
+    problems: list[Problem] = []
+    lists = _lists(settings)
+    drafts = listed_images(lists, root, settings.lists, images, problems)
+    if settings.masks is not None:
+        find_masks(drafts.values(), existing_folder(root / settings.masks, "masks"), problems)
+    mark_scored(drafts.values(), settings.score)
+    if settings.tags == "xml":
+        existing_folder(root / ANNOTATIONS, "tags (xml)")
+    elif settings.tags != "masks":
+        path = root / settings.tags
+        rows, wrong = read_labels(path, settings.separator)
+        problems += wrong
+        tag_from_rows(drafts, rows_by_file(rows, images, problems, needed=False), path, class_names, problems)
+    _annotate(drafts.values(), root / ANNOTATIONS, class_names, problems, tags=settings.tags == "xml")
+    records = tuple(draft.record() for draft in drafts.values())
+    return Reading(class_names, records, tuple(problems), wanted_roles(lists), settings.tags == "masks")
+
+
+def sources(settings: VocSettings) -> Sources:
+    """What `read` reads."""
+    root = Path(settings.root)
+    lists = [find_list(name, root, settings.lists) for names in _lists(settings).values() for name in names]
+    folders = [root / settings.images, *(path for path in lists if path.is_dir())]
+    folders += [root / name for name in (settings.masks, ANNOTATIONS) if name is not None]
+    named = [settings.classes, settings.tags if settings.tags not in ("xml", "masks") else None]
+    files = [path for path in lists if path.is_file()] + [root / name for name in named if name is not None]
+    return Sources(tuple(folders), tuple(files))
+
+
+def _lists(settings: VocSettings) -> dict[str, tuple[str, ...]]:
+    score = () if settings.score is None else (settings.score,)
+    return {"train": settings.train, "score": score, "val": settings.val, "ood": settings.ood}
+
+
+def _annotate(
+    drafts: Iterable[Draft], folder: Path, class_names: Sequence[str], problems: list[Problem], tags: bool
+) -> None:
+    """Give images the boxes of their XML files and, if asked for, the tags."""
+    for draft in drafts:
+        path = folder / f"{draft.id}.xml"
+        if not path.is_file():
+            if tags and "train" in draft.roles:
+                problems.append(Problem(draft.id, str(path), "there is no such file with the tags of this image"))
+            continue
+        try:
+            objects = _objects(path)
+            indices = class_indices((name for name, _ in objects), class_names)
+        except LookupError as error:
+            problems.append(Problem(draft.id, str(path), str(error)))
+            continue
+        draft.boxes = tuple((class_names.index(name), *box) for name, box in objects if box)
+        if tags:
+            draft.tags = indices
+            if not indices and "train" in draft.roles:
+                problems.append(no_tags(draft, path))
+
+
+def _objects(path: Path) -> list[tuple[str, tuple[float, ...]]]:
+    """Name and (x0, y0, x1, y1), or () without a box, of every object of a VOC annotation."""
+    try:
+        top = ElementTree.parse(path).getroot()
+        return [(_text(item, "name"), _box(item.find("bndbox"))) for item in top.findall("object")]
+    except (OSError, ElementTree.ParseError, ValueError) as error:
+        raise LookupError(f"annotation cannot be read ({error})") from error
+
+
+def _box(element: ElementTree.Element | None) -> tuple[float, ...]:
+    if element is None:
+        return ()
+    x0, y0, x1, y1 = (float(_text(element, key)) for key in ("xmin", "ymin", "xmax", "ymax"))
+    return x0 - 1, y0 - 1, x1, y1
+
+
+def _text(element: ElementTree.Element, key: str) -> str:
+    text = element.findtext(key)
+    if text is None or not text.strip():
+        raise ValueError(f"<{element.tag}> without <{key}>")
+    return text.strip()

@@ -1,0 +1,134 @@
+"""Every method by name: the one place that knows which file implements what.
+
+Nothing is imported here but names, so the workflow can read it without torch. To add a method, write its file
+(settings dataclass and functions) and add a line below; `wsss schema` then writes its settings into the schema.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Step:
+    """One rule of a stage.
+
+    Attributes
+    ----------
+    settings
+        "module:Class" of the step's settings.
+    code
+        Modules whose source (with all they import from this package) the step's results depend on.
+    key
+        Key of the stage in the configuration that holds these settings; "" for the stage's own level.
+    """
+
+    settings: str
+    code: tuple[str, ...]
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One kind of stage.
+
+    Attributes
+    ----------
+    steps
+        Name of the step (its rule and its settings file) to `Step`.
+    edges
+        Keys that name an upstream stage, to the section where it is found, or "section/method" where only
+        that method will do.
+    """
+
+    steps: dict[str, Step]
+    edges: dict[str, str] = field(default_factory=dict)
+
+
+_SCORES = Step("wsss_core.evaluate.sweep:ScoreSettings", ("wsss_core.stages.score_maps",), key="score")
+_EVALUATION = Step("wsss_core.evaluate.sweep:MaskScoreSettings", ("wsss_core.stages.score_masks",), key="evaluation")
+
+
+def _classifier(name: str, settings: str) -> Method:
+    module = f"wsss_core.classify.{name}"
+    return Method({"train": Step(f"{module}:{settings}", ("wsss_core.stages.classify", module))})
+
+
+def _seed(name: str, settings: str) -> Method:
+    module = f"wsss_core.seeds.{name}"
+    maps = Step(f"{module}:{settings}", ("wsss_core.stages.seed", module))
+    return Method({"maps": maps, "scores": _SCORES}, {"classifier": "classifiers"})
+
+
+METHODS: dict[str, dict[str, Method]] = {
+    "classifiers": {
+        "bce": _classifier("bce", "BceSettings"),
+    },
+    "seeds": {
+        "cam": _seed("cam", "CamSettings"),
+        "rib": _seed("rib", "RibSettings"),
+    },
+    "refinements": {
+        "crf": Method(
+            {
+                "masks": Step("wsss_core.refine.crf:CrfSettings", ("wsss_core.stages.crf_masks",)),
+                "evaluation": _EVALUATION,
+            },
+            {"seed": "seeds"},
+        ),
+        "irn": Method(
+            {
+                "labels": Step("wsss_core.refine.irn_labels:LabelSettings", ("wsss_core.stages.irn_labels",), "labels"),
+                "network": Step("wsss_core.refine.irn:NetworkSettings", ("wsss_core.stages.irn_train",), "network"),
+                "walk": Step("wsss_core.refine.walk:WalkSettings", ("wsss_core.stages.irn_walk",), "walk"),
+                "scores": _SCORES,
+                "masks": Step("wsss_core.refine.walk:MaskSettings", ("wsss_core.stages.walk_masks",), "masks"),
+                "evaluation": _EVALUATION,
+            },
+            {"seed": "seeds"},
+        ),
+        "threshold": Method(
+            {
+                "masks": Step("wsss_core.refine.walk:MaskSettings", ("wsss_core.stages.walk_masks",)),
+                "evaluation": _EVALUATION,
+            },
+            {"walk": "refinements/irn"},
+        ),
+        "fill": Method(
+            {
+                "masks": Step("wsss_core.refine.fill:FillSettings", ("wsss_core.stages.fill_masks",)),
+                "evaluation": _EVALUATION,
+            },
+            {"masks": "refinements", "segmentation": "segmentations"},
+        ),
+    },
+    "segmentations": {
+        "deeplab_v2": Method(
+            {
+                "train": Step("wsss_core.segment.deeplab:DeepLabSettings", ("wsss_core.stages.segment_train",)),
+                "predict": Step(
+                    "wsss_core.segment.predict:PredictSettings", ("wsss_core.stages.segment_predict",), "predict"
+                ),
+                "evaluation": _EVALUATION,
+            },
+            {"masks": "refinements"},
+        ),
+    },
+}
+
+DATASETS = {
+    "voc": "wsss_core.data.voc:VocSettings",
+    "coco": "wsss_core.data.coco:CocoSettings",
+    "table": "wsss_core.data.tags:TableSettings",
+    "demo": "wsss_core.data.demo:DemoSettings",
+}
+"""Formats of a data set: the settings of their readers."""
+
+DISCRIMINATOR = {
+    "classifiers": "objective",
+    "seeds": "method",
+    "refinements": "method",
+    "segmentations": "network",
+    "dataset": "format",
+}
+"""The key of a stage that says which method it is, per section."""

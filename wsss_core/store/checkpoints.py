@@ -1,0 +1,61 @@
+"""Trained networks: parameters by name with what they are, in one file."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wsss_core import __version__
+from wsss_core.errors import UserError
+from wsss_core.store.atomic import atomic_path
+
+
+def save_network(path: Path, kind: str, network_state: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+    """Write a network atomically; equal content gives equal bytes.
+
+    Parameters
+    ----------
+    kind
+        What the network is ("classifier", "irn", "segmentation"); checked on reading.
+    network_state
+        Its ``state_dict()``, on any device.
+    meta
+        At least "backbone" and "class_names"; plain values only.
+    """
+    content = {
+        "kind": kind,
+        "version": __version__,
+        "meta": dict(meta),
+        "state": {name: value.detach().cpu().contiguous() for name, value in network_state.items()},
+    }
+    buffer = io.BytesIO()  # torch.save to a path would write the temporary file's name into the archive
+    torch.save(content, buffer)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
+
+
+def load_network(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a network written by `save_network`: its parameters, on the CPU, and its meta data.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, is not such a file, or holds another kind of network.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: checkpoint not found")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise UserError(f"{path}: is not a readable checkpoint ({str(error).splitlines()[0]})") from error
+    if not isinstance(content, dict) or not {"kind", "meta", "state"} <= set(content):
+        raise UserError(f"{path}: is not a checkpoint of this program")
+    if content["kind"] != kind:
+        raise UserError(f"{path}: holds a network of kind {content['kind']!r}, not {kind!r}")
+    return content["state"], content["meta"]
