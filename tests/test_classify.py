@@ -1,0 +1,171 @@
+"""Classifier training: batches, loss, optimiser, the stage."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from wsss_core.classify import Inputs, bce
+from wsss_core.classify.batches import ClassifierBatches, multi_hot, training_crop
+from wsss_core.data.augment import normalise
+from wsss_core.data.table import ImageRecord, ImageTable, write_table
+from wsss_core.errors import UserError
+from wsss_core.execution import Execution
+from wsss_core.models import cam_network
+from wsss_core.stages import classify
+from wsss_core.store.checkpoints import load_network
+
+COLOURS = ((200, 40, 40), (40, 40, 200))
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> ImageTable:
+    rng, records = np.random.default_rng(0), []
+    for number in range(10):
+        image = rng.integers(90, 130, (40, 48, 3), dtype=np.uint8)
+        classes = ((0,), (1,), (0, 1), ())[number % 4]
+        for c in classes:
+            image[10 + 12 * c : 22 + 12 * c, 8:30] = COLOURS[c]
+        path = tmp_path / f"{number}.png"
+        Image.fromarray(image).save(path)
+        records.append(ImageRecord(str(number), str(path), 40, 48, ("train",), classes, digest=str(number)))
+    return ImageTable(("red", "blue"), tuple(records))
+
+
+def batches_of(table: ImageTable, **changes) -> ClassifierBatches:
+    settings = {"epochs": 3, "batch_size": 4, "long_side": (40, 60), "crop": 48, "seed": 0, "stage": "c"} | changes
+    return ClassifierBatches(table.records, 2, **settings)
+
+
+def test_batches_depend_on_their_step_alone(table):
+    one, two = batches_of(table), batches_of(table)
+    images, labels = one[5]
+    assert images.shape == (4, 3, 48, 48) and images.dtype == torch.float32 and labels.shape == (4, 2)
+    two[0], two[3]
+    assert torch.equal(images, two[5][0]) and torch.equal(labels, two[5][1])
+    assert not torch.equal(images, batches_of(table, seed=1)[5][0])
+    with pytest.raises(IndexError):
+        one[6]
+
+
+def test_an_epoch_drops_the_incomplete_batch_and_repeats_nothing(table):
+    batches = batches_of(table)
+    assert len(batches) == 6
+    epochs = [[i for step in (2 * e, 2 * e + 1) for i in batches.indices(step)] for e in range(3)]
+    assert all(len(set(epoch)) == 8 for epoch in epochs)
+    assert epochs[0] != epochs[1]
+    with pytest.raises(UserError, match="batch_size: 11"):
+        batches_of(table, batch_size=11)
+
+
+def test_crop_shows_the_resized_image_or_the_mean_colour():
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    crop = training_crop(image, (30, 30), 40, np.random.default_rng(1))
+    shown = np.argwhere((crop != 0).any(0))
+    (top, left), (bottom, right) = shown.min(0), shown.max(0) + 1
+    inside = crop[:, top:bottom, left:right]
+    assert inside.shape == (3, 20, 30)
+    assert np.array_equal(inside, normalise(image)) or np.array_equal(inside[..., ::-1], normalise(image))
+    assert crop[:, :, :left].any() == 0 and crop[:, bottom:].any() == 0
+
+
+def test_an_unreadable_image_is_named(table, tmp_path):
+    (tmp_path / "3.png").write_bytes(b"nothing")
+    batches = batches_of(table)
+    with pytest.raises(UserError, match="image '3': .*3.png"):
+        for step in range(len(batches)):
+            batches[step]
+
+
+def test_loss_is_the_multilabel_soft_margin():
+    network = cam_network("small", 3)
+    images, labels = torch.randn(4, 3, 40, 40), multi_hot([(0,), (1, 2), (), (2,)], 3)
+    loss = bce.loss(network)((images, labels))["loss"]
+    torch.testing.assert_close(loss, F.multilabel_soft_margin_loss(network(images), labels))
+
+
+def test_optimiser_is_the_published_one():
+    """One step on a frozen-prefix network: SGD whose momentum is the weight decay, classifier at ten times."""
+    network = bce.build(bce.BceSettings(backbone="mobilenet_v2", frozen_stages=3), 2, None)
+    optimizer = bce.optimizer(network, bce.BceSettings())
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1, 1.0]
+    assert all(group["momentum"] == group["weight_decay"] == 1e-4 for group in optimizer.param_groups)
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert held == {id(p) for p in [*network.backbone.stages[3:].parameters(), *network.classifier.parameters()]}
+    legacy = torch.nn.Parameter(torch.tensor(2.0))
+    ours = torch.nn.Parameter(torch.tensor(2.0))
+    one = torch.optim.SGD([legacy], 0.1, 1e-4, weight_decay=1e-4)  # the third positional argument is the momentum
+    two = torch.optim.SGD([ours], lr=0.1, momentum=bce.BceSettings().momentum, weight_decay=1e-4)
+    for _ in range(3):
+        for parameter, optimizer in ((legacy, one), (ours, two)):
+            optimizer.zero_grad()
+            parameter.square().backward()
+            optimizer.step()
+    assert torch.equal(legacy, ours)
+
+
+def test_frozen_stages_follow_the_weights(table):
+    random = bce.build(bce.BceSettings(backbone="mobilenet_v2"), 2, None)
+    assert all(p.requires_grad for p in random.parameters())
+    given = bce.build(bce.BceSettings(backbone="small"), 2, random_state("small"))
+    assert all(p.requires_grad for p in given.parameters())
+    plan = bce.plan(bce.BceSettings(backbone="small", batch_size=2), Inputs(table, None, 0, "c"))
+    assert len(plan.batches) == 25
+
+
+def random_state(name: str) -> dict:
+    return cam_network(name, 2).backbone.state_dict()
+
+
+def step_file(folder: Path, **settings) -> Path:
+    content = {"backbone": "small", "epochs": 8, "batch_size": 5, "learning_rate": 0.05, "long_side": [40, 56]}
+    content |= {"crop": 48, "classifier_rate": 1.0, "momentum": 0.9} | settings
+    path = folder / "step.json"
+    path.write_text(json.dumps({"stage": "classifiers/bce", "method": "bce", "seed": 0, "settings": content}))
+    return path
+
+
+def train(folder: Path, table: ImageTable, name: str, **settings) -> Path:
+    write_table(folder / "images.csv", table)
+    classify.run(
+        config=step_file(folder, **settings),
+        table=folder / "images.csv",
+        model=folder / f"{name}.pt",
+        state=folder / "state.pt",
+        history=folder / f"{name}.csv",
+        execution=Execution("cpu"),
+    )
+    return folder / f"{name}.pt"
+
+
+def test_stage_learns_and_repeats_itself(table, tmp_path):
+    one = train(tmp_path, table, "one", epochs=30)
+    state, meta = load_network(one, "classifier")
+    assert meta["backbone"] == "small" and meta["class_names"] == ["red", "blue"]
+    network = cam_network("small", 2, state).eval()
+    with torch.no_grad():
+        images = [normalise(np.asarray(Image.open(r.path))) for r in table.records]
+        found = network(torch.from_numpy(np.stack(images))) > 0
+    assert torch.equal(found.float(), multi_hot([r.classes for r in table.records], 2))
+    assert (tmp_path / "one.csv").read_text().startswith("step,rate,loss")
+    assert (
+        train(tmp_path, table, "two", epochs=2).read_bytes() == train(tmp_path, table, "three", epochs=2).read_bytes()
+    )
+
+
+def test_stage_names_what_is_wrong(table, tmp_path):
+    with pytest.raises(UserError, match="absent.pth: weight file not found"):
+        train(tmp_path, table, "a", weights=str(tmp_path / "absent.pth"))
+    torch.save({"a": torch.ones(1)}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match="do not fit the backbone small"):
+        train(tmp_path, table, "a", weights=str(tmp_path / "other.pth"))
+    empty = ImageTable(table.class_names, ())
+    with pytest.raises(UserError, match="no image plays the role 'train'"):
+        train(tmp_path, empty, "a")
+    untagged = ImageTable(table.class_names, tuple(r for r in table.records if not r.classes) * 3)
+    with pytest.raises(UserError, match="has a class"):
+        train(tmp_path, untagged, "a")

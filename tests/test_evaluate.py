@@ -1,0 +1,367 @@
+"""Confusion matrices, sweeps, metrics, tables and the scoring stages."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.baselines.sweep_naive import sweep as sweep_naive
+from wsss_core.data.table import ImageRecord, write_manifest
+from wsss_core.errors import UserError
+from wsss_core.evaluate import confusion, metrics, sweep
+from wsss_core.evaluate.sweep import ScoreSettings, is_held_out
+from wsss_core.evaluate.tables import read_evaluation, write_evaluation
+from wsss_core.execution import Execution
+from wsss_core.stages import score_maps, score_masks
+from wsss_core.store import scores as score_store
+from wsss_core.store import seeds as seed_store
+from wsss_core.store.masks import mask_name, write_mask
+from wsss_core.store.scores import ScoreMaps
+from wsss_core.store.seeds import SeedMaps
+from wsss_core.store.shards import build
+
+
+class Maps:
+    """Maps at full resolution, as given."""
+
+    def __init__(self, classes, values):
+        self.classes, self.values = classes, values
+
+    def full(self):
+        return self.values
+
+
+TARGET = np.array([[0, 0, 1], [1, 2, 255]])
+PREDICTION = np.array([[0, 1, 1], [1, 0, 7]])
+MATRIX = [[1, 1, 0], [0, 2, 0], [1, 0, 0]]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64])
+def test_confusion_by_hand(dtype):
+    matrix = confusion(PREDICTION.astype(dtype), TARGET.astype(dtype), 3)
+    assert isinstance(matrix, np.ndarray)
+    assert matrix.dtype == np.int64
+    assert matrix.tolist() == MATRIX
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
+def test_confusion_keeps_tensors(dtype):
+    matrix = confusion(torch.as_tensor(PREDICTION, dtype=dtype), torch.as_tensor(TARGET, dtype=dtype), 3)
+    assert matrix.dtype == torch.int64
+    assert matrix.tolist() == MATRIX
+
+
+def test_confusion_does_not_overflow_small_integers():
+    labels = np.full((1, 3), 80, dtype=np.uint8)
+    assert confusion(labels, labels, 81)[80, 80] == 3
+
+
+def test_confusion_of_nothing_but_ignored_is_zero():
+    target = np.full((2, 2), 255, dtype=np.uint8)
+    assert not confusion(target, target, 3).any()
+
+
+@pytest.mark.parametrize(
+    ("prediction", "target", "message"),
+    [
+        ([[3]], [[0]], "prediction holds the label 3"),
+        ([[255]], [[0]], "prediction holds the label 255"),
+        ([[0]], [[4]], "target holds the label 4"),
+        ([[0]], [[-1]], "target holds the label -1"),
+        ([[0, 0]], [[0]], "prediction is"),
+    ],
+)
+def test_confusion_refuses_wrong_labels(prediction, target, message):
+    with pytest.raises(ValueError, match=message):
+        confusion(np.array(prediction), np.array(target), 3)
+
+
+def test_metrics_by_hand():
+    scores = metrics(np.array([[6, 2, 0, 0], [1, 3, 0, 0], [4, 0, 0, 0], [0, 0, 0, 0]]))
+    np.testing.assert_allclose(scores.iou, [6 / 13, 3 / 6, 0, np.nan])
+    np.testing.assert_allclose(scores.precision, [6 / 11, 3 / 5, np.nan, np.nan])
+    np.testing.assert_allclose(scores.recall, [6 / 8, 3 / 4, 0, np.nan])
+    np.testing.assert_allclose(scores.f1, [12 / 19, 6 / 9, 0, np.nan])
+    assert scores.pixels.tolist() == [8, 4, 4, 0]
+    assert scores.mean("iou") == pytest.approx((6 / 13 + 1 / 2) / 3)
+    assert scores.mean("precision") == pytest.approx((6 / 11 + 3 / 5) / 2)
+
+
+def test_metrics_leave_out_labels_that_are_only_predicted():
+    scores = metrics(np.array([[5, 5], [0, 0]]))
+    assert np.isnan(scores.iou[1])
+    assert scores.mean("iou") == 0.5
+
+
+def random_images(count, n_classes, quantised):
+    rng = np.random.default_rng(7)
+    images = []
+    for index in range(count):
+        k, size = index % 4, (17 + index, 23)
+        classes = tuple(sorted(rng.choice(n_classes, k, replace=False).tolist()))
+        values = rng.random((k, *size)).astype(np.float32)
+        if quantised:  # many exact ties, of classes and with thresholds
+            values = (np.round(values * 20) / 20).astype(np.float32)
+        target = rng.integers(0, n_classes + 1, size).astype(np.uint8)
+        target[rng.random(size) < 0.1] = 255
+        images.append((Maps(classes, values), target))
+    return images
+
+
+THRESHOLDS = [
+    np.round(np.arange(0.05, 1, 0.05), 10),
+    [0.1, 0.1000001, 1 / 3, 0.35, 0.7, 0.99, 1.0, 1.5],
+    [-0.5, 0.0, 0.0, 0.25],
+    [0.3],
+]
+
+
+@pytest.mark.parametrize("quantised", [False, True])
+@pytest.mark.parametrize("thresholds", THRESHOLDS)
+def test_sweep_equals_the_naive_one(thresholds, quantised):
+    images = random_images(12, 5, quantised)
+    matrices = sweep(iter(images), thresholds, 6)
+    assert matrices.dtype == np.int64
+    np.testing.assert_array_equal(matrices, sweep_naive(images, thresholds, 6))
+
+
+def test_sweep_ties_go_to_the_background_and_the_first_class():
+    threshold = np.float32(0.3)
+    values = np.array([[[0.3, np.nextafter(threshold, np.float32(1)), 0.5]], [[0.3, 0.0, 0.5]]], dtype=np.float32)
+    matrix = sweep([(Maps((1, 3), values), np.zeros((1, 3), dtype=np.uint8))], [0.3], 5)[0]
+    assert matrix[0].tolist() == [1, 0, 2, 0, 0]
+
+
+def test_sweep_of_images_without_classes_is_background():
+    target = np.array([[0, 2, 255]], dtype=np.uint8)
+    matrices = sweep([(Maps((), torch.zeros(0, 1, 3)), target)], [-1.0, 0.5], 3)
+    assert matrices.tolist() == [[[1, 0, 0], [0, 0, 0], [1, 0, 0]]] * 2
+
+
+def test_sweep_returns_tensors_for_tensors():
+    images = random_images(3, 4, False)
+    tensors = [(Maps(m.classes, torch.from_numpy(m.values)), torch.from_numpy(t)) for m, t in images]
+    matrices = sweep(tensors, [0.2, 0.4], 5)
+    assert isinstance(matrices, torch.Tensor)
+    np.testing.assert_array_equal(matrices.numpy(), sweep(images, [0.2, 0.4], 5))
+
+
+@pytest.mark.parametrize(
+    ("maps", "thresholds", "message"),
+    [
+        (Maps((0,), np.zeros((1, 2, 2), np.float32)), [0.3, 0.2], "ascending"),
+        (Maps((0,), np.zeros((1, 2, 3), np.float32)), [0.3], "expected"),
+        (Maps((2,), np.zeros((1, 2, 2), np.float32)), [0.3], "allowed are 0..1"),
+    ],
+)
+def test_sweep_refuses_wrong_input(maps, thresholds, message):
+    with pytest.raises(ValueError, match=message):
+        sweep([(maps, np.zeros((2, 2), np.uint8))], thresholds, 3)
+
+
+def test_threshold_grid_holds_its_ends_and_the_fixed_value():
+    levels = ScoreSettings(sweep_from=0.2, sweep_to=0.49, sweep_step=0.01, threshold=0.305).thresholds()
+    assert (levels[0], levels[-1], len(levels)) == (0.2, 0.49, 31)
+    assert 0.305 in levels
+    assert 0.29 in levels
+
+
+def test_evaluation_table_round_trip(tmp_path):
+    scores = metrics(np.array([[6, 2, 0], [1, 3, 0], [0, 0, 0]]))
+    write_evaluation(tmp_path / "e.csv", {"split": "val", "crf": "no"}, ["background", "a,b", "c"], scores)
+    lines = (tmp_path / "e.csv").read_text().splitlines()
+    assert lines[:3] == ["# split: val", "# crf: no", "class,iou,precision,recall,f1,pixels"]
+    assert lines[-1].startswith("mean,")
+    read = read_evaluation(tmp_path / "e.csv")
+    assert read.header == {"split": "val", "crf": "no"}
+    assert list(read.rows) == ["background", "a,b", "c", "mean"]
+    assert read.rows["a,b"]["iou"] == 0.5
+    assert np.isnan(read.rows["c"]["iou"])
+    assert read.rows["mean"]["pixels"] == 12
+
+
+# --- the stages ---
+
+
+def step_json(path, stage, settings, method="cam"):
+    path.write_text(json.dumps({"stage": stage, "method": method, "seed": 0, "settings": settings}))
+    return path
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Eight images of two classes with masks and maps; one more without a mask."""
+    rng = np.random.default_rng(3)
+    records, maps = [], {}
+    for index in range(9):
+        size = (12, 16 + index)
+        target = np.zeros(size, np.uint8)
+        target[3:9, 4:12] = 1 + index % 2
+        target[0] = 255
+        record = ImageRecord(
+            f"im/{index}", "x.jpg", *size, ("train", "score"), (index % 2,), str(tmp_path / f"true{index}.png")
+        )
+        write_mask(tmp_path / f"true{index}.png", target)
+        values = np.where(target == record.classes[0] + 1, 0.6, 0.1) + 0.35 * rng.random(size)
+        maps[record.id] = torch.from_numpy(values[None].astype(np.float32))
+        records.append(record if index < 8 else replace(record, mask=""))
+    write_manifest(tmp_path / "manifest.json", ("cat", "dog"), records)
+    return tmp_path, records, maps
+
+
+def seed_shard(path, records, maps, class_names=("cat", "dog")):
+    seeds = {r.id: SeedMaps(r.classes, {1.0: maps[r.id]}, r.size) for r in records}
+    attrs = {"class_names": list(class_names)}
+    build(path, "seeds", dict.fromkeys(seeds, ""), seeds.get, seed_store.write_record, attrs, cache=path.parent / "c")
+    return seeds
+
+
+def score(folder, maps, **settings):
+    score_maps.run(
+        config=step_json(folder / "step.json", "seeds/cam", settings),
+        manifests=[folder / "manifest.json"],
+        maps=maps,
+        curve=folder / "curve.csv",
+        evaluation=folder / "evaluation.csv",
+        threshold=folder / "threshold.json",
+        execution=Execution("cpu"),
+    )
+    return json.loads((folder / "threshold.json").read_text()), read_evaluation(folder / "evaluation.csv")
+
+
+def test_seeds_are_scored_at_the_fixed_threshold(images):
+    folder, records, maps = images
+    seeds = seed_shard(folder / "a.h5", records, maps)
+    threshold, evaluation = score(folder, [folder / "a.h5"], threshold=0.333)
+    pairs = [(seeds[r.id], np.array(_read(r.mask))) for r in records[:8]]
+    expected = metrics(sweep_naive(pairs, [0.333], 3)[0]).mean("iou")
+    assert threshold["rule"] == "fixed"
+    assert threshold["value"] == 0.333
+    assert threshold["miou"] == pytest.approx(expected, abs=1e-6)
+    assert threshold["oracle"]["miou"] >= threshold["miou"]
+    assert evaluation.header["images"] == "8"
+    assert evaluation.header["threshold rule"] == "fixed, no masks used"
+    assert list(evaluation.rows) == ["background", "cat", "dog", "mean"]
+    assert evaluation.rows["mean"]["iou"] == pytest.approx(expected, abs=1e-6)
+    curve = (folder / "curve.csv").read_text()
+    assert "reporting only" in curve
+    assert "\nthreshold,miou,precision,recall,f1\n" in curve
+    assert "\n0.333," in curve
+
+
+def test_the_oracle_is_labelled(images):
+    folder, records, maps = images
+    seed_shard(folder / "a.h5", records, maps)
+    threshold, evaluation = score(folder, [folder / "a.h5"], rule="oracle")
+    assert threshold["value"] == threshold["oracle"]["value"]
+    assert "chosen with the scored masks" in evaluation.header["threshold rule"]
+
+
+def test_held_out_images_choose_and_the_others_are_evaluated(images):
+    folder, records, maps = images
+    seeds = seed_shard(folder / "a.h5", records, maps)
+    threshold, evaluation = score(folder, [folder / "a.h5"], rule="heldout", heldout_fraction=0.5)
+    held = [r for r in records[:8] if is_held_out(r.id, 0.5)]
+    assert 0 < len(held) < 8
+    levels = ScoreSettings().thresholds()
+    curve = metrics(sweep([(seeds[r.id], np.array(_read(r.mask))) for r in held], levels, 3)).mean("iou")
+    assert threshold["value"] == levels[int(curve.argmax())]
+    assert evaluation.header["images"] == f"{8 - len(held)} (another {len(held)} chose the threshold)"
+
+
+def test_score_shards_are_read_too(images):
+    folder, records, maps = images
+    scores = {r.id: ScoreMaps(r.classes, maps[r.id][:, ::4, ::4], r.size) for r in records}
+    build(
+        folder / "s.h5", "scores", dict.fromkeys(scores, ""), scores.get, score_store.write_record, {},
+        cache=folder / "c",
+    )  # fmt: skip
+    threshold, _ = score(folder, [folder / "s.h5"])
+    pairs = [(scores[r.id], np.array(_read(r.mask))) for r in records[:8]]
+    assert threshold["miou"] == pytest.approx(metrics(sweep_naive(pairs, [0.25], 3)[0]).mean("iou"), abs=1e-6)
+
+
+def test_without_masks_the_fixed_threshold_stands_and_other_rules_are_refused(images):
+    folder, records, maps = images
+    write_manifest(folder / "manifest.json", ("cat", "dog"), records[8:])
+    threshold, evaluation = score(folder, [], threshold=0.4)
+    assert threshold == {"rule": "fixed", "value": 0.4}
+    assert evaluation.header["note"] == "no masks to score"
+    assert not evaluation.rows
+    for rule in ("heldout", "oracle"):
+        with pytest.raises(UserError, match=f"score.rule is {rule}"):
+            score(folder, [], rule=rule)
+
+
+def test_scoring_names_what_is_missing(images):
+    folder, records, maps = images
+    seed_shard(folder / "a.h5", records[1:], maps)
+    with pytest.raises(UserError, match="'im/0' has a mask to score but no maps"):
+        score(folder, [folder / "a.h5"])
+    seed_shard(folder / "b.h5", records, maps, class_names=("dog", "cat"))
+    with pytest.raises(UserError, match="another order"):
+        score(folder, [folder / "b.h5"])
+    with pytest.raises(UserError, match="heldout_fraction"):
+        score(folder, [folder / "a.h5"], rule="heldout", heldout_fraction=0.001)
+
+
+@pytest.mark.parametrize("ignored", ["background", "skip"])
+def test_masks_are_scored(images, ignored):
+    folder, records, _ = images
+    total = np.zeros((3, 3), np.int64)
+    for record in records:
+        target = np.array(_read(folder / f"true{record.id[-1]}.png"))
+        prediction = np.where(target == 255, 0, target)
+        prediction[4:6] = 255
+        prediction[7:] = 2
+        write_mask(folder / "masks" / mask_name(record.id), prediction)
+        if record.mask:
+            counted = target if ignored == "background" else np.where(prediction == 255, 255, target)
+            total += confusion(np.where(prediction == 255, 0, prediction), counted, 3)
+    run_masks(folder, "refinements/x", "crf", {"ignored": ignored})
+    evaluation = read_evaluation(folder / "evaluation.csv")
+    assert evaluation.rows["mean"]["iou"] == pytest.approx(metrics(total).mean("iou"), abs=1e-6)
+    assert evaluation.header["crf"] == "yes"
+    words = {"background": "counted as background", "skip": "skipped"}[ignored]
+    assert evaluation.header["ignored in prediction"].startswith(f"255, {words}")
+    run_masks(folder, "segmentations/x", "deeplab_v2", {"ignored": ignored})
+    assert "no masks to score" in (folder / "evaluation.csv").read_text()
+
+
+def test_a_split_without_shards_has_nothing_to_score(tmp_path):
+    score_masks.run(
+        config=step_json(tmp_path / "step.json", "segmentations/x", {}, "deeplab_v2"),
+        manifests=[],
+        masks=[],
+        evaluation=tmp_path / "evaluation.csv",
+        execution=Execution("cpu"),
+    )
+    assert not read_evaluation(tmp_path / "evaluation.csv").rows
+
+
+def test_missing_and_wrong_masks_are_named(images):
+    folder, records, _ = images
+    with pytest.raises(UserError, match="'im/0'"):
+        run_masks(folder, "refinements/x", "crf", {})
+    write_mask(folder / "masks" / mask_name("im/0"), np.full(records[0].size, 9))
+    with pytest.raises(UserError, match=r"im%2F0.png: mask holds \[9\]"):
+        run_masks(folder, "refinements/x", "crf", {})
+
+
+def run_masks(folder, stage, method, settings):
+    score_masks.run(
+        config=step_json(folder / "step.json", stage, settings, method),
+        manifests=[folder / "manifest.json"],
+        masks=[folder / "masks"],
+        evaluation=folder / "evaluation.csv",
+        execution=Execution("cpu"),
+    )
+
+
+def _read(path):
+    from PIL import Image
+
+    return Image.open(Path(path))

@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.baselines.random_walk_dense import propagate_dense
+from wsss_core.kernels.random_walk import chebyshev_power, propagate, propagate_stepwise
+
+
+def inputs(height=13, width=11, classes=2, seed=0, dtype=np.float64):
+    rng = np.random.default_rng(seed)
+    boundary = rng.random((height, width)) ** 6
+    return rng.random((classes, height, width)).astype(dtype), boundary.astype(dtype)
+
+
+@pytest.mark.parametrize(("height", "width"), [(13, 11), (1, 20), (20, 1), (3, 3), (2, 40)])
+def test_equals_the_dense_matrix_in_float64(height, width):
+    scores, boundary = inputs(height, width)
+    dense = propagate_dense(scores, boundary)
+    assert np.abs(propagate(scores, boundary) - dense).max() < 1e-11
+    assert np.abs(propagate_stepwise(scores, boundary) - dense).max() < 1e-11
+
+
+@pytest.mark.parametrize(("radius", "beta", "log2_steps"), [(5, 8.0, 6), (3, 1.0, 0), (2, 10.0, 3), (7, 10.0, 10)])
+def test_other_settings_equal_the_dense_matrix(radius, beta, log2_steps):
+    scores, boundary = inputs()
+    settings = {"radius": radius, "beta": beta, "log2_steps": log2_steps}
+    dense = propagate_dense(scores, boundary, **settings)
+    assert np.abs(propagate(scores, boundary, **settings) - dense).max() < 1e-11
+
+
+def test_one_step_by_hand():
+    scores, boundary = np.array([[[1.0, 0.0, 0.0]]]), np.array([[0.0, 0.0, 1.0]])
+    assert np.allclose(propagate(scores, boundary, radius=2, beta=10.0, log2_steps=0), [[[0.5, 0.5, 0.0]]], atol=1e-14)
+
+
+def test_a_walk_without_boundaries_keeps_a_constant():
+    constant = np.full((1, 15, 17), 0.7)
+    assert np.allclose(propagate(constant, np.zeros((15, 17))), 0.7, atol=1e-12)
+    assert np.abs(propagate(constant.astype(np.float32), np.zeros((15, 17), np.float32)) - 0.7).max() < 1e-5
+
+
+def test_a_closed_boundary_holds_the_walk_back():
+    boundary = np.zeros((9, 15))
+    boundary[:, 7] = 1.0
+    scores = np.zeros((1, 9, 15))
+    scores[:, :, :7] = 1.0
+    walked = propagate(scores, boundary)
+    assert np.allclose(walked[:, :, :7], 1.0) and np.abs(walked[:, :, 7:]).max() < 1e-12
+
+
+def test_float32_error_stays_below_5e_5():
+    scores, boundary = inputs(94, 125, 3, dtype=np.float32)
+    boundary = boundary**3
+    exact = propagate(scores.astype(np.float64), boundary.astype(np.float64))
+    walked = propagate(scores, boundary)
+    assert walked.dtype == np.float32
+    assert np.abs(walked - exact).max() / exact.max() < 5e-5
+
+
+def test_batches_equal_single_images():
+    scores, boundary = zip(*(inputs(seed=seed, dtype=np.float32) for seed in range(3)), strict=True)
+    together = propagate(np.stack(scores), np.stack(boundary))
+    alone = np.stack([propagate(s, b) for s, b in zip(scores, boundary, strict=True)])
+    assert np.array_equal(together, alone)
+    assert np.array_equal(propagate(np.stack(scores), np.stack(boundary)[:, None]), alone)
+
+
+def test_kind_and_shape_are_kept_and_inputs_untouched():
+    scores, boundary = inputs(dtype=np.float32)
+    kept = scores.copy(), boundary.copy()
+    assert isinstance(propagate(scores, boundary[None]), np.ndarray)
+    assert np.array_equal(scores, kept[0]) and np.array_equal(boundary, kept[1])
+    tensor = propagate(torch.from_numpy(scores), torch.from_numpy(boundary))
+    assert isinstance(tensor, torch.Tensor) and tensor.dtype == torch.float32
+    assert propagate(torch.from_numpy(scores).half(), torch.from_numpy(boundary)).dtype == torch.float16
+    assert propagate(scores[:0], boundary).shape == (0, 13, 11)
+
+
+def test_shapes_that_do_not_match_are_an_error():
+    scores, boundary = inputs()
+    for wrong in (boundary[:-1], np.stack([boundary, boundary])):
+        with pytest.raises(ValueError, match="do not belong together"):
+            propagate(scores, wrong)
+
+
+def test_chebyshev_coefficients():
+    s = np.linspace(-1, 1, 201)
+    for exponent in (0, 1, 2, 7, 64, 256):
+        series = np.polynomial.chebyshev.chebval(s, chebyshev_power(exponent, 0.0))
+        assert np.abs(series - s**exponent).max() < 1e-13
+    shortened = chebyshev_power(256, 1e-6)
+    assert len(shortened) == 79 and 0 <= 1 - sum(shortened) <= 1e-6
+
+
+@pytest.mark.parametrize("name", ["random_walk_20x28", "random_walk_48x64"])
+def test_reference(shared, name):
+    with np.load(shared / "reference" / f"{name}.npz") as stored:
+        cam, boundary, walked = stored["cam"], stored["boundary"], stored["walked"]
+        settings = {key: int(stored[key]) for key in ("radius", "beta", "log2_steps")}
+    assert np.abs(propagate(cam, boundary, **settings) - walked).max() < 5e-4
+    cam, boundary = cam.astype(np.float64), boundary.astype(np.float64)
+    exact = propagate(cam, boundary, **settings)
+    assert np.abs(exact - propagate_stepwise(cam, boundary, **settings)).max() < 1e-6
+    assert np.abs(exact - walked).max() < 1e-4

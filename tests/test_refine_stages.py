@@ -1,0 +1,246 @@
+"""The refinement stages on a handful of images: files in, files out."""
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from wsss_core.data.table import ImageRecord, ImageTable, write_manifest, write_table
+from wsss_core.errors import UserError
+from wsss_core.execution import Execution
+from wsss_core.models.backbones import backbone
+from wsss_core.refine.crf import CrfSettings
+from wsss_core.refine.fill import FillSettings, fill_undecided
+from wsss_core.refine.irn import NetworkSettings
+from wsss_core.refine.irn_labels import LabelSettings
+from wsss_core.refine.walk import MaskSettings, WalkSettings
+from wsss_core.stages import crf_masks, fill_masks, irn_labels, irn_train, irn_walk, walk_masks
+from wsss_core.store import checkpoints, seeds, shards
+from wsss_core.store.masks import ABOUT, mask_name, read_mask, write_mask
+from wsss_core.store.scores import ScoreStore
+from wsss_core.store.seeds import SeedMaps
+
+CLASSES = ("round", "long/thin")
+CPU = Execution(device="cpu")
+
+
+def write_step(path, settings, stage="refinements/x"):
+    path.write_text(json.dumps({"stage": stage, "step": "s", "method": "m", "seed": 0, "settings": asdict(settings)}))
+    return path
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Six images with a bright square of class 0 or 1, the last without any; seed maps that find part of it."""
+    rng = np.random.default_rng(0)
+    records, maps = [], {}
+    for i in range(6):
+        height, width = 48 + 4 * (i % 2), 65
+        pixels = rng.integers(0, 20, (height, width, 3), dtype=np.uint8)
+        classes = (i % 2,) if i < 5 else ()
+        if classes:
+            pixels[10:34, 20:50] = rng.integers(200, 220, (24, 30, 3), dtype=np.uint8)
+        name = f"folder/image {i}.png"
+        file = tmp_path / f"{i}.png"
+        Image.fromarray(pixels).save(file)
+        records.append(ImageRecord(name, str(file), height, width, ("train", "score"), classes, digest=str(i)))
+        seed = torch.zeros(len(classes), height, width)
+        seed[:, 11:33, 22:48] = 1.0
+        maps[name] = SeedMaps(classes, {1.0: seed} if classes else {}, (height, width))
+    table = ImageTable(CLASSES, tuple(records))
+    write_table(tmp_path / "images.csv", table)
+    write_manifest(tmp_path / "shard.json", CLASSES, records)
+    shards.build(
+        tmp_path / "seeds.h5",
+        "seeds",
+        {name: f"fingerprint {name}" for name in maps},
+        maps.__getitem__,
+        seeds.write_record,
+        {"class_names": list(CLASSES)},
+        cache=tmp_path / "seeds.cache.h5",
+    )
+    torch.manual_seed(0)
+    state = {f"backbone.{k}": v for k, v in backbone("small").state_dict().items()}
+    meta = {"backbone": "small", "class_names": list(CLASSES), "settings": {}}
+    checkpoints.save_network(tmp_path / "classifier.pt", "classifier", state, meta)
+    return tmp_path, table
+
+
+def train(folder, settings=None, name="irn", **changes):
+    settings = settings or NetworkSettings(radius=4, crop=64, batch_size=2, epochs=2)
+    arguments = {
+        "config": write_step(folder / f"{name}.json", settings),
+        "table": folder / "images.csv",
+        "labels": [folder / "labels"],
+        "classifier": folder / "classifier.pt",
+        "model": folder / f"{name}.pt",
+        "state": folder / f"{name}.state",
+        "history": folder / f"{name}.csv",
+        "execution": CPU,
+    }
+    irn_train.run(**arguments | changes)
+    return folder / f"{name}.pt"
+
+
+def make_labels(folder):
+    settings = LabelSettings(bilateral=(30.0, 20.0, 10.0))
+    config = write_step(folder / "labels.json", settings)
+    irn_labels.run(
+        config=config,
+        manifest=folder / "shard.json",
+        maps=folder / "seeds.h5",
+        labels=folder / "labels",
+        execution=CPU,
+    )
+    return folder / "labels"
+
+
+def walk(folder, model, **changes):
+    arguments = {
+        "config": write_step(folder / "walk.json", WalkSettings(log2_steps=4)),
+        "manifest": folder / "shard.json",
+        "maps": folder / "seeds.h5",
+        "model": model,
+        "scores": folder / "scores.h5",
+        "cache": folder / "scores.cache.h5",
+        "execution": CPU,
+    }
+    irn_walk.run(**arguments | changes)
+    return folder / "scores.h5"
+
+
+def test_crf_masks(data):
+    folder, table = data
+    threshold = folder / "threshold.json"
+    threshold.write_text(json.dumps({"rule": "fixed", "value": 0.4}))
+    settings = CrfSettings(threshold="score", bilateral=(30.0, 20.0, 10.0))
+    arguments = {
+        "config": write_step(folder / "crf.json", settings),
+        "manifest": folder / "shard.json",
+        "maps": folder / "seeds.h5",
+        "threshold": threshold,
+        "masks": folder / "crf",
+        "execution": CPU,
+    }
+    crf_masks.run(**arguments)
+    for record in table.records:
+        mask = read_mask(folder / "crf" / mask_name(record.id), record.size, 3)
+        if record.classes:
+            truth = np.zeros(record.size, bool)
+            truth[10:34, 20:50] = True
+            assert ((mask == record.classes[0] + 1) == truth).mean() > 0.99
+        else:
+            assert not mask.any()
+    about = json.loads((folder / "crf" / ABOUT).read_text())
+    assert about["crf"].startswith("yes") and about["threshold"] == "0.4, rule fixed of the maps' scores"
+    with pytest.raises(UserError, match="no threshold file"):
+        crf_masks.run(**arguments | {"threshold": None})
+
+
+def test_the_irn_path(data):
+    folder, table = data
+    labels = make_labels(folder)
+    first = read_mask(labels / mask_name(table.records[0].id))
+    assert first[20, 30] == 1 and first[2, 2] == 0
+    assert not read_mask(labels / mask_name(table.records[5].id)).any()
+    model = train(folder)
+    assert not (folder / "irn.state").exists() and "loss" in (folder / "irn.csv").read_text()
+    state, meta = checkpoints.load_network(model, "irn")
+    assert meta["backbone"] == "small" and meta["class_names"] == list(CLASSES)
+    assert state["mean_shift"].abs().max() > 0
+    again, _ = checkpoints.load_network(train(folder, name="again"), "irn")
+    assert all(torch.equal(again[key], value) for key, value in state.items())
+    scores = ScoreStore(walk(folder, model))
+    assert list(scores) == [record.id for record in table.records]
+    maps = scores[table.records[0].id]
+    assert maps.scores.shape == (1, 12, 17) and torch.isfinite(maps.scores).all() and maps.scores.max() > 0
+    config = write_step(folder / "masks.json", MaskSettings(band=(0.2, 0.6)))
+    walk_masks.run(
+        config=config,
+        manifest=folder / "shard.json",
+        scores=folder / "scores.h5",
+        threshold=None,
+        masks=folder / "masks",
+        execution=CPU,
+    )
+    found = {int(v) for r in table.records for v in np.unique(read_mask(folder / "masks" / mask_name(r.id), r.size, 3))}
+    assert found == {0, 1, 2, 255}
+
+
+def test_walks_are_reused_until_something_changes(data, caplog):
+    folder, table = data
+    make_labels(folder)
+    model = train(folder)
+    caplog.set_level("INFO")
+    walk(folder, model)
+    before = {name: maps.scores for name, maps in ScoreStore(folder / "scores.h5").items()}
+    (folder / "scores.h5").unlink()
+    after = ScoreStore(walk(folder, model))
+    assert "6 records, 6 reused" in caplog.text
+    assert all(torch.equal(after[name].scores, scores) for name, scores in before.items())
+    caplog.clear()
+    other = train(folder, NetworkSettings(radius=4, crop=64, batch_size=2, epochs=1), name="other")
+    walk(folder, other)
+    assert "6 records, 0 reused" in caplog.text
+
+
+def test_mistakes_name_the_file(data):
+    folder, table = data
+    with pytest.raises(UserError, match="6 images have no confident labels, such as 'folder/image 0.png'"):
+        train(folder)
+    labels = make_labels(folder)
+    with pytest.raises(UserError, match="none was given"):
+        train(folder, classifier=None)
+    with pytest.raises(UserError, match="has the backbone small, not mobilenet_v2"):
+        train(folder, NetworkSettings(backbone="mobilenet_v2", crop=64))
+    for record in table.records:
+        write_mask(labels / mask_name(record.id), np.zeros(record.size, np.uint8))
+    with pytest.raises(UserError, match="hold no foreground"):
+        train(folder)
+    write_manifest(folder / "other.json", CLASSES[::-1], table.records)
+    with pytest.raises(UserError, match="seeds.h5: its class list differs"):
+        walk(folder, folder / "irn.pt", manifest=folder / "other.json")
+    more = ImageRecord("new", "new.png", 4, 4, ("train",), ())
+    write_manifest(folder / "more.json", CLASSES, (*table.records, more))
+    with pytest.raises(UserError, match="holds no maps of 1 images of the shard, such as 'new'"):
+        walk(folder, folder / "irn.pt", manifest=folder / "more.json")
+
+
+def test_fill_keeps_decided_pixels():
+    labels = np.array([[0, 255, 2, 255]], np.uint8)
+    probabilities = np.array([[[0.5, 0.2, 0.5, 0.3]], [[0.1, 0.3, 0.1, 0.3]], [[0.4, 0.5, 0.4, 0.4]]])
+    assert fill_undecided(labels, probabilities, (0,), True).tolist() == [[0, 1, 2, 0]]
+    assert fill_undecided(labels, probabilities, (0,), False).tolist() == [[0, 2, 2, 2]]
+    assert fill_undecided(labels, probabilities, (), True).tolist() == [[0, 0, 2, 0]]
+
+
+def test_fill_masks(data, monkeypatch):
+    folder, table = data
+    write = folder / "undecided"
+    for record in table.records:
+        labels = np.zeros(record.size, np.uint8)
+        labels[:20] = 255
+        write_mask(write / mask_name(record.id), labels)
+
+    class Network:
+        class_names = CLASSES
+
+    def predict(network, image, settings):
+        return np.stack([np.full(image.shape[:2], p) for p in (0.2, 0.3, 0.5)])
+
+    monkeypatch.setattr(fill_masks, "load_segmenter", lambda path, device: Network())
+    monkeypatch.setattr(fill_masks, "predict_probabilities", predict)
+    fill_masks.run(
+        config=write_step(folder / "fill.json", FillSettings()),
+        manifest=folder / "shard.json",
+        masks=write,
+        model=folder / "model.pt",
+        filled=folder / "filled",
+        execution=CPU,
+    )
+    for record in table.records:
+        mask = read_mask(folder / "filled" / mask_name(record.id), record.size, 3)
+        assert (mask[:20] == (record.classes[0] + 1 if record.classes else 0)).all() and not mask[20:].any()

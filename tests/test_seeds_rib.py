@@ -1,0 +1,195 @@
+"""RIB: against the published implementation, its variants, stops and auxiliary pool."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from reference_networks import reference_resnet50
+
+from wsss_core.data.augment import normalise
+from wsss_core.data.table import ImageRecord, ImageTable, write_manifest, write_table
+from wsss_core.errors import UserError
+from wsss_core.execution import Execution
+from wsss_core.models import cam_network
+from wsss_core.seeds.cam import CamSettings, cam_seed
+from wsss_core.seeds.pool import AuxiliaryPool
+from wsss_core.seeds.rib import RibSettings, explodes, gndrp_official, gndrp_paper, rib_seed
+from wsss_core.stages import seed
+from wsss_core.store.checkpoints import save_network
+from wsss_core.store.seeds import SeedStore
+
+NO_STOPS = {"margin": None, "explosion": None}
+
+
+def test_maps_and_losses_equal_the_published_ones(shared):
+    vectors = np.load(shared / "reference" / "rib_gndrp.npz")
+    network = reference_resnet50(shared, int(vectors["weight_seed"]))
+    settings = RibSettings(steps=int(vectors["steps"]), learning_rate=float(vectors["lr"]), **NO_STOPS)
+
+    def pool(step):
+        images = np.stack([normalise(image) for image in vectors["pool_images"][step]])
+        return torch.from_numpy(images), torch.from_numpy(vectors["pool_labels"][step])
+
+    maps = rib_seed(network, vectors["image"], vectors["classes"].tolist(), settings, pool, last_loss=True)
+    np.testing.assert_allclose(maps.statistics["losses"], vectors["losses"], atol=1e-5)
+    for scale in settings.scales:
+        np.testing.assert_allclose(maps.maps[scale], vectors[f"scale_{scale}"], rtol=1e-5, atol=2e-5)
+    np.testing.assert_allclose(maps.strided(), vectors["cam"], atol=1e-5)
+    np.testing.assert_allclose(maps.full(), vectors["high_res"], atol=1e-5)
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(1)
+    return cam_network("small", 4).eval()
+
+
+@pytest.fixture
+def image():
+    return np.random.default_rng(0).integers(0, 256, (44, 60, 3), dtype=np.uint8)
+
+
+def pool(step):
+    draw = torch.Generator().manual_seed(step)
+    return torch.randn(2, 3, 48, 48, generator=draw), torch.tensor([[0.0, 1, 0, 0], [0, 1, 0, 1]])
+
+
+def test_without_a_rate_the_sum_is_a_multiple_of_cam(network, image):
+    cam = cam_seed(network, image, [0, 2], CamSettings())
+    official = rib_seed(network, image, [0, 2], RibSettings(steps=5, learning_rate=0.0, **NO_STOPS), pool)
+    for scale, maps in cam.maps.items():
+        torch.testing.assert_close(official.maps[scale], 5 * maps)
+    torch.testing.assert_close(official.full(), cam.full(), atol=1e-4, rtol=1e-4)
+    paper = rib_seed(network, image, [0, 2], RibSettings(variant="paper", steps=5, learning_rate=0.0), pool)
+    ratios = [paper.maps[scale][0].sum() / maps[0].sum() for scale, maps in cam.maps.items()]
+    torch.testing.assert_close(ratios, ratios[:1] * 4)
+    assert paper.statistics["maps"] == 6
+    torch.testing.assert_close(paper.full(), cam.full(), atol=1e-3, rtol=1e-3)
+
+
+def test_the_target_logit_grows(network, image):
+    for variant in ("official", "paper"):
+        settings = RibSettings(variant=variant, steps=4, learning_rate=3e-4, pooling="gap", **NO_STOPS)
+        curve = rib_seed(network, image, [0, 2], settings, pool).statistics["target"]
+        assert curve == sorted(curve) and curve[-1] > curve[0]
+
+
+def test_paper_follows_its_equations_step_by_step(network, image):
+    """Two steps written out: plain gradient steps on min(m, logit), maps divided by their maximum."""
+    settings = RibSettings(variant="paper", steps=2, learning_rate=1e-3, scales=(1.0,), margin=0.05)
+    found = rib_seed(network, image, [0, 2], settings, pool)
+    twin = cam_network("small", 4, network.state_dict()).eval()
+    parameters = [*twin.trunk_parameters(), twin.classifier.weight]
+    views = torch.from_numpy(np.stack([normalise(image), normalise(image)[..., ::-1]]))
+    total = 0
+    for step in range(3):
+        maps = twin.maps(views)
+        summed = (maps[0].relu() + maps[1].relu().flip(-1))[[0, 2]].detach()
+        total = total + summed / summed.amax((1, 2), keepdim=True)
+        images, labels = pool(step)
+        loss = -gndrp_paper(maps[0, [0, 2]], 0.4).clamp(max=0.05).sum()
+        loss = loss - (gndrp_paper(twin.maps(images), 0.4).clamp(max=0.05) * labels).sum()
+        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+            parameter.data -= 1e-3 * gradient
+    torch.testing.assert_close(found.maps[1.0], total, rtol=1e-3, atol=1e-4)
+
+
+def test_poolings_on_paper():
+    maps = torch.tensor([[10.0, 4.0], [1.0, -3.0]])
+    assert gndrp_official(maps, 0.4).item() == pytest.approx((1 - 3) / 4)
+    assert gndrp_paper(maps, 0.4).item() == pytest.approx((4 + 1 - 3) / 3)
+    assert gndrp_paper(-maps.abs(), 0.4).item() == pytest.approx(-18 / 4)
+
+
+def test_explosion_measures_the_union_of_the_classes():
+    maps = torch.zeros(2, 4, 5)
+    maps[0, :2], maps[1, 2:] = 1.0, 3.0
+    assert explodes(maps, (0.3, 0.7)) and not explodes(maps[:1], (0.3, 0.7)) and not explodes(maps, None)
+
+
+def test_scale_one_is_required(network, image):
+    with pytest.raises(UserError, match="scales"):
+        rib_seed(network, image, [0], RibSettings(scales=(0.5, 2.0)), pool)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> ImageTable:
+    rng, records = np.random.default_rng(0), []
+    for number in range(9):
+        path = tmp_path / f"{number}.png"
+        Image.fromarray(rng.integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(path)
+        classes = ((0,), (1,), (0, 1), (2,), ())[number % 5]
+        records.append(ImageRecord(str(number), str(path), 40, 48, ("train",), classes, digest=str(number)))
+    return ImageTable(("a", "b", "c"), tuple(records))
+
+
+def pool_of(images: ImageTable, **changes) -> AuxiliaryPool:
+    settings = {"eligible": "disjoint", "batch_size": 2, "long_side": (40, 60), "crop": 48, "seed": 0, "stage": "s"}
+    return AuxiliaryPool(images.records, 3, **settings | changes)
+
+
+def test_pool_shares_no_class_with_the_target_and_repeats_nobody(images):
+    pool = pool_of(images)
+    order = pool.order("0", (0,))
+    assert sorted(order.tolist()) == [1, 3, 4, 6, 8]
+    labels = torch.cat([pool.batches("0", (0,))(step)[1] for step in range(3)])
+    assert not labels[:, 0].any()
+    assert torch.equal(labels[:5], pool.labels[order])
+    assert torch.equal(labels[5], pool.labels[order[0]]), "after the last the first comes again"
+    assert sorted(pool_of(images, eligible="any").order("0", (0,)).tolist()) == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def test_pool_depends_on_its_key_alone(images):
+    one, two = pool_of(images), pool_of(images)
+    two.batches("1", (1,))(0)
+    batch = one.batches("0", (0,))(1)
+    assert batch[0].shape == (2, 3, 48, 48)
+    assert torch.equal(batch[0], two.batches("0", (0,))(1)[0])
+    for other in (pool_of(images, seed=1).batches("0", (0,))(1), one.batches("5", (0,))(1), one.batches("0", (0,))(0)):
+        assert not torch.equal(batch[0], other[0])
+
+
+def test_pool_without_images_is_reported(images):
+    with pytest.raises(UserError, match="image '2': no other training image shares no class with it"):
+        pool_of(ImageTable(images.class_names, images.records[:3])).order("2", (0, 1))
+
+
+def run_stage(folder: Path, images: ImageTable, records, **settings) -> SeedStore:
+    settings = {"steps": 2, "batch_size": 2, "scales": [1.0], "learning_rate": 1e-4, **settings}
+    settings |= {"pool_long": [40, 56], "pool_crop": 48}
+    step = {"stage": "seeds/rib", "method": "rib", "seed": 0, "settings": settings}
+    (folder / "step.json").write_text(json.dumps(step))
+    write_table(folder / "images.csv", images)
+    write_manifest(folder / "shard.json", images.class_names, records)
+    torch.manual_seed(0)
+    meta = {"backbone": "small", "class_names": list(images.class_names)}
+    save_network(folder / "model.pt", "classifier", cam_network("small", 3).state_dict(), meta)
+    seed.run(
+        config=folder / "step.json",
+        classifier=folder / "model.pt",
+        manifest=folder / "shard.json",
+        table=folder / "images.csv",
+        maps=folder / "maps.h5",
+        cache=folder / "cache.h5",
+        execution=Execution("cpu"),
+    )
+    return SeedStore(folder / "maps.h5")
+
+
+@pytest.mark.parametrize("variant", ["official", "paper"])
+def test_stage_gives_an_image_the_same_maps_in_any_company(images, tmp_path, variant):
+    together = run_stage(tmp_path, images, images.records, variant=variant)
+    maps = {i: together[i] for i in together}
+    assert maps["4"].classes == ()
+    assert maps["0"].statistics["maps"] == (2 if variant == "official" else 3)
+    (tmp_path / "cache.h5").unlink()
+    alone = run_stage(tmp_path, images, images.records[2:3], variant=variant)
+    assert torch.equal(alone["2"].maps[1.0], maps["2"].maps[1.0])
+
+
+def test_paper_variant_needs_an_auxiliary_image(images, tmp_path):
+    with pytest.raises(UserError, match="batch_size: 1"):
+        run_stage(tmp_path, images, images.records, variant="paper", batch_size=1)

@@ -1,0 +1,38 @@
+"""Networks: backbones behind one interface, and what is built on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from wsss_core.models.cam import CamNetwork
+
+
+def cam_network(backbone: str, n_classes: int, state: Mapping[str, Tensor] | None = None) -> CamNetwork:
+    """A classifier whose class activation maps can be read off, at output stride 16.
+
+    Parameters
+    ----------
+    backbone
+        "resnet50", "resnet101", "mobilenet_v2", "vgg16" or "small".
+    n_classes
+        Number of foreground classes C.
+    state
+        All parameters: either the ``state_dict()`` of such a network, or the backbone's in torchvision's names
+        with ``classifier.weight``. None leaves them random.
+
+    Raises
+    ------
+    UserError
+        If the backbone is unknown or the state does not fit.
+    """
+    from wsss_core.models.backbones import backbone as build
+    from wsss_core.models.cam import CamNetwork
+
+    network = CamNetwork(build(backbone), n_classes)
+    if state is not None:
+        network.load(state)
+    return network

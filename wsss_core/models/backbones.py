@@ -1,0 +1,309 @@
+"""Backbones behind one interface: five stages, whose outputs are the five taps of IRN.
+
+ResNet, MobileNetV2 and VGG-16 are torchvision's own modules rearranged, so that its weight files fit name by name.
+All batch normalisation uses running statistics always (as in IRN and the methods built on it), while its scale and
+shift can be trained.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+import torchvision.models
+from torch import Tensor, nn
+from torchvision.models import vgg
+
+from wsss_core.errors import UserError
+
+
+class FixedBatchNorm(nn.Module):
+    """Batch normalisation with running statistics in every mode; scale and shift are parameters.
+
+    Holds no ``num_batches_tracked``, which nothing reads.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise [B, channels, h, w]."""
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+
+
+class Backbone(nn.Module):
+    """Five stages of a feature network.
+
+    Parameters
+    ----------
+    name
+        As in `backbone`.
+    stages
+        Five modules, each taking the output of the one before.
+    channels, strides
+        Of the five taps. A tap of an image [B, 3, H, W] is [B, channels, ceil(H / stride), ceil(W / stride)].
+    frozen
+        Number of leading stages that classifier training leaves as they are in the weight file.
+    names
+        Prefix in torchvision's state dict to prefix in this module's.
+
+    Attributes
+    ----------
+    adapted_from
+        First stage whose weights methods that adapt a classifier to one image (RIB) change.
+    """
+
+    adapted_from = 3
+
+    def __init__(
+        self,
+        name: str,
+        stages: Sequence[nn.Module],
+        channels: Sequence[int],
+        strides: Sequence[int],
+        frozen: int,
+        names: Mapping[str, str],
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.stages = nn.ModuleList(stages)
+        self.channels, self.strides = tuple(channels), tuple(strides)
+        self.frozen = frozen
+        self._names = dict(names)
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of the last tap."""
+        return self.channels[-1]
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """The five taps of normalised RGB images [B, 3, H, W]."""
+        taps = []
+        for stage in self.stages:
+            images = stage(images)
+            taps.append(images)
+        return taps
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Load parameters in torchvision's names; those of an ImageNet head are ignored.
+
+        Raises
+        ------
+        UserError
+            Listing the names that are missing, superfluous or of another shape.
+        """
+        own = self.state_dict()
+        found = {
+            self._own_name(name): value
+            for name, value in state.items()
+            if not name.endswith("num_batches_tracked") and not name.startswith(("fc.", "classifier."))
+        }
+        wrong = {
+            "missing": [self._published_name(n) for n in own if n not in found],
+            "unknown": [n for n in found if n not in own],
+            "of another shape": [
+                f"{self._published_name(n)} {tuple(found[n].shape)} instead of {tuple(own[n].shape)}"
+                for n in own
+                if n in found and found[n].shape != own[n].shape
+            ],
+        }
+        if any(wrong.values()):
+            parts = [f"{len(v)} {k} ({', '.join(v[:3])}{', …' if len(v) > 3 else ''})" for k, v in wrong.items() if v]
+            raise UserError(f"the weights do not fit the backbone {self.name}: parameters {'; '.join(parts)}")
+        self.load_state_dict(found)
+
+    def _own_name(self, name: str) -> str:
+        return _replace_prefix(name, self._names)
+
+    def _published_name(self, name: str) -> str:
+        return _replace_prefix(name, {own: published for published, own in self._names.items()})
+
+
+def _replace_prefix(name: str, prefixes: Mapping[str, str]) -> str:
+    for old, new in prefixes.items():
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
+
+
+def backbone(name: str, output_stride: Literal[8, 16] = 16) -> Backbone:
+    """A randomly initialised backbone.
+
+    Parameters
+    ----------
+    name
+        resnet50, resnet101
+            Taps after the stem with its pooling and after each layer: 64/256/512/1024/2048 channels at strides
+            4/4/8/16/16. The last stage has stride 1 and no dilation, as in IRN. Frozen: up to ``layer2``.
+        mobilenet_v2
+            Taps after ``features`` 2, 3, 6, 13 and 18: 24/24/32/96/1280 channels at strides 4/4/8/16/16; the last
+            stride of 2 (``features.14``) is removed. Frozen: up to ``features.6``.
+        vgg16
+            Taps after the second pooling, conv3, conv4, conv5_1 and conv5_3: 128/256/512/512/512 channels at strides
+            4/4/8/16/16; there is no fifth pooling. Frozen: conv1 and conv2.
+        small
+            A residual network with group normalisation, 1.1 million parameters, made to be trained from nothing on
+            images of 128 to 160 pixels: 32/48/64/128/160 channels at strides 4/4/8/16/16. Nothing is frozen.
+    output_stride
+        16; or 8, where the stride of the fourth stage is removed too and the last two stages are dilated by 2 and 4
+        (DeepLab-v2; VGG-16: the last two stages by 2).
+
+    Raises
+    ------
+    UserError
+        If the name is unknown.
+
+    Examples
+    --------
+    >>> network = backbone("small")
+    >>> [tuple(tap.shape[1:]) for tap in network(torch.zeros(1, 3, 65, 80))]
+    [(32, 17, 20), (48, 17, 20), (64, 9, 10), (128, 5, 5), (160, 5, 5)]
+    """
+    if name not in _BUILDERS:
+        raise UserError(f"unknown backbone {name!r}; there are {', '.join(_BUILDERS)}")
+    if output_stride not in (8, 16):
+        raise UserError(f"output stride {output_stride}: allowed are 8 and 16")
+    return _BUILDERS[name](name, output_stride)
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """Read a weight file (tensors by name, loaded without running any code in it).
+
+    Raises
+    ------
+    UserError
+        If it is absent or is not a file of tensors by name.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: weight file not found")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise UserError(f"{path}: is not a readable weight file ({str(error).splitlines()[0]})") from error
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise UserError(f"{path}: does not hold tensors by name")
+    return content
+
+
+def _resnet(name: str, output_stride: int) -> Backbone:
+    network = getattr(torchvision.models, name)(weights=None, norm_layer=FixedBatchNorm)
+    stem = nn.Sequential(OrderedDict(conv1=network.conv1, bn1=network.bn1, relu=network.relu, maxpool=network.maxpool))
+    stages = [stem, network.layer1, network.layer2, network.layer3, network.layer4]
+    _remove_stride(stages[4])
+    if output_stride == 8:
+        _remove_stride(stages[3])
+        _dilate(stages[3], 2)
+        _dilate(stages[4], 4)
+    names = {"conv1.": "stages.0.conv1.", "bn1.": "stages.0.bn1."} | {f"layer{i}.": f"stages.{i}." for i in range(1, 5)}
+    strides = (4, 4, 8, output_stride, output_stride)
+    return Backbone(name, stages, (64, 256, 512, 1024, 2048), strides, 3, names)
+
+
+def _mobilenet_v2(name: str, output_stride: int) -> Backbone:
+    features = torchvision.models.mobilenet_v2(weights=None, norm_layer=FixedBatchNorm).features
+    stages, names = _cut(features, (3, 4, 7, 14, 19))
+    _remove_stride(stages[4])
+    if output_stride == 8:
+        _remove_stride(stages[3])
+        _dilate(stages[3], 2)
+        _dilate(stages[4], 4)
+    strides = (4, 4, 8, output_stride, output_stride)
+    return Backbone(name, stages, (24, 24, 32, 96, 1280), strides, 3, names)
+
+
+def _vgg16(name: str, output_stride: int) -> Backbone:
+    features = vgg.make_layers(vgg.cfgs["D"])
+    for module in features:
+        if isinstance(module, nn.MaxPool2d):
+            module.ceil_mode = True
+        elif isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(module.bias)
+    stages, names = _cut(features, (10, 16, 23, 26, 30))
+    if output_stride == 8:
+        stages[3][0] = nn.MaxPool2d(3, stride=1, padding=1)
+        _dilate(stages[3], 2)
+        _dilate(stages[4], 2)
+    strides = (4, 4, 8, output_stride, output_stride)
+    return Backbone(name, stages, (128, 256, 512, 512, 512), strides, 1, names)
+
+
+def _small(name: str, output_stride: int) -> Backbone:
+    last = 2 if output_stride == 16 else 1
+    stages = [
+        nn.Sequential(_conv(3, 24, 2), nn.ReLU(), _conv(24, 32, 2), nn.ReLU()),
+        _Residual(32, 48, 1),
+        nn.Sequential(_Residual(48, 64, 2), _Residual(64, 64, 1)),
+        nn.Sequential(_Residual(64, 128, last), _Residual(128, 128, 1)),
+        _Residual(128, 160, 1),
+    ]
+    if output_stride == 8:
+        _dilate(stages[3], 2)
+        _dilate(stages[4], 4)
+    return Backbone(name, stages, (32, 48, 64, 128, 160), (4, 4, 8, output_stride, output_stride), 0, {})
+
+
+_BUILDERS: dict[str, Callable[[str, int], Backbone]] = {
+    "resnet50": _resnet,
+    "resnet101": _resnet,
+    "mobilenet_v2": _mobilenet_v2,
+    "vgg16": _vgg16,
+    "small": _small,
+}
+
+
+class _Residual(nn.Module):
+    """Two 3x3 convolutions with group normalisation, beside a shortcut (projected where the shape changes)."""
+
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.first = _conv(channels, width, stride)
+        self.second = _conv(width, width, 1)
+        same = channels == width and stride == 1
+        self.shortcut = nn.Identity() if same else _conv(channels, width, stride, kernel=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, channels, h, w] to [B, width, ceil(h / stride), ceil(w / stride)]."""
+        return F.relu(self.second(F.relu(self.first(x))) + self.shortcut(x))
+
+
+def _conv(channels: int, width: int, stride: int, kernel: int = 3) -> nn.Sequential:
+    convolution = nn.Conv2d(channels, width, kernel, stride, padding=kernel // 2, bias=False)
+    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+    return nn.Sequential(convolution, nn.GroupNorm(8, width))
+
+
+def _cut(features: nn.Sequential, ends: Sequence[int]) -> tuple[list[nn.Sequential], dict[str, str]]:
+    """Cut a sequence before the given indices; also the names of the parts' parameters."""
+    starts = (0, *ends[:-1])
+    stages = [nn.Sequential(*features[start:end]) for start, end in zip(starts, ends, strict=True)]
+    names = {
+        f"features.{index}.": f"stages.{stage}.{index - start}."
+        for stage, (start, end) in enumerate(zip(starts, ends, strict=True))
+        for index in range(start, end)
+    }
+    return stages, names
+
+
+def _remove_stride(stage: nn.Module) -> None:
+    for module in stage.modules():
+        if isinstance(module, nn.Conv2d):
+            module.stride = (1, 1)
+
+
+def _dilate(stage: nn.Module, dilation: int) -> None:
+    for module in stage.modules():
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
+            module.dilation = module.padding = (dilation, dilation)

@@ -1,0 +1,109 @@
+"""The classifier that class activation maps are read from: a backbone and a 1x1 convolution without bias."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wsss_core.errors import UserError
+from wsss_core.models.backbones import Backbone
+
+
+class CamNetwork(nn.Module):
+    """Multi-label classifier with class activation maps (Zhou et al., CVPR 2016; as in IRN).
+
+    ``forward`` pools the features and then classifies; `maps` applies the same weights to every cell.
+
+    Parameters
+    ----------
+    backbone
+        Its last tap holds the features.
+    n_classes
+        Number of foreground classes C.
+
+    Attributes
+    ----------
+    classifier
+        1x1 convolution [C, D, 1, 1] without bias.
+    """
+
+    def __init__(self, backbone: Backbone, n_classes: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.classifier = nn.Conv2d(backbone.out_channels, n_classes, 1, bias=False)
+        self.freeze()
+
+    @property
+    def n_classes(self) -> int:
+        """Number of foreground classes C."""
+        return self.classifier.out_channels
+
+    def prefix(self, images: Tensor) -> Tensor:
+        """Stages before ``backbone.adapted_from``: images [B, 3, H, W] to what `trunk` takes."""
+        for stage in self.backbone.stages[: self.backbone.adapted_from]:
+            images = stage(images)
+        return images
+
+    def trunk(self, features: Tensor) -> Tensor:
+        """The other stages: output of `prefix` to features [B, D, h, w]."""
+        for stage in self.backbone.stages[self.backbone.adapted_from :]:
+            features = stage(features)
+        return features
+
+    def features(self, images: Tensor) -> Tensor:
+        """Features [B, D, ceil(H / 16), ceil(W / 16)] of normalised images [B, 3, H, W]."""
+        return self.trunk(self.prefix(images))
+
+    def classify(self, features: Tensor, classes: Sequence[int] | None = None) -> Tensor:
+        """Logit maps [B, K, h, w] of features [B, D, h, w], for the given classes or for all."""
+        weight = self.classifier.weight if classes is None else self.classifier.weight[list(classes)]
+        return F.conv2d(features, weight)
+
+    def maps(self, images: Tensor, classes: Sequence[int] | None = None) -> Tensor:
+        """Logit maps [B, K, h, w], any sign, for the given classes or for all."""
+        return self.classify(self.features(images), classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [B, C]."""
+        pooled = self.features(images).mean((2, 3), keepdim=True)
+        return self.classifier(pooled).flatten(1)
+
+    def freeze(self, stages: int | None = None) -> None:
+        """Let training change all but the first `stages` stages (default: the backbone's ``frozen``)."""
+        frozen = self.backbone.frozen if stages is None else stages
+        self.requires_grad_(True)
+        self.backbone.stages[:frozen].requires_grad_(False)
+
+    def trunk_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters of `trunk`."""
+        return self.backbone.stages[self.backbone.adapted_from :].parameters()
+
+    def load_backbone(self, state: Mapping[str, Tensor]) -> None:
+        """Load the backbone from torchvision's names; UserError naming what does not fit."""
+        self.backbone.load(state)
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Load all parameters, from `state_dict` of such a network or from torchvision's names.
+
+        Raises
+        ------
+        UserError
+            If names or shapes do not fit.
+        """
+        if any(name.startswith("backbone.") for name in state):
+            try:
+                self.load_state_dict(state)
+            except RuntimeError as error:
+                raise UserError(f"the weights do not fit the classifier: {error}") from error
+            return
+        weight = state.get("classifier.weight")
+        expected = tuple(self.classifier.weight.shape)
+        if weight is None or tuple(weight.shape) != expected:
+            found = "missing" if weight is None else f"{tuple(weight.shape)}"
+            raise UserError(f"the weights do not fit the classifier: classifier.weight is {found}, expected {expected}")
+        self.load_backbone(state)
+        with torch.no_grad():
+            self.classifier.weight.copy_(weight)

@@ -1,0 +1,72 @@
+"""Label masks by a dense CRF on seed maps: the "+CRF" column of the papers, whose settings none of them publishes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wsss_core.kernels.dense_crf import dense_crf, unary_from_labels, unary_from_probabilities
+from wsss_core.refine import highest_label, mask_values
+from wsss_core.settings import setting
+
+
+@dataclass(frozen=True)
+class CrfSettings:
+    """Dense CRF on seed maps."""
+
+    threshold: float | Literal["score", "oracle"] = setting(
+        0.3,
+        "background threshold on maps in [0, 1]; score: the value that the seed's score rule chose; oracle: the best "
+        "value in hindsight, which uses the masks",
+    )
+    unary: Literal["label", "soft"] = setting(
+        "label",
+        "unary term: label: the thresholded labels, right with probability `confidence`; soft: the threshold and the "
+        "maps as probabilities (as in PSA)",
+    )
+    confidence: float = setting(
+        0.7, "probability that a label is right, for unary label", exclusiveMinimum=0, exclusiveMaximum=1
+    )
+    gaussian: tuple[float, float] = setting((3.0, 3.0), "spatial kernel: standard deviation in pixels, weight")
+    bilateral: tuple[float, float, float] = setting(
+        (50.0, 5.0, 10.0),
+        "bilateral kernel: standard deviation in pixels, standard deviation in grey levels, weight",
+    )
+    iterations: int = setting(10, "mean-field iterations", minimum=0)
+
+
+def crf_mask(
+    image: np.ndarray, maps: Tensor, classes: Sequence[int], threshold: float, settings: CrfSettings
+) -> np.ndarray:
+    """Label mask of one image.
+
+    Parameters
+    ----------
+    image
+        uint8 [H, W, 3].
+    maps
+        Seed maps at full resolution, [K, H, W], each class scaled to [0, 1].
+    classes
+        The K present classes, 0-based; with none, all is background.
+    threshold
+        Background threshold.
+
+    Returns
+    -------
+    uint8 [H, W]: 0 background, c + 1 class c.
+    """
+    if not classes:
+        return np.zeros(image.shape[:2], dtype=np.uint8)
+    if settings.unary == "label":
+        unary = unary_from_labels(highest_label(maps, threshold), len(classes) + 1, settings.confidence)
+    else:
+        unary = unary_from_probabilities(torch.cat([torch.full_like(maps[:1], threshold), maps]))
+    posterior = dense_crf(
+        image, unary, gaussian=settings.gaussian, bilateral=settings.bilateral, iterations=settings.iterations
+    )
+    return mask_values(posterior.argmax(0).cpu(), classes)

@@ -1,0 +1,206 @@
+"""Training of the inter-pixel relation network from confident labels.
+
+Ahn et al., CVPR 2019, with the settings of the published code. Every pair of pixels within a radius whose labels
+are both known says whether a boundary must lie on the path between them, and what the difference of their
+displacements must be. Pairs are shifted views (`kernels.paths`), so no index table and no array of pair labels
+exists outside the loss.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wsss_core import keyed
+from wsss_core.data.augment import normalise, random_crop, random_flip, random_rescale
+from wsss_core.kernels.paths import destinations, path_maxima, rows, source
+from wsss_core.models.irn import STRIDE, IrnNetwork
+from wsss_core.settings import setting
+from wsss_core.store.masks import IGNORE
+
+log = logging.getLogger(__name__)
+
+EPSILON = 1e-5
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """Training of the inter-pixel relation network."""
+
+    backbone: Literal["resnet50", "resnet101", "mobilenet_v2", "vgg16", "small"] | None = setting(
+        None, "frozen backbone network; null: the classifier's"
+    )
+    weights: str | None = setting(
+        "classifier",
+        "weights of the backbone: a file with torchvision's parameter names (the paper uses ImageNet weights), "
+        "'classifier' for those of the upstream classifier, or null for random ones",
+    )
+    radius: int = setting(10, "pixels closer than this many cells of stride 4 make a pair", minimum=2)
+    crop: int = setting(512, "side of the training crops in pixels", minimum=64, multipleOf=16)
+    batch_size: int = setting(32, "images a step", minimum=1)
+    epochs: int = setting(3, "passes over the images", minimum=1)
+    learning_rate: float = setting(0.1, "of the boundary branch; falls as (1 - step / steps) ** 0.9", minimum=0)
+    displacement_factor: float = setting(10.0, "learning rate of the displacement branch over that", minimum=0)
+    weight_decay: float = setting(1e-4, "weight decay", minimum=0)
+    momentum: float = setting(
+        1e-4,
+        "momentum of SGD; the published code passes its weight decay in this place",
+        minimum=0,
+        exclusiveMaximum=1,
+    )
+    scales: tuple[float, float] = setting((0.5, 1.5), "range of the random rescaling")
+
+
+class RelationBatches:
+    """Training batches; ``batches[k]`` depends on (seed, stage, k) and nothing else.
+
+    A batch is a pair of images, float32 [B, 3, S, S], and labels, uint8 [B, S/4, S/4]. Every image is seen once an
+    epoch, in an order of that epoch; what does not fill a batch is left out, as in the published code.
+
+    Parameters
+    ----------
+    names
+        One key per image.
+    load
+        From a key to the image, uint8 [H, W, 3], and its labels, uint8 [H, W] (255 undecided).
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        load: Callable[[str], tuple[np.ndarray, np.ndarray]],
+        settings: NetworkSettings,
+        *,
+        seed: int,
+        stage: str,
+    ) -> None:
+        self.names, self.load, self.settings = list(names), load, settings
+        self.seed, self.stage = seed, stage
+        self.batch_size = min(settings.batch_size, len(self.names))
+        self.steps_per_epoch = len(self.names) // self.batch_size
+
+    def __len__(self) -> int:
+        return self.steps_per_epoch * self.settings.epochs
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+        if not 0 <= step < len(self):
+            raise IndexError(step)
+        samples = [self._sample(name, step) for name in self.batch_names(step)]
+        images, labels = zip(*samples, strict=True)
+        return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))
+
+    def batch_names(self, step: int) -> list[str]:
+        """The images of a step."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        order = keyed.generator(self.seed, self.stage, "epoch", epoch).permutation(len(self.names))
+        return [self.names[i] for i in order[place * self.batch_size : (place + 1) * self.batch_size]]
+
+    def _sample(self, name: str, step: int) -> tuple[np.ndarray, np.ndarray]:
+        rng = keyed.generator(self.seed, self.stage, "batch", step, name)
+        image, labels = self.load(name)
+        image, labels = random_rescale(image, labels, *self.settings.scales, rng)
+        image, labels = random_flip(normalise(image), labels, rng)
+        image, labels = random_crop(image, labels, self.settings.crop, rng)
+        return image, reduce_labels(labels)
+
+
+def reduce_labels(labels: np.ndarray) -> np.ndarray:
+    """Labels at stride 4: of every block of 4 x 4 the pixel (2, 2), as Pillow's NEAREST and ``nearest-exact`` do.
+
+    Examples
+    --------
+    >>> reduce_labels(np.arange(64).reshape(8, 8)).tolist()
+    [[18, 22], [50, 54]]
+    """
+    return np.ascontiguousarray(labels[STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE])
+
+
+def relation_loss(boundary_logits: Tensor, displacements: Tensor, labels: Tensor, radius: int) -> dict[str, Tensor]:
+    """The four losses of IRN and their sum; every mean runs over the pairs of the whole batch.
+
+    Parameters
+    ----------
+    boundary_logits
+        [B, 1, h, w].
+    displacements
+        [B, 2, h, w] in cells, (dy, dx), without the mean shift.
+    labels
+        uint8 [B, h, w]: 0 background, 255 unknown, anything else a class.
+    radius
+        Pairs are closer than this many cells.
+
+    Returns
+    -------
+    "loss" = (boundary + displacement) / 2, with "boundary" = (background + foreground) / 2 + different (mean
+    negative log-likelihoods of the affinities of equal and of different pairs), and "displacement" (mean L1 errors of
+    foreground pairs and of background pairs).
+    """
+    maxima = path_maxima(boundary_logits[:, 0].float().sigmoid(), radius)
+    displacements = displacements.float()
+    label_source = source(labels, radius)[..., None, :]
+    displacement_source = source(displacements, radius)[..., None, :]
+    known_source = label_source != IGNORE
+    names = ("background", "foreground", "different")
+    counts = dict.fromkeys(names, 0)
+    sums = dict.fromkeys((*names, "shift_background", "shift_foreground"), 0)
+    first = 0
+    for row in rows(radius):
+        other = destinations(labels, radius, row)
+        known = known_source & (other != IGNORE)
+        same = label_source == other
+        pairs = {
+            "background": known & same & (label_source == 0),
+            "foreground": known & same & (label_source != 0),
+            "different": known & ~same,
+        }
+        strongest = torch.stack(maxima[first : first + row.count], dim=-2)
+        first += row.count
+        together = -(1 - strongest + EPSILON).log()
+        apart = -(strongest + EPSILON).log()
+        difference = displacement_source - destinations(displacements, radius, row)
+        offset = torch.zeros(2, 1, row.count, 1, device=difference.device)
+        offset[0] = row.dy
+        offset[1, 0, :, 0] = torch.arange(row.first, row.first + row.count)
+        for name, selected in pairs.items():
+            counts[name] = counts[name] + selected.sum()
+            sums[name] = sums[name] + (selected * (apart if name == "different" else together)).sum()
+        for name, target in (("background", 0), ("foreground", offset)):
+            error = (difference - target).abs()
+            sums[f"shift_{name}"] = sums[f"shift_{name}"] + (error * pairs[name][:, None]).sum()
+    means = {name: sums[name] / (counts[name] + EPSILON) for name in names}
+    shifts = {name: sums[f"shift_{name}"] / (2 * counts[name] + EPSILON) for name in ("background", "foreground")}
+    boundary = (means["background"] + means["foreground"]) / 2 + means["different"]
+    displacement = shifts["background"] + shifts["foreground"]
+    return {"loss": (boundary + displacement) / 2, "boundary": boundary, "displacement": displacement}
+
+
+def optimizer(network: IrnNetwork, settings: NetworkSettings) -> torch.optim.SGD:
+    """SGD with the boundary branch at the learning rate and the displacement branch at a multiple of it."""
+    groups = [
+        {"params": list(network.edge_parameters()), "lr": settings.learning_rate},
+        {
+            "params": list(network.displacement_parameters()),
+            "lr": settings.learning_rate * settings.displacement_factor,
+        },
+    ]
+    return torch.optim.SGD(
+        groups, lr=settings.learning_rate, momentum=settings.momentum, weight_decay=settings.weight_decay
+    )
+
+
+@torch.no_grad()
+def estimate_mean_shift(network: IrnNetwork, batches: Iterable[Tensor]) -> None:
+    """Store the mean displacement, over batches of normalised images [B, 3, S, S], padding included.
+
+    The displacement loss only sees differences, so the field's mean is arbitrary; in evaluation mode it is removed.
+    """
+    network.eval()
+    network.mean_shift.zero_()
+    means = [network(batch.to(network.mean_shift.device))[1].mean((0, 2, 3)) for batch in batches]
+    network.mean_shift.copy_(torch.stack(means).mean(0))

@@ -1,0 +1,138 @@
+"""Pseudo-masks by a random walk of seed maps on predicted boundaries (Ahn et al., CVPR 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wsss_core.data.augment import scaled_pair
+from wsss_core.kernels.random_walk import propagate
+from wsss_core.refine import highest_label, mask_values
+from wsss_core.settings import setting
+from wsss_core.store.masks import IGNORE
+from wsss_core.store.scores import ScoreMaps
+from wsss_core.store.seeds import SeedMaps
+
+
+@dataclass(frozen=True)
+class WalkSettings:
+    """Random walk of seed maps at stride 4."""
+
+    radius: int = setting(5, "pixels closer than this many cells are neighbours (training uses 10)", minimum=2)
+    beta: float = setting(10.0, "exponent of the affinities", exclusiveMinimum=0)
+    log2_steps: int = setting(8, "binary logarithm of the number of steps", minimum=0, maximum=14)
+    power: float = setting(
+        1.3,
+        "seed maps are raised to this power before the walk (RIB 1.3; IRN 1, AdvCAM and W-OoD 1.5)",
+        exclusiveMinimum=0,
+    )
+    pad_to: int | None = setting(
+        None,
+        "side to which images are padded with the mean colour, right and below, before the boundaries are predicted; "
+        "null: none, as in the published COCO code. The published VOC code pads to 512, which changes only the "
+        "boundaries near the right and lower border; larger images are never cropped",
+        minimum=1,
+    )
+
+
+@dataclass(frozen=True)
+class MaskSettings:
+    """Label masks from walked scores, which are scaled to [0, 1] over all classes of an image together."""
+
+    threshold: float | Literal["score", "oracle"] = setting(
+        0.27,
+        "background threshold (RIB .27; IRN and AdvCAM .25, W-OoD .22; RIB on COCO .22); score: the value that the "
+        "score rule of this stage chose; oracle: the best value in hindsight, which uses the masks",
+    )
+    band: tuple[float, float] | None = setting(
+        None,
+        "(low, high): background below low, foreground above high, undecided (255) between; replaces the threshold. "
+        "(0.2, 0.3) is RIB's choice for retraining",
+    )
+
+
+@torch.no_grad()
+def predict_boundary(network: nn.Module, image: np.ndarray, pad_to: int | None, device: torch.device) -> Tensor:
+    """Class boundaries of one image, averaged as logits over the image and its mirror image.
+
+    Parameters
+    ----------
+    network
+        `IrnNetwork` in evaluation mode on `device`.
+    image
+        uint8 [H, W, 3].
+    pad_to
+        See `WalkSettings.pad_to`.
+
+    Returns
+    -------
+    [(H-1)//4+1, (W-1)//4+1] in (0, 1), on `device`.
+    """
+    height, width = image.shape[:2]
+    views = torch.as_tensor(scaled_pair(image, 1.0)).to(device)
+    if pad_to is not None:
+        views = F.pad(views, (0, max(0, pad_to - width), 0, max(0, pad_to - height)))
+    logits = network(views)[0][:, 0, : (height - 1) // 4 + 1, : (width - 1) // 4 + 1]
+    return (logits[0] / 2 + logits[1].flip(-1) / 2).sigmoid()
+
+
+def walk_scores(network: nn.Module, image: np.ndarray, maps: SeedMaps, settings: WalkSettings) -> ScoreMaps:
+    """Seed maps of one image after the random walk on its predicted boundaries.
+
+    Parameters
+    ----------
+    network
+        `IrnNetwork` in evaluation mode; the walk runs on its device.
+    image
+        uint8 [H, W, 3].
+    """
+    start = maps.strided()
+    if not maps.classes:
+        return ScoreMaps((), torch.zeros(0, (maps.size[0] - 1) // 4 + 1, (maps.size[1] - 1) // 4 + 1), maps.size)
+    device = next(network.parameters()).device
+    boundary = predict_boundary(network, image, settings.pad_to, device)
+    walked = propagate(
+        start.to(device) ** settings.power,
+        boundary,
+        radius=settings.radius,
+        beta=settings.beta,
+        log2_steps=settings.log2_steps,
+    )
+    return ScoreMaps(maps.classes, walked.cpu(), maps.size)
+
+
+def score_mask(
+    scores: Tensor, classes: Sequence[int], threshold: float, band: tuple[float, float] | None
+) -> np.ndarray:
+    """Label mask from full-resolution scores.
+
+    Parameters
+    ----------
+    scores
+        [K, H, W] in [0, 1].
+    classes
+        The K present classes, 0-based; with none, all is background.
+    threshold
+        Background threshold, used without a band.
+    band
+        See `MaskSettings.band`.
+
+    Returns
+    -------
+    uint8 [H, W]: 0 background, c + 1 class c, 255 undecided.
+    """
+    if not classes:
+        return np.zeros(scores.shape[1:], dtype=np.uint8)
+    if band is None:
+        return mask_values(highest_label(scores, threshold), classes)
+    low, high = band
+    labels = mask_values(highest_label(scores, high), classes)
+    strongest = scores.amax(0).numpy()
+    labels[(strongest >= low) & (strongest <= high)] = IGNORE
+    return labels

@@ -1,0 +1,1 @@
+"""Segmentation networks: training on label masks and prediction."""

@@ -1,0 +1,159 @@
+"""Training batches for segmentation networks: a map from the step's number to its batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from wsss_core import keyed
+from wsss_core.data.augment import MEAN, STD, resize_labels
+from wsss_core.data.decode import read_image
+from wsss_core.store.masks import IGNORE, read_mask
+
+CACHE_BYTES = 1_000_000_000
+"""Data sets whose decoded images and masks need less are kept in memory."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image to train on.
+
+    Attributes
+    ----------
+    size
+        (H, W) in pixels, which the mask must have too.
+    """
+
+    image: Path
+    mask: Path
+    size: tuple[int, int]
+
+
+class SegmentationBatches:
+    """Batches of random crops; ``batches[k]`` depends on (seed, stage, k) and nothing else.
+
+    A batch is a dict of ``images`` uint8 [B, S, S, 3], ``inside`` int64 [B, 4] (the top, bottom, left and right end of
+    the part that shows the image; beyond is padding) and ``labels`` uint8 [B, S, S] (255 in the padding).
+    `network_input` makes network inputs of them on the device, so a quarter of the bytes travel.
+
+    Every image is seen once an epoch, in an order of that epoch; batches run on over the ends of epochs.
+
+    Parameters
+    ----------
+    n_labels
+        Number of labels with background, checked in every mask.
+    crop
+        Side S of the crops.
+    scales
+        Factors of which one is drawn for every image (bilinear; sides rounded down).
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        n_labels: int,
+        *,
+        iterations: int,
+        batch_size: int,
+        crop: int,
+        scales: Sequence[float],
+        seed: int,
+        stage: str,
+    ) -> None:
+        self.samples, self.n_labels = list(samples), n_labels
+        self.iterations, self.batch_size, self.crop, self.scales = iterations, batch_size, crop, tuple(scales)
+        self.seed, self.stage = seed, stage
+        fits = sum(4 * s.size[0] * s.size[1] for s in samples) < CACHE_BYTES
+        self._decoded: dict[int, tuple[np.ndarray, np.ndarray]] | None = {} if fits else None
+        self._order = lru_cache(maxsize=2)(self._epoch_order)
+
+    def __len__(self) -> int:
+        return self.iterations
+
+    def __getitem__(self, step: int) -> dict[str, Tensor]:
+        if not 0 <= step < self.iterations:
+            raise IndexError(step)
+        rng = keyed.generator(self.seed, self.stage, "batch", step)
+        crops = [self._crop(index, rng) for index in self.indices(step)]
+        images, inside, labels = zip(*crops, strict=True)
+        return {
+            "images": torch.from_numpy(np.stack(images)),
+            "inside": torch.tensor(inside),
+            "labels": torch.from_numpy(np.stack(labels)),
+        }
+
+    def indices(self, step: int) -> list[int]:
+        """Which samples make the batch of a step."""
+        first = step * self.batch_size
+        places = [divmod(first + k, len(self.samples)) for k in range(self.batch_size)]
+        return [int(self._order(epoch)[place]) for epoch, place in places]
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_order": None}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self._order = lru_cache(maxsize=2)(self._epoch_order)
+
+    def _epoch_order(self, epoch: int) -> np.ndarray:
+        return keyed.generator(self.seed, self.stage, "epoch", epoch).permutation(len(self.samples))
+
+    def _read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        if self._decoded is not None and index in self._decoded:
+            return self._decoded[index]
+        sample = self.samples[index]
+        pair = read_image(sample.image), read_mask(sample.mask, sample.size, self.n_labels)
+        if self._decoded is not None:
+            self._decoded[index] = pair
+        return pair
+
+    def _crop(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, tuple, np.ndarray]:
+        image, labels = self._read(index)
+        scale = self.scales[int(rng.integers(len(self.scales)))]
+        return random_crop(*rescale(image, labels, scale), self.crop, rng)
+
+
+def rescale(image: np.ndarray, labels: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """Image [H, W, 3] (bilinear) and labels [H, W] (nearest) at sides ``int(side * scale)``, at least 1."""
+    if scale == 1:
+        return image, labels
+    height, width = (max(1, int(side * scale)) for side in labels.shape)
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), resize_labels(labels, (height, width))
+
+
+def random_crop(
+    image: np.ndarray, labels: np.ndarray, crop: int, rng: np.random.Generator
+) -> tuple[np.ndarray, tuple[int, int, int, int], np.ndarray]:
+    """Crop at a random place, padded right and below where the image is smaller, and flipped half of the time.
+
+    Returns
+    -------
+    Image uint8 [S, S, 3]; top, bottom, left and right end of the image in it; labels uint8 [S, S].
+    """
+    top, left = (int(rng.integers(max(side - crop, 0) + 1)) for side in labels.shape)
+    window = np.s_[top : top + crop, left : left + crop]
+    rows, columns = labels[window].shape
+    pixels = np.zeros((crop, crop, 3), np.uint8)
+    targets = np.full((crop, crop), IGNORE, np.uint8)
+    pixels[:rows, :columns] = image[window]
+    targets[:rows, :columns] = labels[window]
+    if rng.random() < 0.5:
+        return pixels[:, ::-1], (0, rows, crop - columns, crop), targets[:, ::-1]
+    return pixels, (0, rows, 0, columns), targets
+
+
+def network_input(batch: dict[str, Tensor]) -> Tensor:
+    """Normalised images float32 [B, 3, S, S], the padding 0, from a batch on its device."""
+    images, inside = batch["images"], batch["inside"]
+    places = torch.arange(images.shape[1], device=images.device)
+    rows, columns = ((places >= inside[:, axis, None]) & (places < inside[:, axis + 1, None]) for axis in (0, 2))
+    mean, std = (torch.tensor(values, device=images.device) for values in (MEAN, STD))
+    normal = (images * (1 / (255 * std)) - mean / std) * (rows[:, :, None] & columns[:, None])[..., None]
+    return normal.permute(0, 3, 1, 2)

@@ -1,0 +1,171 @@
+"""Prediction with a trained segmentation network.
+
+From Python it takes three lines::
+
+    from wsss_core.data.decode import read_image
+    from wsss_core.segment.predict import Predictor
+    labels, probabilities = Predictor("model.pt").predict(read_image("photo.jpg"))
+
+The functions below do the same with a network that is already in memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from wsss_core.data.augment import scaled_pair
+from wsss_core.kernels.dense_crf import dense_crf, unary_from_probabilities
+from wsss_core.models.deeplab import CAFFE_MEAN, KIND, DeepLabV2, deeplab_v2
+from wsss_core.settings import setting
+from wsss_core.store.checkpoints import load_network
+
+
+@dataclass(frozen=True)
+class CrfSettings:
+    """Dense CRF on predicted probabilities; defaults as in deeplab-pytorch."""
+
+    gaussian: tuple[float, float] = setting((1.0, 3.0), "smoothness: deviation in pixels, weight")
+    bilateral: tuple[float, float, float] = setting(
+        (67.0, 3.0, 4.0), "appearance: deviation in pixels, deviation in grey levels, weight"
+    )
+    iterations: int = setting(10, "mean-field iterations", minimum=0)
+    image: Literal["photo", "official_wrap"] = setting(
+        "photo",
+        "image the CRF sees: the photo; or official_wrap: the mean-subtracted photo cast to 8 bits, whose negative "
+        "values wrap to bright ones, as in deeplab-pytorch and the papers that used its CRF unchanged",
+    )
+
+
+@dataclass(frozen=True)
+class PredictSettings:
+    """Prediction with a segmentation network."""
+
+    crf: CrfSettings | None = setting(None, "dense CRF after the network; null for none, {} for the usual one")
+    flip: bool = setting(False, "average the probabilities with those of the mirrored image")
+    scales: tuple[float, ...] = setting(
+        (1.0,),
+        "image scales whose probabilities are averaged",
+        minItems=1,
+        items={"type": "number", "exclusiveMinimum": 0},
+    )
+
+
+def load_segmenter(path: Path | str, device: torch.device | str = "cpu") -> DeepLabV2:
+    """A trained network in evaluation mode; its ``class_names`` are those of the foreground labels.
+
+    Raises
+    ------
+    UserError
+        If the file is missing or not the checkpoint of a segmentation network.
+    """
+    state, meta = load_network(Path(path), KIND)
+    settings = meta["settings"]
+    network = deeplab_v2(
+        meta["backbone"],
+        len(meta["class_names"]) + 1,
+        settings["rates"],
+        settings["output_stride"],
+        settings["msc_scales"],
+        settings["variant"],
+    )
+    network.load_state_dict(state)
+    network.class_names = tuple(meta["class_names"])
+    return network.to(device).eval()
+
+
+@torch.no_grad()
+def predict_probabilities(network: DeepLabV2, image: np.ndarray, settings: PredictSettings | None = None) -> np.ndarray:
+    """Class probabilities of one image: the softmax of the enlarged logits, then the CRF if the settings ask for it.
+
+    Parameters
+    ----------
+    network
+        In evaluation mode, on any device.
+    image
+        uint8 [H, W, 3], RGB.
+
+    Returns
+    -------
+    float32 [L, H, W], background first, each pixel summing to 1.
+    """
+    settings = settings or PredictSettings()
+    device = next(network.parameters()).device
+    total = 0.0
+    for scale in settings.scales:
+        views = torch.as_tensor(scaled_pair(image, scale))[: 1 + settings.flip].to(device)
+        logits = F.interpolate(network(views).float(), image.shape[:2], mode="bilinear", align_corners=False)
+        probabilities = logits.softmax(1)
+        total = total + probabilities[0]
+        if settings.flip:
+            total = total + probabilities[1].flip(-1)
+    mean = total / (len(settings.scales) * (1 + settings.flip))
+    if settings.crf is None:
+        return mean.cpu().numpy()
+    return apply_crf(image, mean, settings.crf)
+
+
+def predict_labels(network: DeepLabV2, image: np.ndarray, settings: PredictSettings | None = None) -> np.ndarray:
+    """The most probable label of every pixel, uint8 [H, W]; arguments as for `predict_probabilities`."""
+    return predict_probabilities(network, image, settings).argmax(0).astype(np.uint8)
+
+
+def apply_crf(image: np.ndarray, probabilities: torch.Tensor, settings: CrfSettings) -> np.ndarray:
+    """Posterior float32 [L, H, W] of the dense CRF whose unary are the probabilities [L, H, W]."""
+    posterior = dense_crf(
+        wrapped(image) if settings.image == "official_wrap" else image,
+        unary_from_probabilities(probabilities),
+        gaussian=settings.gaussian,
+        bilateral=settings.bilateral,
+        iterations=settings.iterations,
+    )
+    return posterior.cpu().numpy()
+
+
+def wrapped(image: np.ndarray) -> np.ndarray:
+    """The image minus `CAFFE_MEAN`, truncated to integers and taken modulo 256, uint8 [H, W, 3]."""
+    return ((image.astype(np.float32) - np.float32(CAFFE_MEAN)).astype(np.int32) & 255).astype(np.uint8)
+
+
+class Predictor:
+    """A trained network with its settings, for notebooks and scripts.
+
+    Parameters
+    ----------
+    path
+        Checkpoint of a segmentation network.
+    crf
+        Refine with the dense CRF, in its usual settings unless `settings` has others.
+    device
+        Such as "cpu" or "cuda".
+    settings
+        Scales, flipping and CRF.
+
+    Attributes
+    ----------
+    class_names
+        Names of the foreground classes; label c + 1 is class c.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        crf: bool = False,
+        device: torch.device | str = "cpu",
+        settings: PredictSettings | None = None,
+    ) -> None:
+        settings = settings or PredictSettings()
+        self.network = load_segmenter(path, device)
+        self.settings = replace(settings, crf=settings.crf or CrfSettings()) if crf else settings
+        self.class_names = self.network.class_names
+
+    def predict(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Labels uint8 [H, W] and probabilities float32 [L, H, W] of an image uint8 [H, W, 3]."""
+        probabilities = predict_probabilities(self.network, image, self.settings)
+        return probabilities.argmax(0).astype(np.uint8), probabilities

@@ -1,0 +1,89 @@
+"""Stage: train a classifier on image tags."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from wsss_core import keyed, training
+from wsss_core.classify import Inputs
+from wsss_core.config import read_step
+from wsss_core.data.table import read_table
+from wsss_core.errors import UserError
+from wsss_core.execution import Execution
+from wsss_core.models.backbones import load_weights
+from wsss_core.settings import from_mapping
+from wsss_core.stages.inputs import file_digest
+from wsss_core.store.atomic import atomic_path
+from wsss_core.store.checkpoints import save_network
+from wsss_core.store.shards import fingerprint
+
+log = logging.getLogger(__name__)
+
+KIND = "classifier"
+"""Kind of the checkpoints."""
+
+
+def run(*, config: Path, table: Path, model: Path, state: Path, history: Path, execution: Execution) -> None:
+    """Train on the images of the role "train".
+
+    Parameters
+    ----------
+    config
+        The step's JSON; its method is a module of `wsss_core.classify`.
+    table
+        `images.csv`.
+    model, history
+        The trained network and the CSV of its training.
+    state
+        File to resume from after a kill.
+
+    Raises
+    ------
+    UserError
+        If there is nothing to train on, or the weight file does not fit.
+    """
+    step = read_step(config)
+    objective = importlib.import_module(f"wsss_core.classify.{step.method}")
+    settings = from_mapping(objective.SETTINGS, step.settings)
+    images = read_table(table)
+    records = images.split("train")
+    if not records:
+        raise UserError(f"{table}: no image plays the role 'train'")
+    if not any(record.classes for record in records):
+        raise UserError(f"{table}: no image of the role 'train' has a class")
+    weights = load_weights(Path(settings.weights)) if settings.weights else None
+    torch.manual_seed(keyed.integer(step.seed, step.stage, "initial weights"))
+    plan = objective.plan(settings, Inputs(images, weights, step.seed, step.stage))
+    plan.network.train()
+    log.info("%d images, %d classes, %d steps", len(records), len(images.class_names), len(plan.batches))
+    rows = training.fit(
+        plan.network,
+        plan.batches,
+        plan.loss,
+        plan.optimizer,
+        plan.rate,
+        seed=keyed.integer(step.seed, step.stage),
+        execution=execution,
+        state=state,
+        fingerprint=fingerprint(
+            step.digest,
+            [(r.digest, r.classes) for r in records],
+            file_digest(Path(settings.weights)) if settings.weights else None,
+        ),
+    )
+    meta = {
+        "backbone": settings.backbone,
+        "class_names": list(images.class_names),
+        "method": step.method,
+        "settings": asdict(settings),
+        "seed": step.seed,
+    }
+    save_network(model, KIND, plan.network.state_dict(), meta)
+    with atomic_path(history) as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False)

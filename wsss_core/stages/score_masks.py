@@ -1,0 +1,101 @@
+"""Stage: score label masks (pseudo-masks of the training images, or a network's predictions)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from wsss_core.config import StepConfig, read_step
+from wsss_core.data.table import read_manifest
+from wsss_core.errors import UserError
+from wsss_core.evaluate.confusion import IGNORE, confusion, metrics
+from wsss_core.evaluate.sweep import MaskScoreSettings
+from wsss_core.evaluate.tables import label_names, write_evaluation
+from wsss_core.execution import Execution
+from wsss_core.settings import from_mapping
+from wsss_core.store.masks import mask_name, read_about, read_mask
+
+log = logging.getLogger(__name__)
+
+
+def run(
+    *, config: Path, manifests: Sequence[Path], masks: Sequence[Path], evaluation: Path, execution: Execution
+) -> None:
+    """Score masks against the true ones.
+
+    Predictions of a segmentation network are scored on the images that play the role "val", pseudo-masks on those
+    that play the role "score"; images without a mask are left out.
+
+    Parameters
+    ----------
+    config
+        The step's JSON, settings of `MaskScoreSettings`; its stage says which role is scored.
+    masks
+        Folders of PNGs named by `mask_name`.
+    evaluation
+        CSV of the scores; only its header if there is nothing to score.
+
+    Raises
+    ------
+    UserError
+        If a mask is missing, of another size, or holds a label out of range.
+    """
+    step = read_step(config)
+    settings = from_mapping(MaskScoreSettings, step.settings)
+    role = "val" if step.stage.startswith("segmentations/") else "score"
+    tables = [read_manifest(path) for path in manifests]
+    class_names = tables[0].class_names if tables else ()
+    n_labels = len(class_names) + 1
+    records = [r for table in tables for r in table.records if role in r.splits and r.mask]
+    total = np.zeros((n_labels, n_labels), dtype=np.int64)
+    undecided = 0
+    for record in records:
+        target = read_mask(Path(record.mask), record.size, n_labels)
+        prediction = read_mask(_find(masks, record.id), record.size, n_labels)
+        open_pixels = (prediction == IGNORE) & (target != IGNORE)
+        undecided += int(open_pixels.sum())
+        if settings.ignored == "skip":
+            target = np.where(open_pixels, IGNORE, target)
+        total += confusion(np.where(prediction == IGNORE, 0, prediction), target, n_labels)
+    scores = metrics(total) if records else None
+    header = _header(step, settings, role, len(records), undecided, masks)
+    write_evaluation(evaluation, header, label_names(class_names), scores)
+    log.info("%d images%s", len(records), f": mIoU {scores.mean('iou'):.4f}" if scores else ", no masks to score")
+
+
+def _header(
+    step: StepConfig,
+    settings: MaskScoreSettings,
+    role: str,
+    n_images: int,
+    undecided: int,
+    masks: Sequence[Path],
+) -> dict[str, str]:
+    words = {
+        "score": "score (images for training whose masks are used for scoring only)",
+        "val": "val",
+    }
+    treated = {"background": "counted as background", "skip": "skipped"}[settings.ignored]
+    about = read_about(masks[0]) if masks else {}
+    return {
+        "split": words[role],
+        "images": str(n_images),
+        "crf": about.pop("crf", "yes" if step.method == "crf" else "no"),
+        "ignored in target": "255, skipped",
+        "ignored in prediction": f"255, {treated} ({undecided} pixels)",
+        "threshold rule": about.pop("threshold", "that of the stage, see its settings"),
+        **about,
+    }
+
+
+def _find(folders: Sequence[Path], image_id: str) -> Path:
+    for folder in folders:
+        path = Path(folder) / mask_name(image_id)
+        if path.exists():
+            return path
+    raise UserError(
+        f"image {image_id!r} has a mask to score but none of {len(folders)} folders holds {mask_name(image_id)}"
+    )

@@ -1,0 +1,90 @@
+"""Stage: seed maps of one shard."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import torch
+
+from wsss_core import __version__
+from wsss_core.config import read_step
+from wsss_core.data.decoded import read_record
+from wsss_core.data.table import read_manifest, read_table
+from wsss_core.errors import UserError
+from wsss_core.execution import Execution
+from wsss_core.models import cam_network
+from wsss_core.models.cam import CamNetwork
+from wsss_core.seeds import Inputs
+from wsss_core.settings import from_mapping
+from wsss_core.stages.inputs import check_classes, file_digest
+from wsss_core.store.checkpoints import load_network
+from wsss_core.store.seeds import SeedMaps, write_record
+from wsss_core.store.shards import build, fingerprint
+
+
+def run(
+    *, config: Path, classifier: Path, manifest: Path, table: Path, maps: Path, cache: Path, execution: Execution
+) -> None:
+    """Write the seed maps of the images of a shard; an image without classes gets an empty record.
+
+    Parameters
+    ----------
+    config
+        The step's JSON; its method is a module of `wsss_core.seeds`.
+    classifier
+        Checkpoint of the classifier.
+    table
+        `images.csv`, from which methods such as RIB draw other images of the role "train".
+    cache
+        File of finished records; a record is computed again only if its image, the classifier or the settings
+        changed.
+
+    Raises
+    ------
+    UserError
+        If an image cannot be read (naming it), or the classifier is for other classes.
+    """
+    step = read_step(config)
+    method = importlib.import_module(f"wsss_core.seeds.{step.method}")
+    shard = read_manifest(manifest)
+    network = open_classifier(classifier, shard.class_names, execution)
+    make = method.maker(
+        from_mapping(method.SETTINGS, step.settings),
+        Inputs(network, read_table(table).split("train"), step.seed, step.stage),
+    )
+    records = {record.id: record for record in shard.records}
+    classifier_digest = file_digest(classifier)
+
+    def compute(image_id: str) -> SeedMaps:
+        record = records[image_id]
+        if not record.classes:
+            return SeedMaps((), {}, record.size)
+        image = read_record(record)
+        if image.shape[:2] != record.size:
+            raise UserError(f"{record.path}: image {record.id!r} is {image.shape[:2]}, the table says {record.size}")
+        return make(record, image)
+
+    build(
+        maps,
+        "seeds",
+        {r.id: fingerprint(step.digest, r.digest, r.classes, classifier_digest) for r in shard.records},
+        compute,
+        write_record,
+        {
+            "method": step.method,
+            "settings": dict(step.settings),
+            "versions": {"wsss": __version__, "torch": torch.__version__},
+            "class_names": list(shard.class_names),
+            "seed": step.seed,
+        },
+        cache=cache,
+    )
+
+
+def open_classifier(path: Path, class_names: tuple[str, ...], execution: Execution) -> CamNetwork:
+    """A trained classifier in evaluation mode on its device; UserError if it is for another class list."""
+    state, meta = load_network(path, "classifier")
+    check_classes(path, meta["class_names"], class_names)
+    network = cam_network(meta["backbone"], len(class_names), state)
+    return network.to(execution.torch_device(), memory_format=torch.channels_last).eval().requires_grad_(False)

@@ -1,0 +1,56 @@
+"""Stage: predict label masks with a trained segmentation network."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+from wsss_core.config import read_step
+from wsss_core.data.decode import read_image
+from wsss_core.data.table import read_manifest
+from wsss_core.execution import Execution
+from wsss_core.segment.predict import PredictSettings, load_segmenter, predict_labels
+from wsss_core.settings import from_mapping
+from wsss_core.stages.inputs import check_classes
+from wsss_core.store.atomic import atomic_folder
+from wsss_core.store.masks import mask_name, write_about, write_mask
+
+log = logging.getLogger(__name__)
+
+
+def run(*, config: Path, manifest: Path, model: Path, predictions: Path, execution: Execution) -> None:
+    """Write the mask of every image of a shard.
+
+    Parameters
+    ----------
+    config
+        The step's JSON, settings of `PredictSettings`.
+    manifest
+        Manifest of the shard.
+    model
+        Checkpoint written by the training stage.
+    predictions
+        Folder of PNGs named by `mask_name`.
+
+    Raises
+    ------
+    UserError
+        If an image cannot be read, or the network knows other classes.
+    """
+    settings = from_mapping(PredictSettings, read_step(config).settings)
+    images = read_manifest(manifest)
+    network = load_segmenter(model, execution.torch_device())
+    check_classes(model, network.class_names, images.class_names)
+    began = time.monotonic()
+    with atomic_folder(predictions) as folder:
+        for number, record in enumerate(images.records, 1):
+            labels = predict_labels(network, read_image(Path(record.path)), settings)
+            write_mask(folder / mask_name(record.id), labels)
+            if number % 20 == 0 or number == len(images.records):
+                pace = (time.monotonic() - began) / number
+                log.info("image %d/%d  %.2f s/image", number, len(images.records), pace)
+        crf = settings.crf
+        words = "no" if crf is None else f"yes, {crf.iterations} iterations, image: {crf.image}"
+        scales = " ".join(map(str, settings.scales))
+        write_about(folder, crf=words, threshold="none (most probable label)", flip=str(settings.flip), scales=scales)

@@ -1,0 +1,61 @@
+"""Stage: label masks of one shard from its walked scores."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from wsss_core.config import read_step
+from wsss_core.data.table import read_manifest
+from wsss_core.errors import UserError
+from wsss_core.execution import Execution
+from wsss_core.refine import resolve_threshold
+from wsss_core.refine.walk import MaskSettings, score_mask
+from wsss_core.settings import from_mapping
+from wsss_core.stages.inputs import open_scores, read_threshold, threshold_words
+from wsss_core.store.atomic import atomic_folder
+from wsss_core.store.masks import mask_name, write_about, write_mask
+
+log = logging.getLogger(__name__)
+
+
+def run(
+    *, config: Path, manifest: Path, scores: Path, threshold: Path | None, masks: Path, execution: Execution
+) -> None:
+    """Write one mask per image of the shard.
+
+    Parameters
+    ----------
+    config
+        The step's JSON, settings of `MaskSettings`.
+    scores
+        Score shard.
+    threshold
+        Threshold file of the scores; only needed if the setting asks for it.
+    masks
+        Folder of PNGs named by `mask_name`.
+
+    Raises
+    ------
+    UserError
+        If the band does not ascend, the threshold is not known, or the shard lacks an image.
+    """
+    execution.torch_device()
+    settings = from_mapping(MaskSettings, read_step(config).settings)
+    if settings.band is not None and settings.band[0] > settings.band[1]:
+        raise UserError(f"{config}: masks.band is {list(settings.band)}; the first number must not exceed the second")
+    if settings.band is None:
+        chosen = read_threshold(threshold)
+        value = resolve_threshold(settings.threshold, chosen)
+        rule = threshold_words(settings.threshold, value, chosen)
+    else:
+        value, rule = 0.0, "band: background below {}, foreground above {}, undecided between".format(*settings.band)
+    table = read_manifest(manifest)
+    store = open_scores(scores, table)
+    with atomic_folder(masks) as folder:
+        for record in table.records:
+            walked = store[record.id]
+            labels = score_mask(walked.full(), walked.classes, value, settings.band)
+            write_mask(folder / mask_name(record.id), labels)
+        write_about(folder, crf="no", threshold=rule)
+    log.info("%d masks, threshold %s", len(table.records), rule)
