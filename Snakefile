@@ -1,0 +1,68 @@
+# Cheap labels in, pixel masks and a trained segmentation network out.
+#
+#   snakemake --cores all                                   the demo (config.yaml)
+#   snakemake --cores all --configfile config/voc12.yaml    PASCAL VOC 2012 with the papers' settings
+#
+# A configuration names stages and what each starts from; every step of a stage reads one small JSON
+# (results/<run>/config) and reruns only if that, its code or its data change. docs/architecture.md tells more.
+
+from snakemake.utils import min_version
+
+min_version("9.20")
+
+if not workflow.overwrite_configfiles:
+
+    configfile: "config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/dataset.smk"
+include: "rules/classify.smk"
+include: "rules/seeds.smk"
+include: "rules/refine.smk"
+include: "rules/segment.smk"
+include: "rules/report.smk"
+
+
+localrules:
+    all,
+    dataset,
+    classifiers,
+    seeds,
+    masks,
+    segmentations,
+
+
+rule all:
+    default_target: True
+    input:
+        REPORT,
+
+
+rule dataset:
+    input:
+        f"{R}/dataset/images.csv",
+
+
+rule classifiers:
+    input:
+        products("classifiers"),
+
+
+rule seeds:
+    input:
+        products("seeds"),
+
+
+rule masks:
+    input:
+        products("refinements"),
+
+
+rule segmentations:
+    input:
+        products("segmentations"),
+
+
+onerror:
+    print(f"A step failed. Its log is named above; all logs are in {R}/logs. Finished files are kept.")

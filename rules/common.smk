@@ -1,0 +1,144 @@
+# Functions of the other rule files; no rules here.
+
+import shlex
+from functools import cache
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+try:
+    import wsss_core.config
+    from wsss_core.data.listing import listing_digest
+    from wsss_core.errors import UserError
+except ImportError as error:
+    raise WorkflowError(f"{error}. Install this project first: `make env`, or `pip install -e .` beside the Snakefile")
+
+try:
+    CONFIGURATION = wsss_core.config.load(config)
+except UserError as error:
+    raise WorkflowError(str(error))
+
+R = f"{CONFIGURATION.results}/{CONFIGURATION.run}"
+WSSS = "python -m wsss_core.cli"
+SPLITS = ("train", "val", "ood")
+
+
+def one_of(names):
+    """Wildcard constraint that matches exactly these stage names."""
+    import re
+
+    return "|".join(re.escape(name) for name in names) or "(?!)"
+
+
+wildcard_constraints:
+    shard=r"\d+-of-\d+",
+    split="|".join(SPLITS),
+    classifier=one_of(CONFIGURATION.section("classifiers")),
+    seed=one_of(CONFIGURATION.section("seeds")),
+    refinement=one_of(CONFIGURATION.section("refinements")),
+    segmentation=one_of(CONFIGURATION.section("segmentations")),
+
+
+def shards(split):
+    """Names of a split's shards, known once the data set was read."""
+    folder = Path(checkpoints.index.get().output.shards) / split
+    return sorted(path.stem for path in folder.glob("*.json"))
+
+
+def over_shards(split, pattern):
+    """Input function: `pattern` for every shard of a split."""
+    return lambda wildcards: [pattern.format(shard=shard, **dict(wildcards.items())) for shard in shards(split)]
+
+
+def manifest(split):
+    """Input function: the manifest of a job's shard."""
+    return lambda wildcards: f"{checkpoints.index.get().output.shards}/{split}/{wildcards.shard}.json"
+
+
+def manifests(split):
+    """Input function: all manifests of a split."""
+    return lambda wildcards: expand(
+        f"{checkpoints.index.get().output.shards}/{split}/{{shard}}.json", shard=shards(split)
+    )
+
+
+def table(split):
+    """Input function: the image table of a split."""
+    return lambda wildcards: f"{checkpoints.index.get().output.shards}/{split}.csv"
+
+
+def settings(section, name, step):
+    """Settings of a stage's step."""
+    return CONFIGURATION.stages[name].settings[step]
+
+
+def weight_files(section, wildcard, step):
+    """Input function: the weight file that a step's settings name, if it is a file."""
+
+    def files(wildcards):
+        weights = settings(section, wildcards[wildcard], step).get("weights")
+        return [weights] if weights and weights != "classifier" else []
+
+    return files
+
+
+def classifier_of(wildcard):
+    """Input function: the checkpoint of the classifier that a refinement or segmentation is built upon."""
+    return lambda wildcards: classifier_path(CONFIGURATION.ancestor(wildcards[wildcard], "classifiers").name)
+
+
+def classifier_path(name):
+    return f"{R}/classifiers/{name}/model.pt"
+
+
+def upstream(wildcards, wildcard, edge):
+    """Name of the stage that a job's stage names under `edge`."""
+    return CONFIGURATION.stages[wildcards[wildcard]].upstream[edge]
+
+
+def products(section):
+    """Input function: what the run's targets of a section make."""
+    return lambda wildcards: [
+        path
+        for name in CONFIGURATION.targets
+        if CONFIGURATION.stages[name].section == section
+        for path in stage_products(name)
+    ]
+
+
+def stage_products(name):
+    """The final files of one stage."""
+    stage = CONFIGURATION.stages[name]
+    folder = f"{R}/{stage.section}/{name}"
+    if stage.section == "classifiers":
+        return [f"{folder}/model.pt"]
+    if stage.section == "seeds":
+        return [f"{folder}/curve.csv", f"{folder}/evaluation.csv"]
+    if stage.section == "refinements":
+        walked = [f"{folder}/curve.csv"] if "walk" in stage.settings else []
+        return [*walked, f"{folder}/evaluation.csv"]
+    return [f"{folder}/model.pt", f"{folder}/evaluation.csv"]
+
+
+def execution_flags(training=False):
+    """Command-line flags of the `execution` section."""
+    flags = ["--device", CONFIGURATION.execution["device"]]
+    if training:
+        flags += ["--workers", str(CONFIGURATION.execution["workers"])]
+        flags += ["--precision", CONFIGURATION.execution["precision"]]
+    return shlex.join(flags)
+
+
+EXECUTION = execution_flags()
+TRAINING = execution_flags(training=True)
+TRAIN_THREADS = CONFIGURATION.execution["train_threads"]
+
+
+def memory(base):
+    """Resource function: megabytes, doubled at every retry."""
+    return lambda wildcards, attempt: base * 2 ** (attempt - 1)
+
+
+def runtime(minutes):
+    """Resource function: minutes, doubled at every retry."""
+    return lambda wildcards, attempt: minutes * 2 ** (attempt - 1)

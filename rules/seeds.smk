@@ -1,0 +1,61 @@
+# Classifier checkpoint -> class activation maps (HDF5 a shard) -> threshold curve and scores.
+
+
+rule seed_maps:
+    input:
+        config=f"{R}/config/seeds/{{seed}}/maps.json",
+        classifier=lambda wildcards: classifier_path(upstream(wildcards, "seed", "classifier")),
+        manifest=manifest("train"),
+        table=table("train"),
+    output:
+        f"{R}/seeds/{{seed}}/maps/{{shard}}.h5",
+    log:
+        f"{R}/logs/seeds/{{seed}}/maps.{{shard}}.log",
+    benchmark:
+        f"{R}/benchmarks/seeds/{{seed}}/maps.{{shard}}.tsv"
+    conda:
+        "../envs/wsss.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(4000),
+        runtime=runtime(240),
+    params:
+        cache=f"{R}/.state/seeds/{{seed}}/{{shard}}.h5",
+    message:
+        "seeds {wildcards.seed}, shard {wildcards.shard}"
+    shell:
+        "{WSSS} seed --config {input.config:q} --classifier {input.classifier:q} --manifest {input.manifest:q}"
+        " --table {input.table:q} --maps {output:q} --cache {params.cache:q}"
+        " --threads {threads} {EXECUTION} > {log:q} 2>&1"
+
+
+rule score_seeds:
+    input:
+        config=f"{R}/config/seeds/{{seed}}/scores.json",
+        manifests=manifests("train"),
+        maps=over_shards("train", f"{R}/seeds/{{seed}}/maps/{{shard}}.h5"),
+    output:
+        curve=f"{R}/seeds/{{seed}}/curve.csv",
+        evaluation=report(
+            f"{R}/seeds/{{seed}}/evaluation.csv",
+            caption="../report/evaluation.rst",
+            category="Seeds",
+            labels={"stage": "{seed}"},
+        ),
+        threshold=f"{R}/seeds/{{seed}}/threshold.json",
+    log:
+        f"{R}/logs/seeds/{{seed}}/scores.log",
+    benchmark:
+        f"{R}/benchmarks/seeds/{{seed}}/scores.tsv"
+    conda:
+        "../envs/wsss.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=runtime(60),
+    message:
+        "scoring seeds {wildcards.seed} over all thresholds"
+    shell:
+        "{WSSS} score-maps --config {input.config:q} --manifests {input.manifests:q} --maps {input.maps:q}"
+        " --curve {output.curve:q} --evaluation {output.evaluation:q} --threshold {output.threshold:q}"
+        " --threads {threads} > {log:q} 2>&1"

@@ -1,0 +1,86 @@
+# Label masks -> segmentation network -> predictions and evaluation.
+
+
+rule train_segmentation:
+    input:
+        config=f"{R}/config/segmentations/{{segmentation}}/train.json",
+        table=table("train"),
+        masks=lambda wildcards: expand(
+            f"{R}/refinements/{upstream(wildcards, 'segmentation', 'masks')}/masks/{{shard}}", shard=shards("train")
+        ),
+        classifier=classifier_of("segmentation"),
+        weights=weight_files("segmentations", "segmentation", "train"),
+    output:
+        model=f"{R}/segmentations/{{segmentation}}/model.pt",
+        history=f"{R}/segmentations/{{segmentation}}/history.csv",
+    log:
+        f"{R}/logs/segmentations/{{segmentation}}/train.log",
+    benchmark:
+        f"{R}/benchmarks/segmentations/{{segmentation}}/train.tsv"
+    conda:
+        "../envs/wsss.yaml"
+    threads: TRAIN_THREADS
+    resources:
+        mem_mb=memory(8000),
+        runtime=runtime(1440),
+    params:
+        state=f"{R}/.state/segmentations/{{segmentation}}.pt",
+    message:
+        "training segmentation network {wildcards.segmentation}"
+    shell:
+        "{WSSS} segment-train --config {input.config:q} --table {input.table:q} --masks {input.masks:q}"
+        " --classifier {input.classifier:q} --model {output.model:q} --history {output.history:q}"
+        " --state {params.state:q} --threads {threads} {TRAINING} > {log:q} 2>&1"
+
+
+rule predict:
+    input:
+        config=f"{R}/config/segmentations/{{segmentation}}/predict.json",
+        manifest=manifest("val"),
+        model=f"{R}/segmentations/{{segmentation}}/model.pt",
+    output:
+        directory(f"{R}/segmentations/{{segmentation}}/predictions/{{shard}}"),
+    log:
+        f"{R}/logs/segmentations/{{segmentation}}/predict.{{shard}}.log",
+    benchmark:
+        f"{R}/benchmarks/segmentations/{{segmentation}}/predict.{{shard}}.tsv"
+    conda:
+        "../envs/wsss.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(4000),
+        runtime=runtime(240),
+    message:
+        "predictions of {wildcards.segmentation}, shard {wildcards.shard}"
+    shell:
+        "{WSSS} segment-predict --config {input.config:q} --manifest {input.manifest:q} --model {input.model:q}"
+        " --predictions {output:q} --threads {threads} {EXECUTION} > {log:q} 2>&1"
+
+
+rule score_predictions:
+    input:
+        config=f"{R}/config/segmentations/{{segmentation}}/evaluation.json",
+        manifests=manifests("val"),
+        masks=over_shards("val", f"{R}/segmentations/{{segmentation}}/predictions/{{shard}}"),
+    output:
+        report(
+            f"{R}/segmentations/{{segmentation}}/evaluation.csv",
+            caption="../report/evaluation.rst",
+            category="Segmentation",
+            labels={"stage": "{segmentation}"},
+        ),
+    log:
+        f"{R}/logs/segmentations/{{segmentation}}/evaluation.log",
+    benchmark:
+        f"{R}/benchmarks/segmentations/{{segmentation}}/evaluation.tsv"
+    conda:
+        "../envs/wsss.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=runtime(60),
+    message:
+        "scoring the predictions of {wildcards.segmentation}"
+    shell:
+        "{WSSS} score-masks --config {input.config:q} --manifests {input.manifests:q} --masks {input.masks:q}"
+        " --evaluation {output:q} --threads {threads} > {log:q} 2>&1"

@@ -1,0 +1,167 @@
+"""Configuration: readable mistakes, defaults, sweeps, and a schema that is in step with the code."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+import yaml
+
+from tests.conftest import REPOSITORY
+from wsss_core.config import SCHEMA, load, load_file, read_step
+from wsss_core.errors import UserError
+from wsss_core.registry import DATASETS, METHODS
+
+RAW = {
+    "run": "r",
+    "dataset": {"format": "demo"},
+    "classifiers": {"bce": {"objective": "bce"}},
+    "seeds": {"cam": {"method": "cam", "classifier": "bce"}, "rib": {"method": "rib", "classifier": "bce"}},
+    "refinements": {
+        "crf": {"method": "crf", "seed": "rib"},
+        "irn": {"method": "irn", "seed": "rib"},
+        "confident": {"method": "threshold", "walk": "irn"},
+        "filled": {"method": "fill", "masks": "confident", "segmentation": "deeplab"},
+    },
+    "segmentations": {"deeplab": {"network": "deeplab_v2", "masks": "confident"}},
+}
+
+
+def raw(**changes):
+    """`RAW` with dotted keys (dots written as __) changed; None removes the key."""
+    made = copy.deepcopy(RAW)
+    for path, value in changes.items():
+        *parents, key = path.split("__")
+        node = made
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        if value is None:
+            del node[key]
+        else:
+            node[key] = value
+    return made
+
+
+def mistakes(given) -> str:
+    with pytest.raises(UserError) as caught:
+        load(given)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds__rib__lerning_rate": 1.0}, "seeds.rib.lerning_rate: unknown key (did you mean 'learning_rate'?)"),
+        ({"sedes": {}}, "sedes: unknown key (did you mean 'seeds'?)"),
+        ({"seeds__rib__steps": 0}, "seeds.rib.steps: 0 is not allowed; allowed: integer ≥ 1"),
+        ({"seeds__rib__steps": "many"}, 'seeds.rib.steps: "many" is not allowed; allowed: integer'),
+        ({"seeds__rib__learning_rate": "1e-3"}, "YAML reads 1e-3 as text: write 1.0e-3"),
+        ({"seeds__rib__classifier": "bcee"}, "there is no stage 'bcee' (did you mean 'bce'?)"),
+        ({"seeds__rib__classifier": None}, "seeds.rib.classifier: is missing"),
+        ({"seeds__rib__method": "ribb"}, 'seeds.rib.method: "ribb" is not allowed; allowed: cam, rib'),
+        ({"seeds__rib": 3}, "seeds.rib: must be a mapping"),
+        ({"refinements__cam": {"method": "crf", "seed": "cam"}}, "the name is taken by seeds.cam"),
+        ({"refinements__confident__walk": "crf"}, "refinements.confident.walk: there is no stage 'crf'"),
+        ({"segmentations__deeplab__masks": "filled"}, "depends on itself"),
+        ({"targets": ["ribs"]}, "targets: there is no stage 'ribs' (did you mean 'rib'?)"),
+        ({"dataset__format": "vok"}, 'dataset.format: "vok" is not allowed; allowed: voc, coco, table, demo'),
+        ({"dataset": None}, "dataset: is missing"),
+        ({"run": "a/b"}, 'run: "a/b" is not allowed'),
+    ],
+)
+def test_mistakes_name_key_value_and_what_is_allowed(changes, message):
+    assert message in mistakes(raw(**changes))
+
+
+def test_all_mistakes_at_once():
+    text = mistakes(raw(seeds__rib__steps=0, refinements__crf__seed="x", run="?"))
+    assert "3 mistakes" in text and "seeds.rib.steps" in text or "refinements.crf.seed" in text
+
+
+def test_defaults_are_the_papers():
+    settings = load(RAW).stages["rib"].settings["maps"]
+    assert (settings["steps"], settings["learning_rate"], settings["batch_size"]) == (10, 8e-6, 20)
+    assert (settings["margin"], settings["threshold"]) == (600, 0.4)
+
+
+def test_step_json_is_canonical():
+    one = load(raw(seeds__rib__steps=10.0)).step_json("seeds", "rib", "maps")
+    reordered = dict(reversed(RAW.items()))
+    assert one == load(reordered).step_json("seeds", "rib", "maps")
+    assert json.loads(one)["stage"] == "seeds/rib"
+
+
+def test_scoring_is_not_part_of_the_maps():
+    plain, scored = load(RAW), load(raw(seeds__rib__score={"threshold": 0.4}))
+    assert plain.step_json("seeds", "rib", "maps") == scored.step_json("seeds", "rib", "maps")
+    assert plain.step_json("seeds", "rib", "scores") != scored.step_json("seeds", "rib", "scores")
+
+
+def test_sweeps_expand_with_all_that_is_built_on_them():
+    configuration = load(raw(seeds__rib__steps=[5, 10], refinements__irn__walk={"beta": [8, 10]}))
+    names = configuration.section("refinements")
+    assert {"crf@steps=5", "crf@steps=10"} < set(names)
+    assert sum(name.startswith("irn@") for name in names) == 4
+    fill = configuration.stages["filled@steps=5@walk.beta=8"]
+    assert fill.upstream == {"masks": "confident@steps=5@walk.beta=8", "segmentation": "deeplab@steps=5@walk.beta=8"}
+    assert configuration.stages["rib@steps=5"].settings["maps"]["steps"] == 5
+
+
+def test_sweep_of_a_list_setting_takes_lists_of_lists():
+    configuration = load(raw(seeds__cam__scales=[[1.0], [1.0, 0.5]]))
+    assert configuration.section("seeds") == ["cam@scales=1.0", "cam@scales=1.0-0.5", "rib"]
+
+
+def test_targets_name_a_stage_or_one_variant():
+    swept = raw(seeds__rib__steps=[5, 10])
+    assert load(swept | {"targets": ["rib"]}).targets == ("rib@steps=5", "rib@steps=10")
+    assert load(swept | {"targets": ["rib@steps=5", "cam"]}).targets == ("rib@steps=5", "cam")
+
+
+def test_ancestor_is_found_through_every_kind_of_stage():
+    assert load(RAW).ancestor("filled", "classifiers").name == "bce"
+    assert load(RAW).ancestor("deeplab", "seeds").name == "rib"
+
+
+def test_unreadable_files(tmp_path):
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    (tmp_path / "broken.yaml").write_text("a: [1\n")
+    for name in ("list.yaml", "broken.yaml", "absent.yaml"):
+        with pytest.raises(UserError, match=name):
+            load_file(tmp_path / name)
+    (tmp_path / "step.json").write_text("{}")
+    with pytest.raises(UserError, match=r"step\.json"):
+        read_step(tmp_path / "step.json")
+
+
+def test_schema_and_settings_page_are_in_step_with_the_code():
+    from wsss_core.schema import SETTINGS_PAGE, build_schema, settings_page
+
+    schema = build_schema()
+    assert json.loads(SCHEMA.read_text()) == schema, "run `wsss schema`"
+    assert SETTINGS_PAGE.read_text() == settings_page(schema), "run `wsss schema`"
+
+
+def test_every_setting_is_described():
+    schema = json.loads(SCHEMA.read_text())
+
+    def undescribed(node, where):
+        for key, known in node.get("properties", {}).items():
+            if "properties" in known:
+                yield from undescribed(known, f"{where}.{key}")
+            elif not known.get("description"):
+                yield f"{where}.{key}"
+
+    assert [name for d, node in schema["$defs"].items() for name in undescribed(node, d)] == []
+
+
+def test_registry_is_complete():
+    names = {f"{s}.{m}" for s, methods in METHODS.items() for m in methods} | {f"dataset.{d}" for d in DATASETS}
+    assert set(json.loads(SCHEMA.read_text())["$defs"]) == names
+
+
+@pytest.mark.parametrize("path", ["config.yaml", *sorted(p.name for p in (REPOSITORY / "config").glob("*.yaml"))])
+def test_shipped_configurations_are_valid(path):
+    folder = REPOSITORY if path == "config.yaml" else REPOSITORY / "config"
+    assert load(yaml.safe_load((folder / path).read_text())).stages

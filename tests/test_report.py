@@ -1,0 +1,453 @@
+"""The HTML page of a run: its arithmetic, and that it copes with whatever a run holds or lacks."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from wsss_core.data.table import ImageRecord, ImageTable, deal, write_manifest, write_table
+from wsss_core.errors import UserError
+from wsss_core.execution import Execution
+from wsss_core.report import overlays
+from wsss_core.report.charts import Line, line_chart, ticks
+from wsss_core.report.choose import choose, image_confusion, image_miou, mistakes, sample
+from wsss_core.report.graph import Node, graph_svg, layers
+from wsss_core.report.page import slug
+from wsss_core.report.provenance import costs, settings_lines
+from wsss_core.report.summary import summarise
+from wsss_core.stages import report, score_maps, score_masks
+from wsss_core.store.masks import mask_name, write_mask
+from wsss_core.store.seeds import SeedMaps, write_record
+from wsss_core.store.shards import build
+
+CLASSES = ("cat", "dog & <wolf>", "bus")
+EXECUTION = Execution(device="cpu")
+BENCHMARK = "s\th:m:s\tmax_rss\tmax_vms\n12.5\t0:00:12\t{memory}\t900\n"
+
+
+def stage(section: str, method: str, settings: dict, **upstream: str) -> dict:
+    return {"section": section, "method": method, "upstream": upstream, "settings": settings}
+
+
+SCORES = {"rule": "fixed", "threshold": 0.25}
+STAGES = {
+    "bce": stage("classifiers", "bce", {"train": {}}),
+    "cam": stage("seeds", "cam", {"maps": {}, "scores": SCORES}, classifier="bce"),
+    "rib@steps=5": stage(
+        "seeds", "rib", {"maps": {"steps": 5}, "scores": SCORES | {"rule": "oracle"}}, classifier="bce"
+    ),
+    "rib-crf": stage("refinements", "crf", {"masks": {}, "evaluation": {}}, seed="rib@steps=5"),
+    "deeplab": stage("segmentations", "deeplab_v2", {"train": {}, "predict": {}, "evaluation": {}}, masks="rib-crf"),
+}
+
+
+def content(stages: dict = STAGES, images: int = 3) -> dict:
+    return {
+        "run": "made-up",
+        "seed": 0,
+        "dataset": {"format": "table", "root": "photos"},
+        "stages": stages,
+        "targets": list(stages),
+        "report": {"images": images},
+        "code": "",
+    }
+
+
+def truth(rng: np.random.Generator, size: tuple[int, int], label: int) -> np.ndarray:
+    labels = np.zeros(size, np.uint8)
+    top, left = rng.integers(2, 12, 2)
+    labels[top : top + 20, left : left + 30] = label
+    labels[top + 20 : top + 22, left : left + 30] = 255
+    return labels
+
+
+def make_run(folder: Path, stages: dict = STAGES, *, masks: bool = True, splits: tuple[str, ...] = ("train", "val")):
+    """A folder of a finished run with made-up pictures; returns the report's configuration file."""
+    rng = np.random.default_rng(0)
+    records, labels = [], {}
+    for k in range(10):
+        image_id = f"a/{k}.jpg" if k == 3 else f"{k:03d}"
+        size = (40, 56) if k % 2 else (56, 40)
+        label = k % 4
+        labels[image_id] = truth(rng, size, label)
+        photo, mask = folder / "photos" / f"{k}.png", folder / "truth" / f"{k}.png"
+        photo.parent.mkdir(parents=True, exist_ok=True)
+        shade = np.where(labels[image_id][:, :, None] > 0, 200, 60) + rng.integers(0, 40, (*size, 3))
+        Image.fromarray(shade.astype(np.uint8)).save(photo)
+        write_mask(mask, labels[image_id])
+        role = ("val",) if k >= 7 else ("train", "score")
+        records.append(
+            ImageRecord(
+                image_id,
+                str(photo),
+                *size,
+                splits=role,
+                classes=(label - 1,) if label else (),
+                mask=str(mask) if masks else "",
+            )
+        )
+    records = [r for r in records if set(r.splits) & set(splits)]
+    table = ImageTable(CLASSES, tuple(records))
+    write_table(folder / "dataset" / "images.csv", table)
+    shards = {split: deal(table.split(split), 4) for split in splits}
+    for split, dealt in shards.items():
+        for name, part in dealt.items():
+            write_manifest(folder / "dataset" / "shards" / split / f"{name}.json", CLASSES, part)
+    for name, entry in stages.items():
+        _make_stage(folder, name, entry, shards, labels, rng)
+    (folder / "benchmarks" / "dataset").mkdir(parents=True)
+    (folder / "benchmarks" / "dataset" / "index.tsv").write_text(BENCHMARK.format(memory="NA"))
+    (folder / "problems.csv").write_text("image,path,problem,severity,action\n9,x.jpg,is truncated,error,skipped\n")
+    config = folder / "config" / "report.json"
+    config.parent.mkdir(exist_ok=True)
+    config.write_text(json.dumps(content(stages), sort_keys=True))
+    return config
+
+
+def _make_stage(folder: Path, name: str, entry: dict, shards: dict, labels: dict, rng: np.random.Generator) -> None:
+    section = entry["section"]
+    own = folder / section / name
+    benchmark = folder / "benchmarks" / section / name
+    benchmark.mkdir(parents=True)
+    config = folder / "config" / section / f"{name}.json"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    split = "val" if section == "segmentations" else "train"
+    manifests = [folder / "dataset" / "shards" / split / f"{shard}.json" for shard in shards.get(split, {})]
+    step = {"stage": f"{section}/{name}", "method": entry["method"], "seed": 0}
+    if section in ("classifiers", "segmentations"):
+        own.mkdir(parents=True, exist_ok=True)
+        (own / "history.csv").write_text("step,rate,loss,entropy\n20,1.0,0.7,0.5\n40,0.5,0.4,\n")
+        (benchmark / "train.tsv").write_text(BENCHMARK.format(memory="321.5"))
+    if section == "classifiers" or not manifests:
+        return
+    if section == "seeds":
+        for shard, part in shards[split].items():
+            build(
+                own / "maps" / f"{shard}.h5",
+                "seeds",
+                {r.id: r.id for r in part},
+                lambda i: _maps(labels[i], rng, entry["method"] == "rib"),
+                write_record,
+                {"class_names": CLASSES},
+                cache=folder / ".state" / f"{name}-{shard}.h5",
+            )
+            (benchmark / f"maps.{shard}.tsv").write_text(BENCHMARK.format(memory="100"))
+        config.write_text(json.dumps(step | {"settings": entry["settings"]["scores"]}))
+        maps = [own / "maps" / f"{shard}.h5" for shard in shards[split]]
+        files = {"curve": own / "curve.csv", "evaluation": own / "evaluation.csv", "threshold": own / "threshold.json"}
+        score_maps.run(config=config, manifests=manifests, maps=maps, **files, execution=EXECUTION)
+        return
+    product = "predictions" if section == "segmentations" else "masks"
+    for shard, part in shards[split].items():
+        for record in part:
+            found = labels[record.id].copy()
+            found[:, :18] = 0
+            found[:, 30:33] = 255
+            write_mask(own / product / shard / mask_name(record.id), found)
+    config.write_text(json.dumps(step | {"settings": {}}))
+    folders = [own / product / shard for shard in shards[split]]
+    score_masks.run(
+        config=config, manifests=manifests, masks=folders, evaluation=own / "evaluation.csv", execution=EXECUTION
+    )
+
+
+def _maps(labels: np.ndarray, rng: np.random.Generator, with_statistics: bool) -> SeedMaps:
+    classes = sorted({int(v) for v in np.unique(labels)} - {0, 255})
+    coarse = np.stack([labels[4::8, 4::8] == c for c in classes]) if classes else np.zeros((0, 7, 5))
+    noisy = torch.tensor(coarse + 0.2 * rng.random(coarse.shape), dtype=torch.float32)
+    statistics = {"stop": "limit" if len(classes) else "no class", "steps": 5, "logits": [1.0, 2.5][: 1 + len(classes)]}
+    return SeedMaps(tuple(c - 1 for c in classes), {1.0: noisy}, labels.shape, statistics if with_statistics else {})
+
+
+@pytest.fixture
+def schema(monkeypatch):
+    """A schema of two settings, so that these tests need no method's own."""
+    steps = {"properties": {"steps": {"type": "integer", "default": 10, "description": "fine-tuning steps K"}}}
+    definitions = {"seeds.rib": steps, "dataset.table": {"properties": {"root": {"type": "string"}}}}
+    monkeypatch.setattr(report, "read_schema", lambda: {"$defs": definitions})
+
+
+def write_page(folder: Path, config: Path) -> str:
+    report.run(config=config, run=folder, report=folder / "report.html", execution=EXECUTION)
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+class Reader(HTMLParser):
+    """Collects tags and checks that they close in order."""
+
+    VOID = {"meta", "link", "img", "br", "hr", "line", "circle", "rect", "path"}
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.found: list[tuple[str, dict]] = []
+        self.feed(page)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+        if tag not in ("meta", "link", "img", "br", "hr"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    return folder, make_run(folder)
+
+
+def test_page_of_a_whole_run_shows_everything_and_loads_nothing(finished, schema):
+    page = write_page(*finished)
+    reader = Reader(page)
+    ids = [attributes["id"] for _, attributes in reader.found if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    wanted = {"results", "pictures", "thresholds", "classes", "training", "graph", "costs", "settings", "problems"}
+    assert wanted <= set(ids)
+    links = [attributes["href"] for tag, attributes in reader.found if tag == "a"]
+    assert links and all(link[1:] in ids for link in links)
+    for _, attributes in reader.found:
+        assert all(not str(attributes.get(key, "")).startswith(("http", "/")) for key in ("src", "href"))
+    assert not re.search(r"url\(|@import|<script|<link", page)
+    images = [attributes for tag, attributes in reader.found if tag == "img"]
+    assert len(images) == 3 * 5 + 2 * 3
+    assert all(i["src"].startswith("data:image/webp;base64,") and i["alt"] for i in images)
+    assert "dog &amp; &lt;wolf&gt;" in page and "<wolf>" not in page
+    assert "is truncated" in page
+    assert "<mark>5</mark>" in page
+    assert "MB" in page and "321" in page
+
+
+def test_oracle_threshold_is_flagged_and_the_fixed_one_is_not(finished, schema):
+    page = write_page(*finished)
+    rows = dict(
+        re.findall(r"<tr>\s*<th scope=\"row\"><span class=\"stage\">.*?</span>([\w@=-]+)</span>(.*?)</tr>", page, re.S)
+    )
+    flag = "chosen with the scored masks"
+    assert flag in rows["rib@steps=5"]
+    assert flag not in rows["cam"] and "fixed, no masks used" in rows["cam"]
+
+
+def test_page_without_masks_scores_nothing(tmp_path, schema):
+    stages = STAGES | {"rib@steps=5": STAGES["cam"]}
+    page = write_page(tmp_path, make_run(tmp_path, stages, masks=False))
+    Reader(page)
+    assert "no masks to score" in page
+    assert "truth" not in page
+    assert 'id="pictures"' in page and 'id="classes"' not in page and 'id="thresholds"' not in page
+
+
+def test_page_without_validation_images_or_refinements(tmp_path, schema):
+    stages = {name: STAGES[name] for name in ("bce", "cam")}
+    page = write_page(tmp_path, make_run(tmp_path, stages, splits=("train",)))
+    Reader(page)
+    assert "Validation images" not in page and "Training images" in page
+
+
+def test_page_of_a_run_with_missing_files_leaves_them_out(tmp_path, schema):
+    config = make_run(tmp_path)
+    for path in sorted(tmp_path.glob("seeds/cam/maps/*.h5"))[:1]:
+        path.unlink()
+    (tmp_path / "seeds/rib@steps=5/evaluation.csv").unlink()
+    (tmp_path / "seeds/rib@steps=5/curve.csv").write_text("# images: 0\nthreshold,miou,precision,recall,f1\n")
+    (tmp_path / "classifiers/bce/history.csv").write_text("step,rate,loss\n")
+    (tmp_path / "problems.csv").unlink()
+    page = write_page(tmp_path, config)
+    Reader(page)
+    assert "not made" in page
+    assert 'id="problems"' not in page
+
+
+def test_page_of_a_data_set_alone(tmp_path, schema):
+    page = write_page(tmp_path, make_run(tmp_path, {}))
+    Reader(page)
+    assert "No stage of this run was scored" in page
+
+
+def test_stages_that_no_target_needs_are_not_shown(tmp_path, schema):
+    config = make_run(tmp_path)
+    config.write_text(json.dumps(content() | {"targets": ["cam"]}))
+    page = write_page(tmp_path, config)
+    assert "rib-crf" not in re.sub(r"<svg class=\"graph\".*?</svg>", "", page, flags=re.S)
+    assert 'class="box refinements aside"' in page
+
+
+def test_broken_configuration_is_a_user_error(tmp_path):
+    path = tmp_path / "report.json"
+    path.write_text('{"run": "x"}')
+    with pytest.raises(UserError, match="report.json"):
+        report.run(config=path, run=tmp_path, report=tmp_path / "r.html", execution=EXECUTION)
+
+
+def test_choice_is_best_median_worst_in_order():
+    scores = {f"{k:02d}": k / 20 for k in range(20)} | {"nan": float("nan")}
+    chosen = choose(scores, 9)
+    assert [c.id for c in chosen] == ["19", "18", "17", "11", "10", "09", "02", "01", "00"]
+    assert [c.reason for c in chosen] == ["best"] * 3 + ["median"] * 3 + ["worst"] * 3
+    for count in range(12):
+        found = [c.id for c in choose(scores, count)]
+        assert len(found) == len(set(found)) == count
+
+
+def test_sample_keeps_order_and_does_not_depend_on_what_else_is_there():
+    ids = [str(k) for k in range(100)]
+    kept = sample(ids, 10)
+    assert len(kept) == 10 and kept == sorted(kept, key=ids.index)
+    assert set(sample(ids[:50] + ids[51:], 10)) >= set(kept) - {"50"}
+
+
+def test_undecided_pixels_count_as_background_or_not_at_all():
+    target = np.array([[1, 1, 0, 255]], np.uint8)
+    prediction = np.array([[1, 255, 255, 1]], np.uint8)
+    assert image_confusion(prediction, target, 2, skip_ignored=False).tolist() == [[1, 0], [1, 1]]
+    assert image_confusion(prediction, target, 2, skip_ignored=True).tolist() == [[0, 0], [0, 1]]
+    assert image_miou(np.array([[1, 0], [1, 1]])) == pytest.approx(0.5)
+
+
+def test_mistakes_are_parts_of_the_true_label():
+    found = mistakes(np.array([[90, 10, 0], [0, 5, 15], [0, 0, 0]]), 5)
+    assert [(m.target, m.prediction, m.part) for m in found] == [(1, 2, 0.75), (0, 1, 0.1)]
+
+
+def test_overlay_colours_classes_and_hatches_ignored_pixels():
+    image = np.full((12, 12, 3), 100, np.uint8)
+    labels = np.zeros((12, 12), np.uint8)
+    labels[4:8, 4:8] = 2
+    labels[10:] = 255
+    drawn = overlays.mask_overlay(image, labels)
+    expected = 100 + overlays.OPACITY * (overlays.PALETTE[2] - 100.0)
+    assert np.abs(drawn[5, 5] - expected).max() <= 1
+    assert (drawn[1, 1] == 100).all() and (drawn[5, 7] == 255).all()
+    assert len({tuple(p) for p in drawn[11]}) == 2
+    assert image.max() == 100
+
+
+def test_heat_overlay_is_strongest_where_the_map_is_and_survives_no_class():
+    image = np.full((8, 8, 3), 128, np.uint8)
+    maps = np.zeros((2, 8, 8), np.float32)
+    maps[1, :4] = 1.0
+    drawn = overlays.heat_overlay(image, maps, [0, 4], 0.5).astype(int)
+    plain = overlays.heat_overlay(image, maps[:0], []).astype(int)
+    assert np.abs(drawn[0, 0] - overlays.PALETTE[5]).max() < 30
+    assert (drawn[7] == plain[7]).all() and (drawn[3] < 40).all()
+
+
+def test_data_uri_holds_the_picture():
+    image = np.zeros((20, 30, 3), np.uint8)
+    head, _, data = overlays.data_uri(image).partition(",")
+    assert head == "data:image/webp;base64"
+    assert Image.open(io.BytesIO(base64.b64decode(data))).size == (30, 20)
+
+
+def test_chart_leaves_out_undefined_points_and_draws_nothing_from_nothing():
+    line = Line("a <b>", [(0, 0.1), (0.5, float("nan")), (1, 0.4)], mark=(0.5, 0.3), best=(1, 0.4))
+    svg = line_chart([line], title="t", x_label="x", y_label="y", percent=True)
+    assert "nan" not in svg and "<b>" not in svg and svg.count("<circle") == 2
+    assert line_chart([replace(line, points=[(0, float("nan"))])], title="t", x_label="x", y_label="y") == ""
+    assert "<circle" in line_chart([Line("one", [(3, 2)])], title="t", x_label="x", y_label="y")
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 0), (0, 1e-9), (-3, 12345), (0.2, 0.21), (5, 5)])
+def test_ticks_enclose_the_range_in_even_steps(low, high):
+    found = ticks(low, high, 5)
+    assert found[0] <= low and found[-1] >= high and 2 <= len(found) <= 12
+    assert np.allclose(np.diff(found), found[1] - found[0])
+
+
+def test_graph_draws_every_stage_and_edge_once_and_nothing_overlaps():
+    edges = {"d": [], "c": ["d"], "s1": ["c"], "s2": ["c"], "r": ["s2"], "g": ["r"], "f": ["r", "g"], "h": ["f"]}
+    nodes = {name: Node(name) for name in edges}
+    svg = graph_svg(nodes, edges, "stages")
+    assert layers(edges)["h"] == 6
+    assert svg.count('class="edge"') == sum(map(len, edges.values()))
+    boxes = [tuple(map(float, b)) for b in re.findall(r'<rect[^>]* x="([\d.]+)" y="([\d.]+)"', svg)]
+    assert len(boxes) == len(nodes) == len(set(boxes))
+    assert graph_svg({}, {}, "empty").startswith("<svg")
+
+
+def test_settings_are_compared_with_their_defaults_also_nested():
+    crf = {"type": "object", "properties": {"iterations": {"type": "integer", "default": 10}}}
+    schema = {
+        "properties": {
+            "scales": {"type": "array", "default": [1.0, 0.5]},
+            "crf": {"anyOf": [crf, {"type": "null"}], "default": None},
+            "root": {"type": "string"},
+        }
+    }
+    given = {"scales": (1.0, 0.5), "crf": {"iterations": 5}, "root": "x"}
+    lines = {line.key: (line.value, line.default, line.changed) for line in settings_lines(given, schema)}
+    assert lines == {
+        "scales": ("[1.0, 0.5]", "[1.0, 0.5]", False),
+        "crf.iterations": ("5", "10", True),
+        "root": ("x", None, True),
+    }
+    assert settings_lines({"crf": None}, schema)[0].changed is False
+
+
+def test_costs_add_up_over_shards():
+    text = "s\th:m:s\tmax_rss\n{}\t0:0:1\t{}\n"
+    files = [
+        ("seeds/rib/maps.00-of-02.tsv", text.format(3, 120.5)),
+        ("seeds/rib/maps.01-of-02.tsv", text.format(5, "NA")),
+        ("seeds/rib/scores.tsv", text.format(1, "-")),
+    ]
+    maps, scores = costs(files)
+    assert (maps.step, maps.jobs, maps.seconds, maps.longest, maps.memory) == ("maps", 2, 8.0, 5.0, 120.5)
+    assert (scores.step, scores.memory) == ("scores", None)
+
+
+def test_summary_takes_whatever_was_recorded():
+    records = [
+        {"stop": "limit", "scales": {"1.0": 2}, "logits": [[1, 3], [5]], "odd": [[], "x"]},
+        {"stop": "never", "scales": {"1.0": 4}, "logits": [[4]], "fine": True},
+        {},
+    ]
+    summary = summarise(records)
+    assert summary.images == 2
+    assert summary.counts == {"stop": {"limit": 1, "never": 1}, "fine": {"True": 1}}
+    assert summary.numbers == {"scales.1.0": (3.0, 2.0, 4.0)}
+    assert summary.curves["logits"] == ((3.0, 2), (5.0, 1))
+
+
+def test_slugs_differ_where_names_differ():
+    names = ["rib@steps=5", "rib-steps-5", "rib.steps", "rib_steps", "rib"]
+    assert len({slug(name) for name in names}) == len(names)
+    assert all(re.fullmatch(r"[A-Za-z0-9-]+", slug(name)) for name in names)
+
+
+def test_text_is_readable_in_both_colour_schemes():
+    """WCAG AA: contrast of 4.5 between text and what is behind it."""
+    style = (Path(report.__file__).parents[1] / "report" / "page.css").read_text()
+    schemes = re.findall(r":root \{(.*?)\}", style, re.S)
+    assert len(schemes) == 2
+    for scheme in schemes:
+        colour = {name: value for name, value in re.findall(r"--([\w-]+): (#\w{6})", scheme)}
+        pairs = [("ink", "bg"), ("ink", "card"), ("ink", "bar"), ("muted", "bg"), ("muted", "card"), ("accent", "bg")]
+        pairs += [("mark-ink", "mark"), ("flag", "flag-bg"), *((f"s{k}", "card") for k in range(8))]
+        for front, back in pairs:
+            assert contrast(colour[front], colour[back]) >= (3 if front.startswith("s") else 4.5), (front, back)
+
+
+def contrast(a: str, b: str) -> float:
+    def luminance(colour: str) -> float:
+        channels = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+    high, low = sorted((luminance(a), luminance(b)), reverse=True)
+    return (high + 0.05) / (low + 0.05)

@@ -1,0 +1,173 @@
+"""The workflow itself: what runs, what runs again after a change, and what bad input does."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import REPOSITORY
+
+pytestmark = pytest.mark.workflow
+
+PROJECT_FILES = ("Snakefile", "config.yaml", "rules", "wsss_core", "schemas", "report", "envs", "profiles", "config")
+
+
+class Project:
+    """A copy of the project with a finished run of `tests/config/tiny.yaml` on a folder of images."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in PROJECT_FILES:
+            source, target = REPOSITORY / name, folder / name
+            if source.is_dir():
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(source, target)
+        self.config = yaml.safe_load((REPOSITORY / "tests/config/tiny.yaml").read_text())
+        self.write_config(self.config)
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results" / self.config["run"]
+
+    def write_config(self, config: dict, name: str = "run.yaml") -> str:
+        (self.folder / name).write_text(yaml.safe_dump(config))
+        return name
+
+    def snakemake(self, *arguments: str, configfile: str = "run.yaml") -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", configfile, *arguments]
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        environment = os.environ | {"PYTHONPATH": str(self.folder), "PATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+        return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
+
+    def jobs(self, config: dict | None = None) -> set[str]:
+        """Messages of the jobs that a dry-run announces, without settings files and targets."""
+        name = "run.yaml" if config is None else self.write_config(config, "changed.yaml")
+        done = self.snakemake("--dry-run", configfile=name)
+        assert done.returncode == 0, done.stdout + done.stderr
+        messages = re.findall(r"^Job \d+: (.*)$", done.stdout + done.stderr, flags=re.MULTILINE)
+        return {re.sub(r", shard .*", "", m) for m in messages if not m.startswith("settings of")}
+
+    def changed(self, path: str, value: object) -> dict:
+        """The configuration with one dotted key changed."""
+        config = yaml.safe_load(yaml.safe_dump(self.config))
+        *parents, key = path.split(".")
+        node = config
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[key] = value
+        return config
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Project:
+    made = Project(tmp_path_factory.mktemp("project"))
+    done = made.snakemake()
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return made
+
+
+REPORT = "the report of run tiny"
+CLASSIFIER = {"training classifier bce"}
+CAM = {"seeds cam", "scoring seeds cam over all thresholds"}
+RIB_SCORES = {"scoring seeds rib over all thresholds"}
+RIB = {"seeds rib", *RIB_SCORES}
+CRF = {"dense CRF rib-crf", "scoring the pseudo-masks of rib-crf"}
+IRN_MASKS = {"pseudo-masks rib-irn", "scoring the pseudo-masks of rib-irn"}
+CONFIDENT = {"pseudo-masks rib-confident", "scoring the pseudo-masks of rib-confident"}
+WALK_SCORES = {"scoring the walk of rib-irn over all thresholds"}
+WALK = {"random walk rib-irn", *WALK_SCORES}
+IRN = {"confident labels for rib-irn", "training the boundary network of rib-irn", *WALK}
+PREDICT = {"predictions of deeplab", "scoring the predictions of deeplab"}
+DEEPLAB = {"training segmentation network deeplab", *PREDICT}
+FILLED = {"filling ignored pixels for rib-filled", "scoring the pseudo-masks of rib-filled"}
+RETRAINED = {
+    "training segmentation network retrained",
+    "predictions of retrained",
+    "scoring the predictions of retrained",
+}
+AFTER_CONFIDENT = CONFIDENT | DEEPLAB | FILLED | RETRAINED
+AFTER_WALK = WALK | IRN_MASKS | AFTER_CONFIDENT
+AFTER_RIB = RIB | CRF | IRN | AFTER_WALK
+
+
+def test_everything_is_made(project):
+    for name in ("seeds/cam", "seeds/rib", "refinements/rib-crf", "refinements/rib-irn", "segmentations/retrained"):
+        text = (project.results / name / "evaluation.csv").read_text()
+        assert re.search(r"^mean,", text, flags=re.MULTILINE), text
+    assert "<html" in (project.results / "report.html").read_text()
+
+
+def test_touching_nothing_reruns_nothing(project):
+    assert project.jobs() == set()
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("classifiers.bce.learning_rate", 0.011, CLASSIFIER | CAM | AFTER_RIB),
+        ("seeds.cam.scales", [1.0], CAM),
+        ("seeds.rib.learning_rate", 2.0e-5, AFTER_RIB),
+        ("seeds.rib.score.threshold", 0.31, RIB_SCORES),
+        ("refinements.rib-crf.threshold", 0.31, CRF),
+        ("refinements.rib-irn.labels.foreground", 0.41, IRN | AFTER_WALK),
+        ("refinements.rib-irn.walk.beta", 8.0, AFTER_WALK),
+        ("refinements.rib-irn.masks.threshold", 0.22, IRN_MASKS),
+        ("refinements.rib-confident.band", [0.1, 0.4], AFTER_CONFIDENT),
+        ("segmentations.deeplab.learning_rate", 0.002, DEEPLAB | FILLED | RETRAINED),
+        ("segmentations.deeplab.predict.flip", True, PREDICT),
+        ("report.images", 2, set()),
+    ],
+)
+def test_a_setting_reruns_its_stage_and_descendants(project, path, value, expected):
+    assert project.jobs(project.changed(path, value)) == expected | {REPORT}
+
+
+def test_same_meaning_reruns_nothing(project):
+    config = project.changed("execution.workers", 1)
+    config["seeds"] = {name: dict(reversed(stage.items())) for name, stage in reversed(config["seeds"].items())}
+    assert project.jobs(config) == set()
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("wsss_core/seeds/rib.py", AFTER_RIB | {REPORT}),
+        ("wsss_core/refine/crf.py", CRF | {REPORT}),
+        ("wsss_core/segment/predict.py", PREDICT | FILLED | RETRAINED | {REPORT}),
+        ("wsss_core/report/page.py", {REPORT}),
+    ],
+)
+def test_edited_code_reruns_what_uses_it(project, file, expected):
+    path = project.folder / file
+    before = path.read_text()
+    try:
+        path.write_text(before + "\n# a comment changes nothing\n")
+        assert project.jobs() == set()
+        path.write_text(before + "\nEDITED = True\n")
+        assert project.jobs() == expected
+    finally:
+        path.write_text(before)
+
+
+def test_a_sweep_adds_variants_only(project):
+    jobs = project.jobs(project.changed("refinements.rib-crf.iterations", [2, 5]))
+    expected = {f"dense CRF rib-crf@iterations={n}" for n in (2, 5)}
+    assert jobs == expected | {m.replace("dense CRF", "scoring the pseudo-masks of") for m in expected} | {REPORT}
+
+
+def test_a_mistake_stops_before_anything_runs(project):
+    config = project.changed("seeds.rib.learning_rat", 1.0)
+    config["refinements"]["rib-crf"]["seed"] = "rab"
+    done = project.snakemake("--dry-run", configfile=project.write_config(config, "wrong.yaml"))
+    output = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "seeds.rib.learning_rat: unknown key (did you mean 'learning_rate'?)" in output
+    assert "refinements.rib-crf.seed: there is no stage 'rab' (did you mean 'rib'?)" in output

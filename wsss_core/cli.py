@@ -1,0 +1,236 @@
+"""`wsss`: every stage by hand, and what a user needs beside the workflow.
+
+The rules of the workflow call nothing else, with the same arguments, so any step can be run in a debugger
+by copying its command from ``snakemake --printshellcmds``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from wsss_core import __version__
+from wsss_core.errors import UserError
+from wsss_core.execution import Execution, gpu_lease
+
+ONE, MANY, MAYBE = None, "*", "?"
+
+STAGES: dict[str, tuple[str, dict[str, Any], str]] = {
+    "index": (
+        "read and check a data set",
+        {"config": ONE, "table": ONE, "shards": ONE, "problems": ONE, "cache": ONE},
+        "index",
+    ),
+    "classify": (
+        "train a classifier on tags",
+        {"config": ONE, "table": ONE, "model": ONE, "state": ONE, "history": ONE},
+        "classify",
+    ),
+    "seed": (
+        "class activation maps of one shard",
+        {"config": ONE, "classifier": ONE, "manifest": ONE, "table": ONE, "maps": ONE, "cache": ONE},
+        "seed",
+    ),
+    "score-maps": (
+        "score maps over all thresholds",
+        {"config": ONE, "manifests": MANY, "maps": MANY, "curve": ONE, "evaluation": ONE, "threshold": ONE},
+        "score_maps",
+    ),
+    "score-masks": (
+        "score label masks or predictions",
+        {"config": ONE, "manifests": MANY, "masks": MANY, "evaluation": ONE},
+        "score_masks",
+    ),
+    "crf-masks": (
+        "label masks by dense CRF",
+        {"config": ONE, "manifest": ONE, "maps": ONE, "threshold": MAYBE, "masks": ONE},
+        "crf_masks",
+    ),
+    "irn-labels": (
+        "confident labels for IRN",
+        {"config": ONE, "manifest": ONE, "maps": ONE, "labels": ONE},
+        "irn_labels",
+    ),
+    "irn-train": (
+        "train the boundary network",
+        {
+            "config": ONE,
+            "table": ONE,
+            "labels": MANY,
+            "classifier": MAYBE,
+            "model": ONE,
+            "state": ONE,
+            "history": ONE,
+        },
+        "irn_train",
+    ),
+    "irn-walk": (
+        "random walk of one shard",
+        {"config": ONE, "manifest": ONE, "maps": ONE, "model": ONE, "scores": ONE, "cache": ONE},
+        "irn_walk",
+    ),
+    "walk-masks": (
+        "label masks from walked scores",
+        {"config": ONE, "manifest": ONE, "scores": ONE, "threshold": MAYBE, "masks": ONE},
+        "walk_masks",
+    ),
+    "fill-masks": (
+        "fill ignored pixels with predictions",
+        {"config": ONE, "manifest": ONE, "masks": ONE, "model": ONE, "filled": ONE},
+        "fill_masks",
+    ),
+    "segment-train": (
+        "train a segmentation network",
+        {
+            "config": ONE,
+            "table": ONE,
+            "masks": MANY,
+            "classifier": MAYBE,
+            "model": ONE,
+            "state": ONE,
+            "history": ONE,
+        },
+        "segment_train",
+    ),
+    "segment-predict": (
+        "predictions of one shard",
+        {"config": ONE, "manifest": ONE, "model": ONE, "predictions": ONE},
+        "segment_predict",
+    ),
+    "report": (
+        "the HTML page of a run",
+        {"config": ONE, "run": ONE, "report": ONE},
+        "report",
+    ),
+}
+"""Command to (help, path arguments, module in `wsss_core.stages`)."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status (2 for a mistake the user can mend)."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    try:
+        return options.call(options) or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="wsss", description=__doc__.splitlines()[0])
+    parser.add_argument("--version", action="version", version=f"wsss {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="command")
+    for name, (text, paths, module) in STAGES.items():
+        command = commands.add_parser(name, help=text, description=text)
+        for path, count in paths.items():
+            command.add_argument(f"--{path}", type=Path, nargs=count, required=count is ONE, default=_empty(count))
+        _add_execution(command)
+        command.set_defaults(call=_run_stage, module=module, paths=list(paths))
+
+    check = commands.add_parser("check", help="validate a configuration file")
+    check.add_argument("configuration", type=Path)
+    check.set_defaults(call=_check)
+
+    schema = commands.add_parser("schema", help="write the configuration schema from the settings classes")
+    schema.set_defaults(call=_schema)
+
+    predict = commands.add_parser("predict", help="label masks of image files, by a trained network")
+    predict.add_argument("--model", type=Path, required=True, help="segmentations/<name>/model.pt of a run")
+    predict.add_argument("--out", type=Path, required=True, help="folder for the palette PNGs")
+    predict.add_argument("--crf", action="store_true", help="refine with the dense CRF")
+    predict.add_argument("images", type=Path, nargs="+")
+    _add_execution(predict)
+    predict.set_defaults(call=_predict)
+
+    inspect = commands.add_parser("inspect", help="what a seed or score file, checkpoint or image table holds")
+    inspect.add_argument("file", type=Path)
+    inspect.set_defaults(call=_inspect)
+
+    export = commands.add_parser("export", help="gather a stage's masks of all shards in one flat folder")
+    export.add_argument("--masks", type=Path, required=True, help="masks or predictions folder of a stage")
+    export.add_argument("--out", type=Path, required=True)
+    export.set_defaults(call=_export)
+    return parser
+
+
+def _empty(count: Any) -> Any:
+    return [] if count == MANY else None
+
+
+def _add_execution(command: argparse.ArgumentParser) -> None:
+    defaults = Execution()
+    command.add_argument("--device", default=defaults.device, help="auto, cpu or cuda")
+    command.add_argument("--threads", type=int, default=defaults.threads)
+    command.add_argument("--workers", type=int, default=defaults.workers, help="loader processes")
+    command.add_argument("--precision", choices=["float32", "mixed"], default=defaults.precision)
+
+
+def _execution(options: argparse.Namespace) -> Execution:
+    return Execution(options.device, options.threads, options.workers, options.precision)
+
+
+def _run_stage(options: argparse.Namespace) -> None:
+    """Run a stage on its paths; thread counts are set before any numerical library is imported."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(options.threads))
+    with gpu_lease(options.device):
+        stage = importlib.import_module(f"wsss_core.stages.{options.module}")
+        stage.run(**{name: getattr(options, name) for name in options.paths}, execution=_execution(options))
+
+
+def _check(options: argparse.Namespace) -> None:
+    from wsss_core.config import load_file
+
+    configuration = load_file(options.configuration)
+    print(f"run {configuration.run}: {configuration.dataset['format']} data")
+    for stage in configuration.stages.values():
+        source = ", ".join(f"{edge} {name}" for edge, name in stage.upstream.items())
+        print(f"  {stage.section}/{stage.name}: {stage.method}{f' from {source}' if source else ''}")
+
+
+def _schema(options: argparse.Namespace) -> None:
+    from wsss_core import schema
+
+    schema.write()
+
+
+def _predict(options: argparse.Namespace) -> None:
+    with gpu_lease(options.device):
+        from wsss_core.data.decode import read_image
+        from wsss_core.segment.predict import Predictor
+        from wsss_core.store.masks import mask_name, write_mask
+
+        predictor = Predictor(options.model, crf=options.crf, device=_execution(options).torch_device())
+        for path in options.images:
+            labels, _ = predictor.predict(read_image(path))
+            write_mask(options.out / mask_name(path.stem), labels)
+            names = [predictor.class_names[c - 1] for c in sorted(set(labels.ravel().tolist()) - {0})]
+            print(f"{path}: {', '.join(names) or 'background only'}")
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    from wsss_core.store.inspect import describe
+
+    print(describe(options.file))
+
+
+def _export(options: argparse.Namespace) -> None:
+    import shutil
+
+    masks = sorted(options.masks.glob("*-of-*/*.png"))
+    if not masks:
+        raise UserError(f"{options.masks}: holds no shard folders with masks")
+    options.out.mkdir(parents=True, exist_ok=True)
+    for path in masks:
+        shutil.copy2(path, options.out / path.name)
+    print(f"{len(masks)} masks in {options.out}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

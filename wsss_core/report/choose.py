@@ -1,0 +1,87 @@
+"""Which images the page shows, and how well each of them came out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from wsss_core import keyed
+from wsss_core.evaluate.confusion import IGNORE, confusion, metrics
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One image on the page and why it is there: "best", "median", "worst" or ""."""
+
+    id: str
+    reason: str = ""
+
+
+def choose(scores: Mapping[str, float], count: int) -> list[Choice]:
+    """The best, the middle and the worst images, a third of `count` each, from best to worst.
+
+    Parameters
+    ----------
+    scores
+        Image id to score; NaN is left out. Ties are broken by id.
+
+    Examples
+    --------
+    >>> [(c.id, c.reason) for c in choose({"a": 0.1, "b": 0.9, "c": 0.5, "d": 0.4, "e": 0.2}, 3)]
+    [('b', 'best'), ('d', 'median'), ('a', 'worst')]
+    >>> [c.id for c in choose({"a": 0.1, "b": 0.9}, 3)]
+    ['b', 'a']
+    """
+    ranked = sorted((i for i, s in scores.items() if not np.isnan(s)), key=lambda i: (-scores[i], i))
+    if len(ranked) <= count:
+        return [Choice(image_id) for image_id in ranked]
+    best, worst = -(-count // 3), (count + 1) // 3
+    middle = count - best - worst
+    rest = ranked[best : len(ranked) - worst]
+    start = (len(rest) - middle) // 2
+    return [
+        *(Choice(i, "best") for i in ranked[:best]),
+        *(Choice(i, "median") for i in rest[start : start + middle]),
+        *(Choice(i, "worst") for i in ranked[len(ranked) - worst :]),
+    ]
+
+
+def sample(ids: Sequence[str], limit: int) -> list[str]:
+    """At most `limit` ids, the same ones in every run: those with the smallest hash, in the order given."""
+    if len(ids) <= limit:
+        return list(ids)
+    kept = set(sorted(ids, key=lambda i: keyed.key_bytes("report", i))[:limit])
+    return [image_id for image_id in ids if image_id in kept]
+
+
+def image_confusion(prediction: np.ndarray, target: np.ndarray, n_labels: int, skip_ignored: bool) -> np.ndarray:
+    """Confusion matrix [L, L] of one mask; its ignored pixels count as background unless `skip_ignored`."""
+    if skip_ignored:
+        target = np.where(prediction == IGNORE, IGNORE, target)
+    return confusion(np.where(prediction == IGNORE, 0, prediction), target, n_labels)
+
+
+def image_miou(matrix: np.ndarray) -> float:
+    """Mean IoU over the labels that one image holds, background included."""
+    return float(metrics(matrix).mean("iou"))
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """Part of a label's pixels that was given another label."""
+
+    target: int
+    prediction: int
+    part: float
+
+
+def mistakes(matrix: np.ndarray, count: int) -> list[Mistake]:
+    """The largest mistakes off the diagonal of a confusion matrix [L, L], as parts of the true label's pixels."""
+    total = matrix.sum(1, keepdims=True)
+    parts = np.divide(matrix, total, out=np.zeros(matrix.shape), where=total > 0)
+    np.fill_diagonal(parts, 0)
+    order = np.argsort(-parts, axis=None, kind="stable")[:count]
+    pairs = [divmod(int(cell), matrix.shape[1]) for cell in order]
+    return [Mistake(t, p, float(parts[t, p])) for t, p in pairs if parts[t, p] > 0]

@@ -1,0 +1,241 @@
+"""The page itself: what it shows, as plain records, and the template that lays it out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wsss_core.report.choose import Mistake
+from wsss_core.report.provenance import Cost, Setting, duration, megabytes
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Result:
+    """Scores of one stage.
+
+    Attributes
+    ----------
+    series
+        Number of the stage's colour.
+    source
+        Names of the stages it starts from.
+    scores
+        "miou", "precision", "recall", "f1": fractions; empty where there were no masks to score.
+    header
+        What the scores are, from the comment lines of the evaluation.
+    threshold
+        Background threshold in words, or "".
+    leaks
+        Whether the threshold was chosen with the very masks that are scored, here or upstream.
+    undecided
+        Pixels that the masks leave undecided, counted as the header says.
+    best
+        (threshold, mIoU) that would have been best on these masks, if known.
+    """
+
+    stage: str
+    section: str
+    method: str
+    series: int
+    source: Sequence[str]
+    scores: Mapping[str, float]
+    header: Mapping[str, str]
+    threshold: str = ""
+    leaks: bool = False
+    undecided: int = 0
+    best: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One picture of a gallery; no picture if `uri` is empty."""
+
+    uri: str
+    alt: str
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image of a gallery: why it is shown, its tags as (label, name), a cell for every column."""
+
+    id: str
+    reason: str
+    tags: Sequence[tuple[int, str]]
+    cells: Sequence[Cell]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Rows of pictures under columns of (name, kind)."""
+
+    title: str
+    note: str
+    columns: Sequence[tuple[str, str]]
+    rows: Sequence[Row]
+    mistakes: Sequence[Mistake] = ()
+    mistakes_of: str = ""
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """IoU of every label (rows) in every stage (columns of (name, series))."""
+
+    title: str
+    note: str
+    columns: Sequence[tuple[str, int]]
+    labels: Sequence[str]
+    values: Sequence[Sequence[float]]
+    means: Sequence[float]
+
+    def best(self, row: int) -> float:
+        """The highest IoU of a row, or NaN where there is nothing to compare."""
+        found = [v for v in self.values[row] if not math.isnan(v)]
+        return max(found) if len(found) > 1 else math.nan
+
+
+@dataclass(frozen=True)
+class Chart:
+    """An SVG with a title, a note and a legend of (series or None, text)."""
+
+    title: str
+    svg: str
+    note: str = ""
+    legend: Sequence[tuple[int | None, str]] = ()
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a seed method recorded: bars of (title, value to count), lines of numbers, charts."""
+
+    stage: str
+    images: int
+    counts: Mapping[str, Mapping[str, int]]
+    numbers: Mapping[str, tuple[float, float, float]]
+    charts: Sequence[Chart]
+
+
+@dataclass(frozen=True)
+class StageSettings:
+    """All settings of one stage."""
+
+    stage: str
+    about: str
+    lines: Sequence[Setting]
+
+    @property
+    def changed(self) -> int:
+        """How many settings are not the default."""
+        return sum(line.changed for line in self.lines)
+
+
+@dataclass(frozen=True)
+class Page:
+    """All that is on the page; what is empty is left out.
+
+    Attributes
+    ----------
+    facts
+        (label, value) pairs under the title.
+    path
+        The results that lead to the last target, in order.
+    labels
+        Names of the labels in the VOC colours, background first.
+    """
+
+    run: str
+    made: str
+    facts: Sequence[tuple[str, str]]
+    labels: Sequence[str]
+    results: Sequence[Result] = ()
+    path: Sequence[Result] = ()
+    galleries: Sequence[Gallery] = ()
+    thresholds: Chart | None = None
+    tables: Sequence[ClassTable] = ()
+    training: Sequence[Chart] = ()
+    recorded: Sequence[Recorded] = ()
+    graph: str = ""
+    settings: Sequence[StageSettings] = ()
+    costs: Sequence[Cost] = ()
+    versions: Sequence[tuple[str, str]] = ()
+    problems: Sequence[Mapping[str, str]] = ()
+    colours: Sequence[tuple[int, int, int]] = field(default=())
+
+
+def percent(value: float | None) -> str:
+    """A fraction as percent with one decimal, or a dash.
+
+    Examples
+    --------
+    >>> percent(0.4567), percent(float("nan"))
+    ('45.7', '–')
+    """
+    return "–" if value is None or math.isnan(value) else f"{100 * value:.1f}"
+
+
+def first_words(text: str) -> tuple[str, str]:
+    """A text up to its first comma or bracket, and the rest.
+
+    Examples
+    --------
+    >>> first_words("yes, 10 iterations"), first_words("no")
+    (('yes', '10 iterations'), ('no', ''))
+    """
+    head, _, rest = text.replace(" (", ", ").partition(", ")
+    return head, rest.rstrip(")")
+
+
+def number(value: float) -> str:
+    """Four significant digits.
+
+    Examples
+    --------
+    >>> number(603.25), number(3.0)
+    ('603.2', '3')
+    """
+    return f"{value:.4g}"
+
+
+def slug(name: str) -> str:
+    """A stage's name as part of an HTML id.
+
+    Examples
+    --------
+    >>> slug("rib@steps=5")
+    'rib-40-steps-3d-5'
+    """
+    return "".join(c if c.isascii() and c.isalnum() else f"-{ord(c):x}-" for c in name)
+
+
+def render(page: Page) -> str:
+    """The whole page as HTML; nothing on it is loaded from elsewhere."""
+    import jinja2
+    from markupsafe import Markup
+
+    from wsss_core.report.charts import SERIES, swatch
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {
+        "pct": percent,
+        "number": number,
+        "first_words": first_words,
+        "slug": slug,
+        "duration": duration,
+        "megabytes": megabytes,
+        "svg": Markup,
+        "swatch": lambda series: Markup(swatch(series)),
+    }
+    environment.globals |= {"isnan": math.isnan, "SERIES": SERIES}
+    return environment.get_template("page.html").render(
+        page=page, css=Markup((HERE / "page.css").read_text(encoding="utf-8"))
+    )
