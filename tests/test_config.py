@@ -9,9 +9,10 @@ import pytest
 import yaml
 
 from tests.conftest import REPOSITORY
-from wsss_core.config import SCHEMA, load, load_file, read_step
+from wsss_core.config import SCHEMA, load, load_file
 from wsss_core.errors import UserError
 from wsss_core.registry import DATASETS, METHODS
+from wsss_core.stages.step import read_step
 
 RAW = {
     "run": "r",

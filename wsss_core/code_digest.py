@@ -1,7 +1,8 @@
 """Digest of the source that a stage reaches by import, so that editing library code reruns what uses it.
 
 Only this package's own modules count, found by reading ``import`` statements (nothing is executed).
-Comments, layout, docstrings and the version number (the package's own ``__init__.py``) do not count.
+Comments, layout and docstrings do not count, nor do the version number (the package's own ``__init__.py``) and the
+registry, whose lines name modules that count themselves.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def _files(name: str, package: Path) -> list[Path]:
     for length in range(1, len(parts) + 1):
         path = package.parent.joinpath(*parts[:length])
         found += [f for f in (path.with_suffix(".py"), path / "__init__.py") if f.is_file()]
-    return [path for path in found if path != package / "__init__.py"]
+    return [path for path in found if path.relative_to(package).as_posix() not in ("__init__.py", "registry.py")]
 
 
 @cache

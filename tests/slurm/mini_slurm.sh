@@ -78,9 +78,9 @@ ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none
 MailProg=/bin/true
-# Quick: schedule at once, kill soon, and let squeue know finished jobs for an hour.
+# Schedule at once, let a cancelled job save its state, and let squeue know finished jobs for an hour.
 SchedulerParameters=sched_interval=1,sched_min_interval=0,batch_sched_delay=0,bf_interval=1
-KillWait=2
+KillWait=10
 MinJobAge=3600
 ReturnToService=2
 CONF

@@ -352,12 +352,12 @@ def _sheep(brush: _Brush) -> None:
     brush.body(_blob(rng, -0.03, -0.02, 0.42, 0.26, wobble=0.07))
     brush.body(_blob(rng, -0.44, -0.06, 0.08, 0.06))
     for side in (-1, 1):
-        brush.fill(_ellipse(0.40 + 0.15 * side, -0.26, 0.09, 0.045), (0.95, 0.45, 0.60))
-    brush.fill(_ellipse(0.41, -0.18, 0.125, 0.165), dark, shading=1.0)
+        brush.fill(_ellipse(0.40 + 0.16 * side, -0.27, 0.09, 0.045), dark)
+    brush.fill(_ellipse(0.41, -0.18, 0.135, 0.175), (0.98, 0.40, 0.62), shading=0.8)
     for side in (-1, 1):
-        brush.fill(_ellipse(0.41 + 0.055 * side, -0.22, 0.042, 0.045), (1, 1, 1))
-        brush.fill(_ellipse(0.42 + 0.055 * side, -0.21, 0.02, 0.022), (0, 0, 0))
-    brush.fill(_ellipse(0.42, -0.09, 0.06, 0.035), (0.95, 0.45, 0.60))
+        brush.fill(_ellipse(0.41 + 0.06 * side, -0.23, 0.045, 0.05), (1, 1, 1))
+        brush.fill(_ellipse(0.42 + 0.06 * side, -0.22, 0.022, 0.026), (0, 0, 0))
+    brush.fill(_ellipse(0.42, -0.09, 0.075, 0.045), dark)
 
 
 _THINGS: dict[str, Callable[[_Brush], None]] = {

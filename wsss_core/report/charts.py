@@ -51,7 +51,7 @@ def line_chart(
     percent
         Whether y holds fractions to be printed as percent.
     zero
-        Whether the y axis starts at 0.
+        Whether the y axis reaches to 0.
     size
         (width, height) of the view box.
 
@@ -64,29 +64,30 @@ def line_chart(
     if not points:
         return ""
     width, height = size
-    left, right, top, bottom = 52, 14, 14, 44
-    x_ticks = ticks(min(x for x, _ in points), max(x for x, _ in points), 8)
-    lowest = min(y for _, y in points)
-    y_ticks = ticks(min(0.0, lowest) if zero else lowest, max(y for _, y in points), 5)
-    x_low, x_high = min(x for x, _ in points), max(max(x for x, _ in points), min(x for x, _ in points) + 1e-9)
+    across, heights = [x for x, _ in points], [y for _, y in points] + [0.0] * zero
+    x_low, x_high = min(across), max(across)
+    x_ticks = [t for t in ticks(x_low, x_high, 8) if x_low - 1e-9 <= t <= x_high + 1e-9] or [x_low]
+    x_high = x_high if x_high > x_low else x_low + 1
+    if all(float(x).is_integer() for x in across):
+        x_ticks = [t for t in x_ticks if t.is_integer()]
+    y_ticks = ticks(min(heights), max(heights), 5)
     y_low, y_high = y_ticks[0], y_ticks[-1]
+    y_texts = [f"{100 * value:g}" if percent else f"{value:g}" for value in y_ticks]
+    left, right, top, bottom = 34 + 7 * max(map(len, y_texts)), 14, 14, 44
 
     def place(x: float, y: float) -> tuple[float, float]:
-        across = left + (x - x_low) / (x_high - x_low) * (width - left - right)
-        return across, height - bottom - (y - y_low) / (y_high - y_low) * (height - top - bottom)
+        column = left + (x - x_low) / (x_high - x_low) * (width - left - right)
+        return column, height - bottom - (y - y_low) / (y_high - y_low) * (height - top - bottom)
 
     parts = []
-    for value in y_ticks:
+    for value, text in zip(y_ticks, y_texts, strict=True):
         _, y = place(x_low, value)
-        text = f"{100 * value:g}" if percent else f"{value:g}"
         parts.append(f'<line class="grid" x1="{left}" x2="{width - right}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text class="tick" x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
     for value in x_ticks:
-        if x_low - 1e-9 <= value <= x_high + 1e-9:
-            x, _ = place(value, y_low)
-            y = height - bottom
-            parts.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{y}" y2="{y + 5}"/>')
-            parts.append(f'<text class="tick" x="{x:.1f}" y="{y + 19}" text-anchor="middle">{value:g}</text>')
+        x, y = place(value, y_low)
+        parts.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{y:.1f}" y2="{y + 5:.1f}"/>')
+        parts.append(f'<text class="tick" x="{x:.1f}" y="{y + 19:.1f}" text-anchor="middle">{value:g}</text>')
     floor = height - bottom
     parts.append(f'<line class="axis" x1="{left}" x2="{width - right}" y1="{floor}" y2="{floor}"/>')
     middle = (left + width - right) / 2

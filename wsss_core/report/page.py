@@ -93,9 +93,9 @@ class ClassTable:
     means: Sequence[float]
 
     def best(self, row: int) -> float:
-        """The highest IoU of a row, or NaN where there is nothing to compare."""
+        """The highest IoU of a row, or NaN where nothing stands out."""
         found = [v for v in self.values[row] if not math.isnan(v)]
-        return max(found) if len(found) > 1 else math.nan
+        return max(found) if len(set(found)) > 1 else math.nan
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ import torch
 
 from wsss_core import keyed, training
 from wsss_core.classify import Inputs
-from wsss_core.config import read_step
 from wsss_core.data.table import read_table
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution
 from wsss_core.models.backbones import load_weights
 from wsss_core.settings import from_mapping
 from wsss_core.stages.inputs import file_digest
+from wsss_core.stages.step import read_step
 from wsss_core.store.atomic import atomic_path
 from wsss_core.store.checkpoints import save_network
 from wsss_core.store.shards import fingerprint

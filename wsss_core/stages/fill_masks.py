@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from wsss_core.config import read_step
 from wsss_core.data.decode import read_image
 from wsss_core.data.table import read_manifest
 from wsss_core.execution import Execution
@@ -13,6 +12,7 @@ from wsss_core.refine.fill import FillSettings, fill_undecided
 from wsss_core.segment.predict import load_segmenter, predict_probabilities
 from wsss_core.settings import from_mapping
 from wsss_core.stages.inputs import check_classes
+from wsss_core.stages.step import read_step
 from wsss_core.store.atomic import atomic_folder
 from wsss_core.store.masks import IGNORE, mask_name, read_mask, write_about, write_mask
 

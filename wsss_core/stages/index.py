@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from wsss_core.code_digest import code_digest
-from wsss_core.config import read_step
 from wsss_core.data.decode import decode_image, read_bytes
 from wsss_core.data.listing import reader
 from wsss_core.data.reading import Problem, Reading
@@ -26,6 +25,7 @@ from wsss_core.data.table import ImageRecord, ImageTable, deal, write_manifest, 
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution
 from wsss_core.settings import from_mapping
+from wsss_core.stages.step import read_step
 from wsss_core.store.atomic import atomic_folder, atomic_path, write_text
 from wsss_core.store.masks import IGNORE, read_mask
 

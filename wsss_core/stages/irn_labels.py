@@ -6,12 +6,12 @@ import logging
 import time
 from pathlib import Path
 
-from wsss_core.config import read_step
 from wsss_core.data.table import read_manifest
 from wsss_core.execution import Execution
 from wsss_core.refine.irn_labels import LabelSettings, confident_labels
 from wsss_core.settings import from_mapping
 from wsss_core.stages.inputs import open_seeds, read_image_of
+from wsss_core.stages.step import read_step
 from wsss_core.store.atomic import atomic_folder
 from wsss_core.store.masks import mask_name, write_mask
 

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from wsss_core import keyed, training
-from wsss_core.config import StepConfig, read_step
 from wsss_core.data.augment import normalise, top_left_crop
 from wsss_core.data.decode import read_image
 from wsss_core.data.table import ImageRecord, read_table
@@ -31,6 +30,7 @@ from wsss_core.refine.irn import (
 )
 from wsss_core.settings import from_mapping
 from wsss_core.stages.inputs import check_classes, file_digest
+from wsss_core.stages.step import StepConfig, read_step
 from wsss_core.store.atomic import atomic_path
 from wsss_core.store.checkpoints import load_network, save_network
 from wsss_core.store.masks import IGNORE, mask_name, read_mask

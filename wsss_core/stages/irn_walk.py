@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from wsss_core.config import read_step
 from wsss_core.data.table import read_manifest
 from wsss_core.execution import Execution
 from wsss_core.models.backbones import backbone
@@ -12,6 +11,7 @@ from wsss_core.models.irn import KIND, IrnNetwork
 from wsss_core.refine.walk import WalkSettings, walk_scores
 from wsss_core.settings import from_mapping
 from wsss_core.stages.inputs import check_classes, file_digest, open_seeds, read_image_of
+from wsss_core.stages.step import read_step
 from wsss_core.store.checkpoints import load_network
 from wsss_core.store.scores import ScoreMaps, write_record
 from wsss_core.store.shards import build, fingerprint

@@ -11,7 +11,6 @@ from typing import Any
 import h5py
 import numpy as np
 
-from wsss_core.config import read_step
 from wsss_core.data.table import ImageRecord, ImageTable, read_manifest
 from wsss_core.errors import UserError
 from wsss_core.evaluate.confusion import metrics
@@ -20,6 +19,7 @@ from wsss_core.evaluate.tables import label_names, write_curve, write_evaluation
 from wsss_core.execution import Execution
 from wsss_core.settings import from_mapping
 from wsss_core.stages.inputs import check_classes
+from wsss_core.stages.step import read_step
 from wsss_core.store.atomic import write_text
 from wsss_core.store.masks import read_mask
 from wsss_core.store.scores import ScoreStore

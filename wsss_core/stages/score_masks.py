@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from wsss_core.config import StepConfig, read_step
 from wsss_core.data.table import read_manifest
 from wsss_core.errors import UserError
 from wsss_core.evaluate.confusion import IGNORE, confusion, metrics
@@ -16,6 +15,7 @@ from wsss_core.evaluate.sweep import MaskScoreSettings
 from wsss_core.evaluate.tables import label_names, write_evaluation
 from wsss_core.execution import Execution
 from wsss_core.settings import from_mapping
+from wsss_core.stages.step import StepConfig, read_step
 from wsss_core.store.masks import mask_name, read_about, read_mask
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 
 from wsss_core import __version__
-from wsss_core.config import read_step
 from wsss_core.data.decoded import read_record
 from wsss_core.data.table import read_manifest, read_table
 from wsss_core.errors import UserError
@@ -18,6 +17,7 @@ from wsss_core.models.cam import CamNetwork
 from wsss_core.seeds import Inputs
 from wsss_core.settings import from_mapping
 from wsss_core.stages.inputs import check_classes, file_digest
+from wsss_core.stages.step import read_step
 from wsss_core.store.checkpoints import load_network
 from wsss_core.store.seeds import SeedMaps, write_record
 from wsss_core.store.shards import build, fingerprint

@@ -6,13 +6,13 @@ import logging
 import time
 from pathlib import Path
 
-from wsss_core.config import read_step
 from wsss_core.data.decode import read_image
 from wsss_core.data.table import read_manifest
 from wsss_core.execution import Execution
 from wsss_core.segment.predict import PredictSettings, load_segmenter, predict_labels
 from wsss_core.settings import from_mapping
 from wsss_core.stages.inputs import check_classes
+from wsss_core.stages.step import read_step
 from wsss_core.store.atomic import atomic_folder
 from wsss_core.store.masks import mask_name, write_about, write_mask
 

@@ -13,7 +13,6 @@ import pandas as pd
 import torch
 
 from wsss_core import keyed, training
-from wsss_core.config import read_step
 from wsss_core.data.table import read_table
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution
@@ -23,6 +22,7 @@ from wsss_core.segment.batches import Sample, SegmentationBatches, network_input
 from wsss_core.segment.deeplab import DeepLabSettings, build_network, loss_terms, optimizer
 from wsss_core.settings import from_mapping
 from wsss_core.stages.inputs import check_classes, file_digest
+from wsss_core.stages.step import read_step
 from wsss_core.store.atomic import atomic_path
 from wsss_core.store.checkpoints import load_network, save_network
 from wsss_core.store.masks import IGNORE, mask_name, read_mask

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from wsss_core.config import read_step
 from wsss_core.data.table import read_manifest
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution
@@ -13,6 +12,7 @@ from wsss_core.refine import resolve_threshold
 from wsss_core.refine.walk import MaskSettings, score_mask
 from wsss_core.settings import from_mapping
 from wsss_core.stages.inputs import open_scores, read_threshold, threshold_words
+from wsss_core.stages.step import read_step
 from wsss_core.store.atomic import atomic_folder
 from wsss_core.store.masks import mask_name, write_about, write_mask
 
