@@ -23,6 +23,8 @@ rule report_page:
     input:
         config=f"{R}/config/report.json",
         table=f"{R}/dataset/images.csv",
+        template=f"{workflow.basedir}/wsss_core/report/page.html",
+        style=f"{workflow.basedir}/wsss_core/report/page.css",
         products=lambda wildcards: [path for name in CONFIGURATION.targets for path in stage_products(name)],
     output:
         report(
@@ -45,4 +47,5 @@ rule report_page:
     message:
         "the report of run {CONFIGURATION.run}"
     shell:
-        "{WSSS} report --config {input.config:q} --run {params.run:q} --report {output:q} > {log:q} 2>&1"
+        "{WSSS} report --config {input.config:q} --run {params.run:q} --report {output:q}"
+        " --device cpu > {log:q} 2>&1"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,7 +20,7 @@ pytestmark = [pytest.mark.workflow, pytest.mark.slurm]
 
 MINI_SLURM = REPOSITORY / "tests/slurm/mini_slurm.sh"
 PROFILES = {
-    "slurm": ["--slurm-init-seconds-before-status-checks", "5", "--slurm-no-account", "--latency-wait", "10"],
+    "slurm": ["--slurm-init-seconds-before-status-checks", "12", "--slurm-no-account", "--latency-wait", "10"],
     "slurm-generic": ["--seconds-between-status-checks", "2", "--latency-wait", "10"],
 }
 """What is different from the profile here: polling for short jobs, and no accounts."""
@@ -72,8 +73,8 @@ class Run:
         sections = {"seeds": ("rib",), "refinements": ("rib-crf", "rib-irn"), "segmentations": ("deeplab",)}
         for section, names in sections.items():
             config[section] = {name: config[section][name] for name in names}
-        config["segmentations"]["deeplab"] |= {"masks": "rib-crf", "iterations": 100, "crop": 33, "msc_scales": []}
-        config["execution"] = {"device": "cpu", "train_threads": 2}
+        config["segmentations"]["deeplab"] |= {"masks": "rib-crf", "iterations": 80, "crop": 33, "msc_scales": []}
+        config["execution"] = {"device": "cpu", "train_threads": 1}
         self.project.write_config(config)
         self.results = self.project.results
 
@@ -86,9 +87,8 @@ class Run:
         environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
         command = [sys.executable, "-m", "snakemake", "--configfile", "run.yaml", *arguments]
         with open(self.project.folder / "head.log", "w") as log:
-            return subprocess.Popen(
-                command, cwd=self.project.folder, env=environment, stdout=log, stderr=subprocess.STDOUT
-            )
+            options = {"stdout": log, "stderr": subprocess.STDOUT, "start_new_session": True}
+            return subprocess.Popen(command, cwd=self.project.folder, env=environment, **options)
 
     def submit(self, cluster: Cluster, profile: str, *arguments: str) -> subprocess.Popen:
         options = ["--workflow-profile", f"profiles/{profile}", *PROFILES[profile], *arguments]
@@ -97,11 +97,11 @@ class Run:
     def output(self) -> str:
         return (self.project.folder / "head.log").read_text()
 
-    def finish(self, head: subprocess.Popen, timeout: float = 240) -> int:
+    def finish(self, head: subprocess.Popen, timeout: float = 400) -> int:
         try:
             return head.wait(timeout)
         except subprocess.TimeoutExpired:
-            head.kill()
+            kill(head)
             raise AssertionError(self.output()[-4000:]) from None
 
     def made(self, *patterns: str) -> dict[str, bytes]:
@@ -121,7 +121,7 @@ def local(cluster, tmp_path_factory):
     run = Run(tmp_path_factory.mktemp("local"))
     head = run.start("--cores", "2", "segmentations", "masks")
     yield lambda: run if run.finish(head) == 0 else pytest.fail(run.output()[-4000:])
-    head.kill()
+    kill(head)
 
 
 @pytest.fixture(scope="module")
@@ -129,20 +129,28 @@ def run(local, tmp_path_factory) -> Run:
     return Run(tmp_path_factory.mktemp("cluster"))
 
 
-def wait_until(condition, what: str, head: subprocess.Popen, seconds: float = 200) -> None:
+def kill(head: subprocess.Popen) -> None:
+    """End a Snakemake with what it runs on this machine; the jobs of the cluster end with that."""
+    if head.poll() is None:
+        os.killpg(head.pid, signal.SIGKILL)
+        head.wait()
+
+
+def wait_until(condition, what: str, head: subprocess.Popen, seconds: float = 400) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end and head.poll() is None, f"{what} did not happen"
         time.sleep(0.1)
 
 
+@pytest.mark.timeout(1200)
 def test_cancelled_half_way_and_resumed(cluster, local, run):
     log = run.results / "logs/segmentations/deeplab/train.log"
     head = run.submit(cluster, "slurm", "--retries", "0", "segmentations")
     try:
-        wait_until(lambda: log.exists() and "step 20/100" in log.read_text(), "half of a training", head)
+        wait_until(lambda: log.exists() and "step 20/80" in log.read_text(), "half of a training", head)
     except AssertionError as error:
-        head.kill()
+        kill(head)
         raise AssertionError(f"{error}: {run.output()[-4000:]}") from None
     (training,) = cluster.jobs("train_segmentation")
     cluster.command("scancel", training["JobId"])
@@ -169,7 +177,8 @@ def test_what_slurm_was_asked_for(cluster, run):
         for job in cluster.jobs(rule):
             asked = {key: job[key] for key in ("Partition", "TresPerJob", "NumTasks")}
             assert asked == {"Partition": "gpu", "TresPerJob": "gres:gpu:1", "NumTasks": "1"}, rule
-    assert [job["CPUs/Task"] for job in cluster.jobs("train_segmentation")] == ["2", "2"]
+    assert [job["CPUs/Task"] for job in cluster.jobs("index")] == ["2"]
+    assert [job["CPUs/Task"] for job in cluster.jobs("train_segmentation")] == ["1", "1"]
     assert len(cluster.jobs("seed_maps")) == 2
     (group,) = cluster.jobs("crf_masks")
     assert (group["Partition"], group["NumCPUs"], group["TimeLimit"]) == ("cpu", "1", "00:40:00")

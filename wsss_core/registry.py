@@ -67,6 +67,7 @@ METHODS: dict[str, dict[str, Method]] = {
     "seeds": {
         "cam": _seed("cam", "CamSettings"),
         "rib": _seed("rib", "RibSettings"),
+        "advcam": _seed("advcam", "AdvCamSettings"),
     },
     "refinements": {
         "crf": Method(

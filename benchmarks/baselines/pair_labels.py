@@ -6,12 +6,18 @@ numbers an image.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
 
+@lru_cache
 def pair_tables(radius: int, height: int, width: int) -> tuple[list[Tensor], Tensor, Tensor]:
-    """Cells on the path of every pair (one [cells, sources] table per direction), destinations and offsets [P, 2]."""
+    """Cells on the path of every pair (one [cells, sources] table per direction), destinations and offsets [P, 2].
+
+    Made once a process, as published.
+    """
     reach = radius - 1
     index = torch.arange(height * width).reshape(height, width)
     paths, destinations, offsets = [], [], []
@@ -46,16 +52,19 @@ def pair_labels(labels: Tensor, source: Tensor, destinations: Tensor, n_labels: 
 def relation_loss_by_tables(
     boundary_logits: Tensor, displacements: Tensor, labels: Tensor, radius: int, n_labels: int
 ) -> Tensor:
-    """As ``wsss_core.refine.irn.relation_loss(...)["loss"]``; labels of `n_labels` and above are unknown."""
+    """As ``wsss_core.refine.irn.relation_loss(...)["loss"]``; labels of `n_labels` and above are unknown.
+
+    Pair labels are made on the CPU, where the published loader makes them, and travel to the device.
+    """
+    device = boundary_logits.device
     height, width = labels.shape[-2:]
     reach = radius - 1
     paths, destinations, offsets = pair_tables(radius, height, width)
     index = torch.arange(height * width).reshape(height, width)
     source = index[: height - reach, reach : width - reach].flatten()
-    targets = [
-        torch.stack(t) for t in zip(*(pair_labels(m, source, destinations, n_labels) for m in labels), strict=True)
-    ]
-    background, foreground, different = targets
+    pairs = (pair_labels(m, source, destinations, n_labels) for m in labels.cpu())
+    background, foreground, different = (torch.stack(parts).to(device) for parts in zip(*pairs, strict=True))
+    source, destinations, offsets = source.to(device), destinations.to(device), offsets.to(device)
     edge = boundary_logits.sigmoid().flatten(1)
     affinity = torch.stack([1 - edge[:, path].amax(1) for path in paths], 1)
     flat = displacements.flatten(2)

@@ -21,6 +21,7 @@ def rib_loop(network, image: np.ndarray, classes, settings, pool) -> dict:
     -------
     ``maps``, scale to [K, h_s, w_s]; ``losses`` of all steps; ``target`` logits of all steps; ``stop``.
     """
+    device = network.classifier.weight.device
     initial = copy.deepcopy(network.state_dict())
     adapted = [*network.backbone.stages[network.backbone.adapted_from :].parameters(), network.classifier.weight]
     for parameter in network.parameters():
@@ -36,7 +37,7 @@ def rib_loop(network, image: np.ndarray, classes, settings, pool) -> dict:
         weight_decay=settings.weight_decay,
     )
     base = [group["lr"] for group in optimizer.param_groups]
-    target_labels = torch.zeros(network.n_classes)
+    target_labels = torch.zeros(network.n_classes, device=device)
     target_labels[list(classes)] = 1
     sums, losses, targets, stop = {}, [], [], "steps"
     for step in range(settings.steps):
@@ -44,7 +45,7 @@ def rib_loop(network, image: np.ndarray, classes, settings, pool) -> dict:
             group["lr"] = rate * (1 - step / settings.steps) ** 0.9
         rows, labels = [], []
         for scale in settings.scales:
-            views = torch.from_numpy(scaled_pair(image, scale))
+            views = torch.from_numpy(scaled_pair(image, scale)).to(device)
             logits = F.conv2d(network.features(views), network.classifier.weight)
             activation = F.relu(logits.detach())
             flipped = (activation[0] + activation[1].flip(-1))[list(classes)]
@@ -59,8 +60,8 @@ def rib_loop(network, image: np.ndarray, classes, settings, pool) -> dict:
             break
         n_target = len(rows)
         images, pool_labels = pool(step)
-        rows += list(F.conv2d(network.features(images), network.classifier.weight))
-        labels += list(pool_labels)
+        rows += list(F.conv2d(network.features(images.to(device)), network.classifier.weight))
+        labels += list(pool_labels.to(device))
         pooled = [_pooled(maps, tags, settings) for maps, tags in zip(rows, labels, strict=True)]
         loss = -torch.stack(pooled).sum()
         target = torch.stack(pooled[:n_target]).sum().item()
@@ -92,7 +93,7 @@ def _pooled(maps: torch.Tensor, tags: torch.Tensor, settings) -> torch.Tensor:
 def _explodes(maps: torch.Tensor, explosion) -> bool:
     if explosion is None:
         return False
-    on = torch.zeros(maps.shape[1:], dtype=torch.bool)
+    on = torch.zeros(maps.shape[1:], dtype=torch.bool, device=maps.device)
     for one in maps:
         on |= one / (one.max() + 1e-5) > explosion[0]
     return bool(on.float().mean() > explosion[1])

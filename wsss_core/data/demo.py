@@ -48,7 +48,7 @@ class DemoSettings:
     min_side: int = setting(128, "least length of a side, pixels", minimum=64)
     max_side: int = setting(160, "greatest length of a side, pixels", maximum=1024)
     usual_place: float = setting(
-        0.75, "chance that the picture shows the place where its first class usually is", minimum=0, maximum=1
+        0.55, "chance that the picture shows the place where its first class usually is", minimum=0, maximum=1
     )
     more_objects: tuple[float, ...] = setting(
         (0.42, 0.18), "chances of a second and of a third object in a picture; the rest has one"

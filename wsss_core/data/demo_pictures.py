@@ -1,8 +1,8 @@
 """Drawn pictures in which the difficulties of weak supervision really happen.
 
 Every object is a small telling part (a head, wheels, a lifebuoy: vivid, the same in all pictures) on a large plain
-body whose colour, out of a range that all classes share, tells little. Most objects stand where their class
-usually stands, some elsewhere. They hide one another, stones and reeds hide them, and they have thin legs, masts and
+body whose colour tells less, for the classes' ranges overlap. Many objects stand where their class usually
+stands, the others elsewhere. They hide one another, stones and reeds hide them, and they have thin legs, masts and
 antennae. Stones have the bodies' colours, balls the parts' vividness, and both are background.
 
 Lengths are in pixels, colours RGB in 0..1.
@@ -29,8 +29,9 @@ ELSEWHERE = {
 }
 """Backgrounds on which a class is seen when it is not where it usually is."""
 
-_BODY_HUE = {"beetle": 0.30, "bird": 0.62, "boat": 0.95, "car": 0.05, "sheep": 0.12}
-"""Mean hue of bodies; the spread of 0.16 lets the classes overlap."""
+_BODY_HUE = {"beetle": 0.32, "bird": 0.60, "boat": 0.84, "car": 0.02, "sheep": 0.14}
+_HUE_SPREAD = 0.10
+"""Mean and spread of the hue of bodies, in turns: neighbouring classes overlap."""
 
 _FINE = 4
 """Shapes are filled on a grid this many times finer, so that their edges are smooth."""
@@ -251,7 +252,7 @@ def _placed(label: int, size: tuple[int, int], horizon: int, count: int, rng: np
     """An object of random place, size, pose and colour."""
     height, width = size
     flies = CLASSES[label] == "bird" and rng.random() < 0.8
-    scale = min(size) * rng.uniform(0.52, 0.80) * (1.0, 1.0, 0.80, 0.70)[min(count, 3)]
+    scale = min(size) * rng.uniform(0.62, 0.90) * (1.0, 1.0, 0.82, 0.70)[min(count, 3)]
     room = 0.42 * scale
     x = rng.uniform(min(room, width / 2), max(width - room, width / 2))
     if flies:
@@ -264,26 +265,26 @@ def _placed(label: int, size: tuple[int, int], horizon: int, count: int, rng: np
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     if rng.random() < 0.5:
         turn = turn @ np.diag([-1.0, 1.0])
-    hue = _BODY_HUE[CLASSES[label]] + rng.normal(0, 0.16)
+    hue = _BODY_HUE[CLASSES[label]] + rng.normal(0, _HUE_SPREAD)
     colour = _hsv(hue, rng.uniform(0.12, 0.55), rng.uniform(0.50, 0.95))
     shadow = 0.0 if flies else rng.uniform(0.25, 0.5)
     return _Thing(label, scale, turn, np.array([x, y]), rng.normal(0, 0.12), colour, y + 0.5 * scale, shadow, rng)
 
 
 def _beetle(brush: _Brush) -> None:
-    rng, black = brush.thing.rng, (0.10, 0.08, 0.08)
+    rng, black, dull = brush.thing.rng, (0.10, 0.08, 0.08), brush.thing.colour * 0.5
     for side in (-1, 1):
         for x in (-0.22, 0.0, 0.2):
             reach = x + rng.normal(0, 0.05)
-            brush.stroke([(x, 0.15 * side), (reach + 0.03, 0.34 * side), (reach - 0.05, 0.46 * side)], 0.03, black)
+            brush.stroke([(x, 0.15 * side), (reach + 0.03, 0.34 * side), (reach - 0.05, 0.46 * side)], 0.03, dull)
         tip = rng.normal(0, 0.05)
         brush.stroke([(0.40, 0.05 * side), (0.54, 0.10 * side), (0.64, (0.2 + tip) * side)], 0.026, black)
     brush.body(_blob(rng, -0.06, 0, 0.40, 0.27))
     brush.stroke([(-0.44, 0), (-0.1, 0.01), (0.26, 0)], 0.02, brush.thing.colour * 0.65)
-    brush.fill(_ellipse(0.37, 0, 0.13, 0.15), (1.0, 0.80, 0.08), shading=1.0)
-    for x in (0.31, 0.38, 0.45):
-        reach = 0.13 * np.sqrt(max(0.0, 1 - ((x - 0.37) / 0.13) ** 2))
-        brush.stroke([(x, -reach), (x, reach)], 0.032, black)
+    brush.fill(_ellipse(0.36, 0, 0.16, 0.18), (1.0, 0.80, 0.08), shading=1.0)
+    for x in (0.28, 0.37, 0.46):
+        reach = 0.16 * np.sqrt(max(0.0, 1 - ((x - 0.36) / 0.16) ** 2))
+        brush.stroke([(x, -reach), (x, reach)], 0.04, black)
 
 
 def _bird(brush: _Brush) -> None:
@@ -299,10 +300,10 @@ def _bird(brush: _Brush) -> None:
     swing = rng.uniform(-0.36, 0.16)
     wing = np.array([(0.12, -0.06), (-0.06, -0.12), (-0.40, swing), (-0.30, swing + 0.12), (-0.02, 0.11)])
     brush.body(_smooth(wing), tone=0.82)
-    brush.fill(np.array([(0.40, -0.25), (0.62, -0.17), (0.40, -0.12)]), (1.0, 0.80, 0.10))
-    brush.fill(_ellipse(0.31, -0.19, 0.14, 0.14), (0.86, 0.10, 0.14), shading=1.0)
-    brush.fill(_ellipse(0.35, -0.22, 0.055, 0.055), (1, 1, 1))
-    brush.fill(_ellipse(0.365, -0.22, 0.028, 0.028), (0, 0, 0))
+    brush.fill(np.array([(0.42, -0.27), (0.66, -0.18), (0.42, -0.12)]), (1.0, 0.80, 0.10))
+    brush.fill(_ellipse(0.31, -0.20, 0.16, 0.16), (0.86, 0.10, 0.14), shading=1.0)
+    brush.fill(_ellipse(0.36, -0.23, 0.062, 0.062), (1, 1, 1))
+    brush.fill(_ellipse(0.375, -0.23, 0.032, 0.032), (0, 0, 0))
 
 
 def _boat(brush: _Brush) -> None:
@@ -316,7 +317,7 @@ def _boat(brush: _Brush) -> None:
     sag = rng.uniform(0.38, 0.46)
     hull = np.array([(-0.50, 0.18), (-0.38, sag - 0.04), (-0.1, sag + 0.02), (0.25, sag), (0.52, 0.16), (0.0, 0.2)])
     brush.body(_smooth(hull, sharp=(0, 4)), tone=0.78)
-    centre, ring = (rng.uniform(-0.2, 0.16), 0.29), 0.125
+    centre, ring = (rng.uniform(-0.2, 0.16), 0.29), 0.15
     brush.fill(_ellipse(*centre, ring, ring), (0.97, 0.97, 0.95), shading=0.6)
     for start in (0.0, 0.5, 1.0, 1.5):
         arc = np.linspace(start * np.pi, (start + 0.25) * np.pi, 8)
@@ -348,16 +349,17 @@ def _car(brush: _Brush) -> None:
 def _sheep(brush: _Brush) -> None:
     rng, dark = brush.thing.rng, (0.13, 0.11, 0.12)
     for x in (-0.30, -0.16, 0.14, 0.27):
-        brush.stroke([(x, 0.12), (x + rng.normal(0, 0.035), 0.48)], 0.042, dark)
+        brush.stroke([(x, 0.12), (x + rng.normal(0, 0.035), 0.48)], 0.045, brush.thing.colour * 0.7)
     brush.body(_blob(rng, -0.03, -0.02, 0.42, 0.26, wobble=0.07))
     brush.body(_blob(rng, -0.44, -0.06, 0.08, 0.06))
     for side in (-1, 1):
-        brush.fill(_ellipse(0.40 + 0.16 * side, -0.27, 0.09, 0.045), dark)
-    brush.fill(_ellipse(0.41, -0.18, 0.135, 0.175), (0.98, 0.40, 0.62), shading=0.8)
+        brush.fill(_ellipse(0.40 + 0.19 * side, -0.29, 0.10, 0.055), (1.0, 0.25, 0.60))
+    brush.fill(_ellipse(0.41, -0.18, 0.16, 0.20), (1, 1, 1), shading=0.5)
     for side in (-1, 1):
-        brush.fill(_ellipse(0.41 + 0.06 * side, -0.23, 0.045, 0.05), (1, 1, 1))
-        brush.fill(_ellipse(0.42 + 0.06 * side, -0.22, 0.022, 0.026), (0, 0, 0))
-    brush.fill(_ellipse(0.42, -0.09, 0.075, 0.045), dark)
+        x = 0.41 + 0.078 * side
+        brush.stroke([(x, -0.34), (x + 0.01 * side, -0.2), (x - 0.02 * side, -0.04)], 0.085, dark)
+        brush.fill(_ellipse(x, -0.23, 0.03, 0.03), (1, 1, 1))
+    brush.fill(_ellipse(0.41, -0.05, 0.075, 0.055), (1.0, 0.25, 0.60))
 
 
 _THINGS: dict[str, Callable[[_Brush], None]] = {

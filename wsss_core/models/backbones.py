@@ -146,7 +146,8 @@ def backbone(name: str, output_stride: Literal[8, 16] = 16) -> Backbone:
             4/4/8/16/16. The last stage has stride 1 and no dilation, as in IRN. Frozen: up to ``layer2``.
         mobilenet_v2
             Taps after ``features`` 2, 3, 6, 13 and 18: 24/24/32/96/1280 channels at strides 4/4/8/16/16; the last
-            stride of 2 (``features.14``) is removed. Frozen: up to ``features.6``.
+            stride of 2 (``features.14``) is removed and what follows it is dilated by 2, so that every cell sees what
+            the pretrained network saw (docs/results.md has what that is worth). Frozen: up to ``features.6``.
         vgg16
             Taps after the second pooling, conv3, conv4, conv5_1 and conv5_3: 128/256/512/512/512 channels at strides
             4/4/8/16/16; there is no fifth pooling. Frozen: conv1 and conv2.
@@ -217,8 +218,8 @@ def _mobilenet_v2(name: str, output_stride: int) -> Backbone:
     _remove_stride(stages[4])
     if output_stride == 8:
         _remove_stride(stages[3])
-        _dilate(stages[3], 2)
-        _dilate(stages[4], 4)
+        _dilate_behind_stride(stages[3], 2)
+    _dilate_behind_stride(stages[4], 32 // output_stride)
     strides = (4, 4, 8, output_stride, output_stride)
     return Backbone(name, stages, (24, 24, 32, 96, 1280), strides, 3, names)
 
@@ -307,3 +308,11 @@ def _dilate(stage: nn.Module, dilation: int) -> None:
     for module in stage.modules():
         if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
             module.dilation = module.padding = (dilation, dilation)
+
+
+def _dilate_behind_stride(stage: nn.Module, dilation: int) -> None:
+    """Dilate a stage whose first 3x3 convolution lost its stride of 2: that one half as much as those behind it."""
+    first, *rest = (m for m in stage.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3))
+    _dilate(first, dilation // 2)
+    for module in rest:
+        _dilate(module, dilation)

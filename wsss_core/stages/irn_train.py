@@ -73,10 +73,14 @@ def run(
     Raises
     ------
     UserError
-        If a label map is missing or wrong, the labels hold no pair to learn from, or the weights do not fit.
+        If a label map is missing or wrong, the labels hold no pair to learn from, the crops are smaller than the
+        pairs, or the weights do not fit.
     """
     step = read_step(config)
     settings = from_mapping(NetworkSettings, step.settings)
+    least = 16 * (1 + (settings.radius - 1) // 2)
+    if settings.crop < least:
+        raise UserError(f"network.crop: {settings.crop} holds no pairs of radius {settings.radius}; at least {least}")
     images = read_table(table)
     records = {record.id: record for record in images.split("train")}
     if not records:

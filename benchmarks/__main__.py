@@ -1,0 +1,108 @@
+"""Measures every benchmark and prints the table: ``python -m benchmarks [NAME ...] [--quick] [--device cpu|cuda]``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from benchmarks import DEVICES, NAMES, SIZES, Work
+from benchmarks.measure import machine
+from benchmarks.table import Row, Side, processor, put_into, quantity, section
+
+
+def main() -> int:
+    """Run the command line; 1 if any answers differ."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)}; all by default")
+    parser.add_argument("--quick", action="store_const", dest="size", const="quick", help="smaller sizes: two minutes")
+    parser.add_argument("--size", choices=SIZES, default="full", help=argparse.SUPPRESS)
+    parser.add_argument("--device", choices=DEVICES, help="only this one; both by default")
+    parser.add_argument("--threads", type=int, default=cores(), help="CPU threads; all by default")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table into this page too")
+    options = parser.parse_args()
+    unknown = [name for name in options.names if name not in NAMES]
+    if unknown:
+        parser.error(f"there is no benchmark {', '.join(unknown)}; there are {', '.join(NAMES)}")
+    command = " ".join(["python -m benchmarks", *sys.argv[1:]])
+    devices = [options.device] if options.device else DEVICES
+    parts, agree = [f"Command: `{command}`. torch {torch.__version__}, Python {sys.version.split()[0]}.\n"], True
+    for device in devices:
+        present = device == "cpu" or torch.cuda.is_available()
+        torch.set_num_threads(options.threads)
+        pace = machine(torch.device(device)) if present else None
+        rows = []
+        for name in options.names or NAMES:
+            for number, work in enumerate(importlib.import_module(f"benchmarks.{name}").works(options.size, device)):
+                rows.append(
+                    _row(name, options.size, device, number, work, options.threads) if present else Row(work.name)
+                )
+                _say(rows[-1])
+        agree &= all(row.agrees for row in rows)
+        parts.append(
+            section(device.upper().replace("CUDA", "GPU"), [_about(device, options.threads, pace)], rows, pace)
+        )
+    text = "\n".join(parts)
+    print(text)
+    if options.write:
+        put_into(options.write, text)
+    return 0 if agree else 1
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _about(device: str, threads: int, pace: tuple[float, float] | None) -> str:
+    if pace is None:
+        return "No GPU: not measured. The command measures these rows where there is one."
+    name = torch.cuda.get_device_name() if device == "cuda" else f"{processor()}, {threads} of its cores"
+    reached = f"{quantity(pace[0], 'FLOP/s')} in a float32 matrix product and {quantity(pace[1], 'B/s')} in a copy"
+    return f"{name}: {reached}, on which the floors are based."
+
+
+def _row(name: str, size: str, device: str, number: int, work: Work, threads: int) -> Row:
+    sides = ["baseline", "ours"] + (["truth"] if work.truth else [])
+    with tempfile.TemporaryDirectory() as folder:
+        found = {}
+        for side in sides:
+            result = Path(folder) / f"{side}.pt"
+            given = [name, size, device, str(number), side, str(work.threads or threads), str(result)]
+            environment = os.environ | {"OMP_NUM_THREADS": str(work.threads or threads)}
+            subprocess.run([sys.executable, "-m", "benchmarks.measure", *given], check=True, env=environment)
+            found[side] = torch.load(result, weights_only=True)
+    answers = {side: _plain(values.pop("answer")) for side, values in found.items()}
+    difference = work.difference(answers["baseline"], answers["ours"])
+    errors = None
+    if work.truth:
+        errors = tuple(work.difference(answers[side], answers["truth"]) for side in ("baseline", "ours"))
+    return Row(
+        work.name,
+        (Side(**found["baseline"]), Side(**found["ours"])),
+        difference,
+        difference <= work.limit,
+        errors,
+        work.floor() if work.floor else None,
+    )
+
+
+def _plain(answer):
+    return tuple(answer) if isinstance(answer, (list, tuple)) else answer
+
+
+def _say(row: Row) -> None:
+    if row.sides:
+        baseline, ours = row.sides
+        runs = f"{baseline.runs} and {ours.runs} runs"
+        print(f"{row.name}: {baseline.seconds:.4g} s, ours {ours.seconds:.4g} s ({runs})", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""Every benchmark runs, on tiny sizes, and its two sides agree; nothing here looks at times."""
+
+import importlib
+import sys
+
+import pytest
+import torch
+
+import benchmarks.__main__ as command
+from benchmarks import DEVICES, NAMES, SIZES, table
+from benchmarks.measure import measured
+from benchmarks.table import BEGIN, END, Row, Side, line, put_into
+
+TINY = [(name, device) for name in NAMES for device in DEVICES]
+
+
+def works(name, size, device):
+    return importlib.import_module(f"benchmarks.{name}").works(size, device)
+
+
+@pytest.mark.parametrize(("name", "device"), TINY)
+def test_both_sides_agree(name, device):
+    """What a GPU would run is run here on the CPU."""
+    for work in works(name, "tiny", device):
+        inputs = work.prepare(torch.device("cpu"))
+        baseline, ours = work.baseline(inputs), work.ours(inputs)
+        assert work.difference(baseline, ours) <= work.limit, work.name
+        again = work.ours(inputs)
+        assert work.difference(ours, again) == 0, f"{work.name}: a second run differs"
+        if work.truth:
+            assert work.difference(ours, work.truth(inputs)) <= work.limit
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_size_has_a_floor_before_anything_is_made(size):
+    for name, device in TINY:
+        for work in works(name, size, device):
+            assert work.floor is None or max(work.floor()) > 0
+
+
+def test_differences_are_noticed():
+    for name in NAMES:
+        for work in works(name, "tiny", "cpu"):
+            answer = work.baseline(work.prepare(torch.device("cpu")))
+            parts = answer if isinstance(answer, tuple) else (answer,)
+            changed = tuple(1.5 * part + 1 for part in map(torch.as_tensor, parts))
+            other = changed if isinstance(answer, tuple) else changed[0]
+            assert work.difference(answer, other) > work.limit, work.name
+
+
+def test_command_measures_prints_and_writes(tmp_path, monkeypatch, capsys):
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    monkeypatch.setattr(
+        sys, "argv", ["benchmarks", "random_walk", "--size", "tiny", "--threads", "1", "--write", str(page)]
+    )
+    monkeypatch.setattr(command, "machine", lambda device: (1e11, 1e10))
+    assert command.main() == 0
+    printed, written = capsys.readouterr().out, page.read_text()
+    assert printed.strip() in written and "old" not in written
+    assert written.startswith("before\n") and written.endswith("after\n")
+    assert "random walk, 12×15 cells" in printed and "from the exact answer" in printed
+    if not torch.cuda.is_available():
+        assert "not measured" in printed
+
+
+def test_command_names_what_there_is(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "walk"])
+    with pytest.raises(SystemExit):
+        command.main()
+    assert "there is no benchmark walk; there are random_walk" in capsys.readouterr().err
+
+
+def test_memory_is_what_the_run_adds():
+    held = torch.ones(2**23)
+    found = measured(lambda: (held + 1).sum(), torch.device("cpu"))
+    assert 0.9 * 2**25 < found["memory"] < 1.5 * 2**25
+    assert found["answer"] == 2**24 and found["runs"] > 1
+
+
+def test_row_of_answers_that_differ_and_row_without_a_machine():
+    sides = Side(4.0, 1, 2 * 10**9), Side(0.002, 30, 100)
+    row = line(Row("w", sides, 0.5, agrees=False, floor=(1e9, 1e9)), (1e12, 1e11))
+    assert row == "| w | 4 s | 2 ms | 2,000× | 2 GB | < 1 MB | **5.0e-01: the answers differ** | 1 GB, 10 ms |"
+    assert line(Row("w"), None).count("not measured") == 2
+    assert table.seconds(3.1e-5) == "31 µs" and table.ratio(0.613) == "0.61" and table.ratio(31.7) == "32"
+
+
+def test_a_page_of_its_own(tmp_path):
+    put_into(tmp_path / "new.md", "text")
+    put_into(tmp_path / "new.md", "other")
+    assert (tmp_path / "new.md").read_text() == f"{BEGIN}\n\nother\n{END}\n"
