@@ -20,9 +20,10 @@ rule train_classifier:
         mem_mb=memory(6000),
         runtime=runtime(720),
     params:
+        execution=execution(training=True),
         state=f"{R}/.state/classifiers/{{classifier}}.pt",
     message:
         "training classifier {wildcards.classifier}"
     shell:
-        "{WSSS} classify --config {input.config:q} --table {input.table:q} --model {output.model:q}"
-        " --history {output.history:q} --state {params.state:q} --threads {threads} {TRAINING} > {log:q} 2>&1"
+        "python -m wsss_core.cli classify --config {input.config:q} --table {input.table:q} --model {output.model:q}"
+        " --history {output.history:q} --state {params.state:q} {params.execution} > {log:q} 2>&1"

@@ -19,7 +19,6 @@ except UserError as error:
     raise WorkflowError(str(error))
 
 R = f"{CONFIGURATION.results}/{CONFIGURATION.run}"
-WSSS = "python -m wsss_core.cli"
 SPLITS = ("train", "val", "ood")
 
 
@@ -96,6 +95,26 @@ def upstream(wildcards, wildcard, edge):
     return CONFIGURATION.stages[wildcards[wildcard]].upstream[edge]
 
 
+def seed_maps_of(wildcards):
+    """Seed maps that a refinement starts from, of its shard."""
+    return f"{R}/seeds/{upstream(wildcards, 'refinement', 'seed')}/maps/{wildcards.shard}.h5"
+
+
+def walk_of(wildcards):
+    """The refinement whose walked scores a stage's masks are cut from: its own, or the one it names."""
+    return CONFIGURATION.stages[wildcards.refinement].upstream.get("walk", wildcards.refinement)
+
+
+def chosen_threshold(path):
+    """Input function: the threshold file, for masks whose setting asks for a chosen threshold."""
+
+    def files(wildcards):
+        value = settings("refinements", wildcards.refinement, "masks")["threshold"]
+        return [path(wildcards)] if isinstance(value, str) else []
+
+    return files
+
+
 def products(section):
     """Input function: what the run's targets of a section make."""
     return lambda wildcards: [
@@ -120,17 +139,15 @@ def stage_products(name):
     return [f"{folder}/model.pt", f"{folder}/evaluation.csv"]
 
 
-def execution_flags(training=False):
-    """Command-line flags of the `execution` section."""
+def execution(training=False):
+    """Params function: flags of the `execution` section. Depending on threads, it is no reason to run a job again."""
     flags = ["--device", CONFIGURATION.execution["device"]]
     if training:
         flags += ["--workers", str(CONFIGURATION.execution["workers"])]
         flags += ["--precision", CONFIGURATION.execution["precision"]]
-    return shlex.join(flags)
+    return lambda wildcards, threads: shlex.join([*flags, "--threads", str(threads)])
 
 
-EXECUTION = execution_flags()
-TRAINING = execution_flags(training=True)
 TRAIN_THREADS = CONFIGURATION.execution["train_threads"]
 
 

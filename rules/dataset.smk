@@ -63,5 +63,5 @@ checkpoint index:
     message:
         "reading and checking all images"
     shell:
-        "{WSSS} index --config {input.config:q} --table {output.table:q} --shards {output.shards:q}"
+        "python -m wsss_core.cli index --config {input.config:q} --table {output.table:q} --shards {output.shards:q}"
         " --problems {params.problems:q} --cache {params.cache:q} --workers {threads} > {log:q} 2>&1"

@@ -6,25 +6,6 @@ WALK = one_of(CONFIGURATION.section("refinements", "irn") + CONFIGURATION.sectio
 FILL = one_of(CONFIGURATION.section("refinements", "fill"))
 
 
-def seed_maps_of(wildcards):
-    return f"{R}/seeds/{upstream(wildcards, 'refinement', 'seed')}/maps/{wildcards.shard}.h5"
-
-
-def walk_of(wildcards):
-    """The refinement whose walked scores a stage's masks are cut from: its own, or the one it names."""
-    return CONFIGURATION.stages[wildcards.refinement].upstream.get("walk", wildcards.refinement)
-
-
-def chosen_threshold(path):
-    """Input function: the threshold file, for masks whose setting asks for a chosen threshold."""
-
-    def files(wildcards):
-        value = settings("refinements", wildcards.refinement, "masks")["threshold"]
-        return [path(wildcards)] if isinstance(value, str) else []
-
-    return files
-
-
 rule crf_masks:
     input:
         config=f"{R}/config/refinements/{{refinement}}/masks.json",
@@ -50,7 +31,7 @@ rule crf_masks:
     message:
         "dense CRF {wildcards.refinement}, shard {wildcards.shard}"
     shell:
-        "{WSSS} crf-masks --config {input.config:q} --manifest {input.manifest:q} --maps {input.maps:q}"
+        "python -m wsss_core.cli crf-masks --config {input.config:q} --manifest {input.manifest:q} --maps {input.maps:q}"
         " --threshold {input.threshold:q} --masks {output:q} --threads {threads} > {log:q} 2>&1"
 
 
@@ -76,7 +57,7 @@ rule irn_labels:
     message:
         "confident labels for {wildcards.refinement}, shard {wildcards.shard}"
     shell:
-        "{WSSS} irn-labels --config {input.config:q} --manifest {input.manifest:q} --maps {input.maps:q}"
+        "python -m wsss_core.cli irn-labels --config {input.config:q} --manifest {input.manifest:q} --maps {input.maps:q}"
         " --labels {output:q} --threads {threads} > {log:q} 2>&1"
 
 
@@ -103,13 +84,14 @@ rule train_irn:
         mem_mb=memory(8000),
         runtime=runtime(720),
     params:
+        execution=execution(training=True),
         state=f"{R}/.state/refinements/{{refinement}}.pt",
     message:
         "training the boundary network of {wildcards.refinement}"
     shell:
-        "{WSSS} irn-train --config {input.config:q} --table {input.table:q} --labels {input.labels:q}"
+        "python -m wsss_core.cli irn-train --config {input.config:q} --table {input.table:q} --labels {input.labels:q}"
         " --classifier {input.classifier:q} --model {output.model:q} --history {output.history:q}"
-        " --state {params.state:q} --threads {threads} {TRAINING} > {log:q} 2>&1"
+        " --state {params.state:q} {params.execution} > {log:q} 2>&1"
 
 
 rule irn_walk:
@@ -133,13 +115,14 @@ rule irn_walk:
         mem_mb=memory(4000),
         runtime=runtime(60),
     params:
+        execution=execution(),
         cache=f"{R}/.state/refinements/{{refinement}}/{{shard}}.h5",
     message:
         "random walk {wildcards.refinement}, shard {wildcards.shard}"
     shell:
-        "{WSSS} irn-walk --config {input.config:q} --manifest {input.manifest:q} --maps {input.maps:q}"
+        "python -m wsss_core.cli irn-walk --config {input.config:q} --manifest {input.manifest:q} --maps {input.maps:q}"
         " --model {input.model:q} --scores {output:q} --cache {params.cache:q}"
-        " --threads {threads} {EXECUTION} > {log:q} 2>&1"
+        " {params.execution} > {log:q} 2>&1"
 
 
 rule score_walk:
@@ -166,7 +149,7 @@ rule score_walk:
     message:
         "scoring the walk of {wildcards.refinement} over all thresholds"
     shell:
-        "{WSSS} score-maps --config {input.config:q} --manifests {input.manifests:q} --maps {input.maps:q}"
+        "python -m wsss_core.cli score-maps --config {input.config:q} --manifests {input.manifests:q} --maps {input.maps:q}"
         " --curve {output.curve:q} --evaluation {output.evaluation:q} --threshold {output.threshold:q}"
         " --threads {threads} > {log:q} 2>&1"
 
@@ -194,7 +177,7 @@ rule walk_masks:
     message:
         "pseudo-masks {wildcards.refinement}, shard {wildcards.shard}"
     shell:
-        "{WSSS} walk-masks --config {input.config:q} --manifest {input.manifest:q} --scores {input.scores:q}"
+        "python -m wsss_core.cli walk-masks --config {input.config:q} --manifest {input.manifest:q} --scores {input.scores:q}"
         " --threshold {input.threshold:q} --masks {output:q} --threads {threads} > {log:q} 2>&1"
 
 
@@ -218,11 +201,13 @@ rule fill_masks:
     resources:
         mem_mb=memory(4000),
         runtime=runtime(60),
+    params:
+        execution=execution(),
     message:
         "filling ignored pixels for {wildcards.refinement}, shard {wildcards.shard}"
     shell:
-        "{WSSS} fill-masks --config {input.config:q} --manifest {input.manifest:q} --masks {input.masks:q}"
-        " --model {input.model:q} --filled {output:q} --threads {threads} {EXECUTION} > {log:q} 2>&1"
+        "python -m wsss_core.cli fill-masks --config {input.config:q} --manifest {input.manifest:q} --masks {input.masks:q}"
+        " --model {input.model:q} --filled {output:q} {params.execution} > {log:q} 2>&1"
 
 
 rule score_masks:
@@ -250,5 +235,5 @@ rule score_masks:
     message:
         "scoring the pseudo-masks of {wildcards.refinement}"
     shell:
-        "{WSSS} score-masks --config {input.config:q} --manifests {input.manifests:q} --masks {input.masks:q}"
+        "python -m wsss_core.cli score-masks --config {input.config:q} --manifests {input.manifests:q} --masks {input.masks:q}"
         " --evaluation {output:q} --threads {threads} > {log:q} 2>&1"

@@ -43,9 +43,9 @@ rule report_page:
         mem_mb=memory(2000),
         runtime=runtime(30),
     params:
-        run=R,
+        run=lambda wildcards, output: str(Path(output[0]).parent),
     message:
         "the report of run {CONFIGURATION.run}"
     shell:
-        "{WSSS} report --config {input.config:q} --run {params.run:q} --report {output:q}"
+        "python -m wsss_core.cli report --config {input.config:q} --run {params.run:q} --report {output:q}"
         " --device cpu > {log:q} 2>&1"

@@ -20,13 +20,14 @@ rule seed_maps:
         mem_mb=memory(4000),
         runtime=runtime(240),
     params:
+        execution=execution(),
         cache=f"{R}/.state/seeds/{{seed}}/{{shard}}.h5",
     message:
         "seeds {wildcards.seed}, shard {wildcards.shard}"
     shell:
-        "{WSSS} seed --config {input.config:q} --classifier {input.classifier:q} --manifest {input.manifest:q}"
+        "python -m wsss_core.cli seed --config {input.config:q} --classifier {input.classifier:q} --manifest {input.manifest:q}"
         " --table {input.table:q} --maps {output:q} --cache {params.cache:q}"
-        " --threads {threads} {EXECUTION} > {log:q} 2>&1"
+        " {params.execution} > {log:q} 2>&1"
 
 
 rule score_seeds:
@@ -56,6 +57,6 @@ rule score_seeds:
     message:
         "scoring seeds {wildcards.seed} over all thresholds"
     shell:
-        "{WSSS} score-maps --config {input.config:q} --manifests {input.manifests:q} --maps {input.maps:q}"
+        "python -m wsss_core.cli score-maps --config {input.config:q} --manifests {input.manifests:q} --maps {input.maps:q}"
         " --curve {output.curve:q} --evaluation {output.evaluation:q} --threshold {output.threshold:q}"
         " --threads {threads} > {log:q} 2>&1"

@@ -24,13 +24,14 @@ rule train_segmentation:
         mem_mb=memory(8000),
         runtime=runtime(1440),
     params:
+        execution=execution(training=True),
         state=f"{R}/.state/segmentations/{{segmentation}}.pt",
     message:
         "training segmentation network {wildcards.segmentation}"
     shell:
-        "{WSSS} segment-train --config {input.config:q} --table {input.table:q} --masks {input.masks:q}"
+        "python -m wsss_core.cli segment-train --config {input.config:q} --table {input.table:q} --masks {input.masks:q}"
         " --classifier {input.classifier:q} --model {output.model:q} --history {output.history:q}"
-        " --state {params.state:q} --threads {threads} {TRAINING} > {log:q} 2>&1"
+        " --state {params.state:q} {params.execution} > {log:q} 2>&1"
 
 
 rule predict:
@@ -50,11 +51,13 @@ rule predict:
     resources:
         mem_mb=memory(4000),
         runtime=runtime(240),
+    params:
+        execution=execution(),
     message:
         "predictions of {wildcards.segmentation}, shard {wildcards.shard}"
     shell:
-        "{WSSS} segment-predict --config {input.config:q} --manifest {input.manifest:q} --model {input.model:q}"
-        " --predictions {output:q} --threads {threads} {EXECUTION} > {log:q} 2>&1"
+        "python -m wsss_core.cli segment-predict --config {input.config:q} --manifest {input.manifest:q} --model {input.model:q}"
+        " --predictions {output:q} {params.execution} > {log:q} 2>&1"
 
 
 rule score_predictions:
@@ -82,5 +85,5 @@ rule score_predictions:
     message:
         "scoring the predictions of {wildcards.segmentation}"
     shell:
-        "{WSSS} score-masks --config {input.config:q} --manifests {input.manifests:q} --masks {input.masks:q}"
+        "python -m wsss_core.cli score-masks --config {input.config:q} --manifests {input.manifests:q} --masks {input.masks:q}"
         " --evaluation {output:q} --threads {threads} > {log:q} 2>&1"

@@ -13,6 +13,8 @@ import pytest
 import yaml
 
 from tests.conftest import REPOSITORY
+from wsss_core.data.demo import DemoSettings, generate
+from wsss_core.data.table import shard_of
 
 pytestmark = pytest.mark.workflow
 
@@ -20,7 +22,7 @@ PROJECT_FILES = ("Snakefile", "config.yaml", "rules", "wsss_core", "schemas", "r
 
 
 class Project:
-    """A copy of the project with a finished run of `tests/config/tiny.yaml` on a folder of images."""
+    """A copy of the project, to run `tests/config/tiny.yaml` in."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -42,18 +44,50 @@ class Project:
         return name
 
     def snakemake(self, *arguments: str, configfile: str = "run.yaml") -> subprocess.CompletedProcess:
-        command = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", configfile, *arguments]
+        command = [sys.executable, "-m", "snakemake", *arguments, "--cores", "2", "--configfile", configfile]
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         environment = os.environ | {"PYTHONPATH": str(self.folder), "PATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
         return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
 
-    def jobs(self, config: dict | None = None) -> set[str]:
+    def messages(self, config: dict | None = None) -> set[str]:
         """Messages of the jobs that a dry-run announces, without settings files and targets."""
         name = "run.yaml" if config is None else self.write_config(config, "changed.yaml")
         done = self.snakemake("--dry-run", configfile=name)
         assert done.returncode == 0, done.stdout + done.stderr
         messages = re.findall(r"^Job \d+: (.*)$", done.stdout + done.stderr, flags=re.MULTILINE)
-        return {re.sub(r", shard .*", "", m) for m in messages if not m.startswith("settings of")}
+        return {message for message in messages if not message.startswith("settings of")}
+
+    def jobs(self, config: dict | None = None) -> set[str]:
+        """`messages` without the names of shards."""
+        return {re.sub(r", shard .*", "", message) for message in self.messages(config)}
+
+    def draw_photos(self) -> None:
+        """Let the run read a folder of pictures in VOC layout, to which others can be added."""
+        made = generate(DemoSettings(root=str(self.folder / "drawn"), train=16, val=14, min_side=64, max_side=80))
+        shutil.copytree(made, self.folder / "photos")
+        self.config["dataset"] = {
+            "format": "voc",
+            "root": "photos",
+            "train": ["train"],
+            "tags": "labels.csv",
+            "classes": "classes.txt",
+            "shard_size": 8,
+        }
+        self.write_config(self.config)
+
+    def add_photo(self, split: str, shard: int, count: int) -> None:
+        """Add a copy of a split's first picture under a new name that falls into the given of `count` shards."""
+        photos = self.folder / "photos"
+        listed = photos / "ImageSets/Segmentation" / f"{split}.txt"
+        source = listed.read_text().split()[0]
+        name = next(f"new{n}" for n in range(1000) if shard_of(f"new{n}", count) == shard)
+        for folder in ("JPEGImages", "SegmentationClass"):
+            path = next((photos / folder).glob(f"{source}.*"))
+            shutil.copy(path, path.with_name(name + path.suffix))
+        listed.write_text(listed.read_text() + name + "\n")
+        tags = photos / "labels.csv"
+        row = next(line for line in tags.read_text().splitlines() if line.startswith(source))
+        tags.write_text(tags.read_text() + row.replace(source, name, 1) + "\n")
 
     def changed(self, path: str, value: object) -> dict:
         """The configuration with one dotted key changed."""
@@ -69,6 +103,7 @@ class Project:
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Project:
     made = Project(tmp_path_factory.mktemp("project"))
+    made.draw_photos()
     done = made.snakemake()
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return made
@@ -171,3 +206,17 @@ def test_a_mistake_stops_before_anything_runs(project):
     assert done.returncode != 0
     assert "seeds.rib.learning_rat: unknown key (did you mean 'learning_rate'?)" in output
     assert "refinements.rib-crf.seed: there is no stage 'rab' (did you mean 'rib'?)" in output
+
+
+def test_added_images_rerun_their_shard_and_what_trains_on_them(project):
+    """Last, because it changes the finished run."""
+    project.add_photo("val", shard=1, count=2)
+    done = project.snakemake("dataset")
+    assert done.returncode == 0, done.stdout + done.stderr
+    touched = {f"predictions of {name}, shard 01-of-02" for name in ("deeplab", "retrained")}
+    scored = {f"scoring the predictions of {name}" for name in ("deeplab", "retrained")}
+    assert project.messages() == touched | scored | {REPORT}
+    project.add_photo("train", shard=0, count=2)
+    done = project.snakemake("dataset")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert project.jobs() >= CLASSIFIER | CAM | AFTER_RIB

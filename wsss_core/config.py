@@ -147,6 +147,7 @@ def load(raw: Mapping[str, Any]) -> Configuration:
             owners.setdefault(name, section)
     _check_edges(given, mistakes)
     if mistakes:
+        _check_settings(given, mistakes)
         raise UserError(_listing(mistakes))
     stages, variants = _expanded(given, mistakes)
     targets = _targets(top["targets"], variants, mistakes)
@@ -262,6 +263,16 @@ def _check_edges(given: Mapping[str, Mapping], mistakes: list[str]) -> None:
             if node not in path:
                 path.add(node)
                 todo += edges_of[node]
+
+
+def _check_settings(given: Mapping[str, Mapping], mistakes: list[str]) -> None:
+    """Mistakes in the settings of stages that cannot be expanded because the graph is wrong."""
+    for section, stages in given.items():
+        for name, (method, _, settings) in stages.items():
+            definition = read_schema()["$defs"][f"{section}.{method}"]
+            for key, values in _sweeps(settings, definition):
+                settings = _replaced(settings, key.split("."), values[0])
+            _filled(settings, definition, f"{section}.{name}", mistakes)
 
 
 def _expanded(given: Mapping[str, Mapping], mistakes: list[str]) -> tuple[dict[str, Stage], dict[str, list[str]]]:

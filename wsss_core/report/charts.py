@@ -69,7 +69,7 @@ def line_chart(
     x_ticks = [t for t in ticks(x_low, x_high, 8) if x_low - 1e-9 <= t <= x_high + 1e-9] or [x_low]
     x_high = x_high if x_high > x_low else x_low + 1
     if all(float(x).is_integer() for x in across):
-        x_ticks = [t for t in x_ticks if t.is_integer()]
+        x_ticks = [t for t in x_ticks if float(t).is_integer()]
     y_ticks = ticks(min(heights), max(heights), 5)
     y_low, y_high = y_ticks[0], y_ticks[-1]
     y_texts = [f"{100 * value:g}" if percent else f"{value:g}" for value in y_ticks]
