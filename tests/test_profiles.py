@@ -26,7 +26,7 @@ def rules() -> dict[str, str]:
 
 
 RULES = rules()
-GPU_RULES = {name for name, text in RULES.items() if "{EXECUTION}" in text or "{TRAINING}" in text}
+GPU_RULES = {name for name, text in RULES.items() if "{params.execution}" in text}
 """Rules whose command takes a device."""
 
 

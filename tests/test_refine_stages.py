@@ -195,7 +195,9 @@ def test_mistakes_name_the_file(data):
     with pytest.raises(UserError, match="none was given"):
         train(folder, classifier=None)
     with pytest.raises(UserError, match="has the backbone small, not mobilenet_v2"):
-        train(folder, NetworkSettings(backbone="mobilenet_v2", crop=64))
+        train(folder, NetworkSettings(backbone="mobilenet_v2"))
+    with pytest.raises(UserError, match="network.crop: 64 holds no pairs of radius 10; at least 80"):
+        train(folder, NetworkSettings(crop=64))
     for record in table.records:
         write_mask(labels / mask_name(record.id), np.zeros(record.size, np.uint8))
     with pytest.raises(UserError, match="hold no foreground"):
