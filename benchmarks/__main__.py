@@ -21,7 +21,9 @@ def main() -> int:
     """Run the command line; 1 if any answers differ."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)}; all by default")
-    parser.add_argument("--quick", action="store_const", dest="size", const="quick", default="full", help="smaller sizes")
+    parser.add_argument(
+        "--quick", action="store_const", dest="size", const="quick", default="full", help="smaller sizes"
+    )
     parser.add_argument("--size", choices=SIZES, default="full", help=argparse.SUPPRESS)
     parser.add_argument("--device", choices=DEVICES, help="only this one; both by default")
     parser.add_argument("--threads", type=int, default=cores(), help="CPU threads; all by default")

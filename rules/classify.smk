@@ -6,6 +6,7 @@ rule train_classifier:
         config=f"{R}/config/classifiers/{{classifier}}/train.json",
         table=table("train"),
         weights=weight_files("classifiers", "classifier", "train"),
+        init=initial_classifier,
     output:
         model=f"{R}/classifiers/{{classifier}}/model.pt",
         history=f"{R}/classifiers/{{classifier}}/history.csv",
@@ -25,5 +26,5 @@ rule train_classifier:
     message:
         "training classifier {wildcards.classifier}"
     shell:
-        "python -m wsss_core.cli classify --config {input.config:q} --table {input.table:q} --model {output.model:q}"
-        " --history {output.history:q} --state {params.state:q} {params.execution} > {log:q} 2>&1"
+        "python -m wsss_core.cli classify --config {input.config:q} --table {input.table:q} --init {input.init:q}"
+        " --model {output.model:q} --history {output.history:q} --state {params.state:q} {params.execution} > {log:q} 2>&1"

@@ -86,6 +86,12 @@ def classifier_of(wildcard):
     return lambda wildcards: classifier_path(CONFIGURATION.ancestor(wildcards[wildcard], "classifiers").name)
 
 
+def initial_classifier(wildcards):
+    """The checkpoint that a classifier's training starts from, if its objective has the edge `init`."""
+    upstream = CONFIGURATION.stages[wildcards.classifier].upstream
+    return [classifier_path(upstream["init"])] if "init" in upstream else []
+
+
 def classifier_path(name):
     return f"{R}/classifiers/{name}/model.pt"
 

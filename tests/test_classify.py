@@ -134,6 +134,8 @@ def train(folder: Path, table: ImageTable, name: str, **settings) -> Path:
     classify.run(
         config=step_file(folder, **settings),
         table=folder / "images.csv",
+        init=None,
+        ood=None,
         model=folder / f"{name}.pt",
         state=folder / "state.pt",
         history=folder / f"{name}.csv",

@@ -191,7 +191,10 @@ def test_stage_writes_the_maps(tmp_path, image):
     torch.manual_seed(0)
     network = cam_network("small", 2).eval()
     save_network(
-        tmp_path / "model.pt", "classifier", network.state_dict(), {"backbone": "small", "class_names": ["red", "blue"]}
+        tmp_path / "model.pt",
+        "classifier",
+        network.state_dict(),
+        {"backbone": "small", "class_names": ["red", "blue"], "architecture": "cam", "architecture_settings": {}},
     )
     settings = {"iterations": 3, "step_size": None, "scales": [1.0, 0.5]}
     content = {"stage": "seeds/advcam", "method": "advcam", "seed": 0, "settings": settings}

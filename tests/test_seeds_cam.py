@@ -62,7 +62,7 @@ def shard(tmp_path: Path) -> dict:
     write_table(tmp_path / "images.csv", table)
     write_manifest(tmp_path / "shard.json", table.class_names, table.records)
     torch.manual_seed(0)
-    meta = {"backbone": "small", "class_names": ["red", "blue"]}
+    meta = {"backbone": "small", "class_names": ["red", "blue"], "architecture": "cam", "architecture_settings": {}}
     save_network(tmp_path / "model.pt", "classifier", cam_network("small", 2).state_dict(), meta)
     content = {"stage": "seeds/cam", "method": "cam", "seed": 3, "settings": {"scales": [1.0, 0.5]}}
     (tmp_path / "step.json").write_text(json.dumps(content))
@@ -105,7 +105,7 @@ def test_stage_names_the_image_it_cannot_read(shard, tmp_path):
 
 
 def test_stage_refuses_a_classifier_for_other_classes(shard):
-    meta = {"backbone": "small", "class_names": ["blue", "red"]}
+    meta = {"backbone": "small", "class_names": ["blue", "red"], "architecture": "cam", "architecture_settings": {}}
     save_network(shard["classifier"], "classifier", cam_network("small", 2).state_dict(), meta)
     with pytest.raises(UserError, match="model.pt: its class list differs"):
         seed.run(**shard)

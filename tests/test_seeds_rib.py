@@ -165,7 +165,12 @@ def run_stage(folder: Path, images: ImageTable, records, **settings) -> SeedStor
     write_table(folder / "images.csv", images)
     write_manifest(folder / "shard.json", images.class_names, records)
     torch.manual_seed(0)
-    meta = {"backbone": "small", "class_names": list(images.class_names)}
+    meta = {
+        "backbone": "small",
+        "class_names": list(images.class_names),
+        "architecture": "cam",
+        "architecture_settings": {},
+    }
     save_network(folder / "model.pt", "classifier", cam_network("small", 3).state_dict(), meta)
     seed.run(
         config=folder / "step.json",

@@ -29,7 +29,15 @@ STAGES: dict[str, tuple[str, dict[str, Any], str]] = {
     ),
     "classify": (
         "train a classifier on tags",
-        {"config": ONE, "table": ONE, "model": ONE, "state": ONE, "history": ONE},
+        {
+            "config": ONE,
+            "table": ONE,
+            "init": MAYBE,
+            "ood": MAYBE,
+            "model": ONE,
+            "state": ONE,
+            "history": ONE,
+        },
         "classify",
     ),
     "seed": (

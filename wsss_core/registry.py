@@ -49,15 +49,18 @@ _SCORES = Step("wsss_core.evaluate.sweep:ScoreSettings", ("wsss_core.stages.scor
 _EVALUATION = Step("wsss_core.evaluate.sweep:MaskScoreSettings", ("wsss_core.stages.score_masks",), key="evaluation")
 
 
-def _classifier(name: str, settings: str) -> Method:
+def _classifier(name: str, settings: str, *, init: str = "") -> Method:
+    """An objective; `init` says where the classifier is found that it starts from, if it does."""
     module = f"wsss_core.classify.{name}"
-    return Method({"train": Step(f"{module}:{settings}", ("wsss_core.stages.classify", module))})
+    train = Step(f"{module}:{settings}", ("wsss_core.stages.classify", module))
+    return Method({"train": train}, {"init": init} if init else {})
 
 
-def _seed(name: str, settings: str) -> Method:
+def _seed(name: str, settings: str, *, classifier: str = "classifiers") -> Method:
+    """A seed method; `classifier` narrows the objectives it works on."""
     module = f"wsss_core.seeds.{name}"
     maps = Step(f"{module}:{settings}", ("wsss_core.stages.seed", module))
-    return Method({"maps": maps, "scores": _SCORES}, {"classifier": "classifiers"})
+    return Method({"maps": maps, "scores": _SCORES}, {"classifier": classifier})
 
 
 METHODS: dict[str, dict[str, Method]] = {
@@ -116,6 +119,12 @@ METHODS: dict[str, dict[str, Method]] = {
         ),
     },
 }
+
+ARCHITECTURES = {
+    "cam": "wsss_core.models.cam:CamNetwork",
+}
+"""Networks of classifiers, by the name their checkpoints carry; built as
+``Class(backbone, n_classes, **architecture_settings)``."""
 
 DATASETS = {
     "voc": "wsss_core.data.voc:VocSettings",

@@ -1,12 +1,13 @@
 """Training of classifiers: one file an objective.
 
-A module of this package is an objective. It has ``SETTINGS``, its settings class (with at least ``backbone`` and
-``weights``), and ``plan(settings, inputs) -> Plan``, which says all that the one training loop needs.
+A module of this package is an objective. It has ``SETTINGS``, its settings class, and
+``plan(settings, inputs) -> Plan``, which says all that the one training loop needs. An objective that starts from a
+trained classifier has the edge ``init`` in the registry.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from wsss_core.data.table import ImageTable
+    from wsss_core.data.table import ImageRecord, ImageTable
     from wsss_core.models.cam import CamNetwork
     from wsss_core.training import Batches
 
@@ -31,12 +32,18 @@ class Inputs:
         Content of the weight file (torchvision's names), or None to start from random weights.
     seed, stage
         Key of the random draws.
+    init
+        The classifier that the stage's edge ``init`` names, in evaluation mode on its device; None without the edge.
+    ood
+        Images that hold none of the classes, for objectives that use them.
     """
 
     table: ImageTable
     weights: Mapping[str, Tensor] | None
     seed: int
     stage: str
+    init: CamNetwork | None = None
+    ood: Sequence[ImageRecord] = ()
 
 
 @dataclass(frozen=True)

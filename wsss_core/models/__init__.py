@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,4 +36,28 @@ def cam_network(backbone: str, n_classes: int, state: Mapping[str, Tensor] | Non
     network = CamNetwork(build(backbone), n_classes)
     if state is not None:
         network.load(state)
+    return network
+
+
+def restore_classifier(state: Mapping[str, Tensor], meta: Mapping[str, Any]) -> CamNetwork:
+    """A trained classifier from its checkpoint, on the CPU.
+
+    Parameters
+    ----------
+    state, meta
+        As `wsss_core.store.checkpoints.load_network` returns them; the meta data name the backbone, the classes and
+        the architecture.
+
+    Raises
+    ------
+    UserError
+        If the state does not fit.
+    """
+    from wsss_core.models.backbones import backbone as build
+    from wsss_core.registry import ARCHITECTURES
+
+    module, _, name = ARCHITECTURES[meta["architecture"]].partition(":")
+    architecture = getattr(importlib.import_module(module), name)
+    network = architecture(build(meta["backbone"]), len(meta["class_names"]), **meta["architecture_settings"])
+    network.load(state)
     return network

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +29,11 @@ class CamNetwork(nn.Module):
     ----------
     classifier
         1x1 convolution [C, D, 1, 1] without bias.
+    architecture
+        Name in `wsss_core.registry.ARCHITECTURES`.
     """
+
+    architecture = "cam"
 
     def __init__(self, backbone: Backbone, n_classes: int) -> None:
         super().__init__()
@@ -40,6 +45,11 @@ class CamNetwork(nn.Module):
     def n_classes(self) -> int:
         """Number of foreground classes C."""
         return self.classifier.out_channels
+
+    @property
+    def architecture_settings(self) -> dict[str, Any]:
+        """Arguments of the constructor beside the backbone and the number of classes; plain values."""
+        return {}
 
     def prefix(self, images: Tensor) -> Tensor:
         """Stages before ``backbone.adapted_from``: images [B, 3, H, W] to what `trunk` takes."""

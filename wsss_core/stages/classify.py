@@ -17,6 +17,7 @@ from wsss_core.errors import UserError
 from wsss_core.execution import Execution
 from wsss_core.models.backbones import load_weights
 from wsss_core.settings import from_mapping
+from wsss_core.stages.classifier import open_classifier
 from wsss_core.stages.inputs import file_digest
 from wsss_core.stages.step import read_step
 from wsss_core.store.atomic import atomic_path
@@ -29,7 +30,17 @@ KIND = "classifier"
 """Kind of the checkpoints."""
 
 
-def run(*, config: Path, table: Path, model: Path, state: Path, history: Path, execution: Execution) -> None:
+def run(
+    *,
+    config: Path,
+    table: Path,
+    init: Path | None,
+    ood: Path | None,
+    model: Path,
+    state: Path,
+    history: Path,
+    execution: Execution,
+) -> None:
     """Train on the images of the role "train".
 
     Parameters
@@ -38,6 +49,10 @@ def run(*, config: Path, table: Path, model: Path, state: Path, history: Path, e
         The step's JSON; its method is a module of `wsss_core.classify`.
     table
         `images.csv`.
+    init
+        Checkpoint of the classifier that the objective starts from, if it starts from one.
+    ood
+        Image table of images that hold none of the classes, if the objective uses any.
     model, history
         The trained network and the CSV of its training.
     state
@@ -57,9 +72,17 @@ def run(*, config: Path, table: Path, model: Path, state: Path, history: Path, e
         raise UserError(f"{table}: no image plays the role 'train'")
     if not any(record.classes for record in records):
         raise UserError(f"{table}: no image of the role 'train' has a class")
-    weights = load_weights(Path(settings.weights)) if settings.weights else None
+    weight_file = getattr(settings, "weights", None)
+    inputs = Inputs(
+        images,
+        load_weights(Path(weight_file)) if weight_file else None,
+        step.seed,
+        step.stage,
+        open_classifier(init, images.class_names, execution.torch_device()) if init else None,
+        read_table(ood).records if ood else (),
+    )
     torch.manual_seed(keyed.integer(step.seed, step.stage, "initial weights"))
-    plan = objective.plan(settings, Inputs(images, weights, step.seed, step.stage))
+    plan = objective.plan(settings, inputs)
     plan.network.train()
     log.info("%d images, %d classes, %d steps", len(records), len(images.class_names), len(plan.batches))
     rows = training.fit(
@@ -74,11 +97,14 @@ def run(*, config: Path, table: Path, model: Path, state: Path, history: Path, e
         fingerprint=fingerprint(
             step.digest,
             [(r.digest, r.classes) for r in records],
-            file_digest(Path(settings.weights)) if settings.weights else None,
+            [r.digest for r in inputs.ood],
+            [file_digest(Path(path)) for path in (weight_file, init) if path],
         ),
     )
     meta = {
-        "backbone": settings.backbone,
+        "backbone": plan.network.backbone.name,
+        "architecture": plan.network.architecture,
+        "architecture_settings": plan.network.architecture_settings,
         "class_names": list(images.class_names),
         "method": step.method,
         "settings": asdict(settings),

@@ -12,13 +12,11 @@ from wsss_core.data.decoded import read_record
 from wsss_core.data.table import read_manifest, read_table
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution
-from wsss_core.models import cam_network
-from wsss_core.models.cam import CamNetwork
 from wsss_core.seeds import Inputs
 from wsss_core.settings import from_mapping
-from wsss_core.stages.inputs import check_classes, file_digest
+from wsss_core.stages.classifier import open_classifier
+from wsss_core.stages.inputs import file_digest
 from wsss_core.stages.step import read_step
-from wsss_core.store.checkpoints import load_network
 from wsss_core.store.seeds import SeedMaps, write_record
 from wsss_core.store.shards import build, fingerprint
 
@@ -48,7 +46,7 @@ def run(
     step = read_step(config)
     method = importlib.import_module(f"wsss_core.seeds.{step.method}")
     shard = read_manifest(manifest)
-    network = open_classifier(classifier, shard.class_names, execution)
+    network = open_classifier(classifier, shard.class_names, execution.torch_device())
     make = method.maker(
         from_mapping(method.SETTINGS, step.settings),
         Inputs(network, read_table(table).split("train"), step.seed, step.stage),
@@ -80,11 +78,3 @@ def run(
         },
         cache=cache,
     )
-
-
-def open_classifier(path: Path, class_names: tuple[str, ...], execution: Execution) -> CamNetwork:
-    """A trained classifier in evaluation mode on its device; UserError if it is for another class list."""
-    state, meta = load_network(path, "classifier")
-    check_classes(path, meta["class_names"], class_names)
-    network = cam_network(meta["backbone"], len(class_names), state)
-    return network.to(execution.torch_device(), memory_format=torch.channels_last).eval().requires_grad_(False)
