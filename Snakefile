@@ -21,7 +21,9 @@ include: "rules/classify.smk"
 include: "rules/seeds.smk"
 include: "rules/refine.smk"
 include: "rules/segment.smk"
+include: "rules/results.smk"
 include: "rules/report.smk"
+include: "rules/toy.smk"
 
 
 localrules:
@@ -31,12 +33,15 @@ localrules:
     seeds,
     masks,
     segmentations,
+    results,
+    toy,
 
 
 rule all:
     default_target: True
     input:
         REPORT,
+        RESULTS,
 
 
 rule dataset:
@@ -62,6 +67,17 @@ rule masks:
 rule segmentations:
     input:
         products("segmentations"),
+
+
+rule results:
+    input:
+        RESULTS,
+        FIGURES,
+
+
+rule toy:
+    input:
+        rules.toy_experiment.output,
 
 
 onerror:

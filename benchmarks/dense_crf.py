@@ -1,4 +1,7 @@
-"""Dense CRF: one object a pass, against lattices shared by two passes, and against our lattice in torch."""
+"""Dense CRF: one object a pass, against lattices shared by two passes, and against our lattice in torch.
+
+On a GPU, several images are also refined in a joint lattice, against pydensecrf taking one after another.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,12 @@ from torch import Tensor
 from benchmarks import Work
 from benchmarks.baselines.dense_crf import posterior
 from benchmarks.inputs import photo
-from wsss_core.kernels.dense_crf import dense_crf, unary_from_labels
+from wsss_core.kernels.dense_crf import dense_crf, dense_crf_batch, unary_from_labels
 
 GRIDS = {"tiny": (40, 52), "quick": (188, 250), "full": (375, 500)}
+
+COUNTS = {"tiny": 3, "quick": 8, "full": 64}
+"""Images of the joint lattice, every other one upright."""
 
 LABELS, ITERATIONS = 3, 10
 
@@ -35,7 +41,16 @@ def works(size: str, device: str) -> list[Work]:
         **common,
     )
     if device == "cuda":
-        return [in_torch]
+        count = COUNTS[size]
+        joint = Work(
+            f"dense CRF of {count} images together in torch against pydensecrf on one CPU core, {what}",
+            prepare=partial(_several, count, height, width),
+            baseline=_one_after_another,
+            ours=_joint,
+            floor=lambda: _floor(1, count * height * width),
+            **common | {"difference": _worst},
+        )
+        return [in_torch, joint]
     shared = Work(
         f"dense CRF, foreground and background pass, {what}",
         prepare=partial(_inputs, 2, height, width),
@@ -47,9 +62,11 @@ def works(size: str, device: str) -> list[Work]:
     return [shared, in_torch]
 
 
-def _inputs(passes: int, height: int, width: int, device: torch.device) -> tuple[np.ndarray, np.ndarray, torch.device]:
+def _inputs(
+    passes: int, height: int, width: int, device: torch.device, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, torch.device]:
     """A picture, and unaries [U, L, H, W] of labels that follow its colours loosely, with two thresholds."""
-    image = photo(height, width)
+    image = photo(height, width, seed)
     red, green = image[..., 0].astype(int), image[..., 1].astype(int)
     unaries = []
     for threshold in (110, 150)[:passes]:
@@ -66,6 +83,27 @@ def _baseline(inputs: tuple[np.ndarray, np.ndarray, torch.device]) -> Tensor:
 def _ours(backend: str, inputs: tuple[np.ndarray, np.ndarray, torch.device]) -> Tensor:
     image, unaries, device = inputs
     return dense_crf(image, torch.from_numpy(unaries).to(device), backend=backend, **SETTINGS).cpu()
+
+
+def _several(
+    count: int, height: int, width: int, device: torch.device
+) -> list[tuple[np.ndarray, np.ndarray, torch.device]]:
+    sizes = [(height, width), (width, height)]
+    return [_inputs(1, *sizes[number % 2], device, number) for number in range(count)]
+
+
+def _one_after_another(inputs: list[tuple[np.ndarray, np.ndarray, torch.device]]) -> tuple[Tensor, ...]:
+    return tuple(_baseline(one) for one in inputs)
+
+
+def _joint(inputs: list[tuple[np.ndarray, np.ndarray, torch.device]]) -> tuple[Tensor, ...]:
+    images, unaries, devices = zip(*inputs, strict=True)
+    energies = [torch.from_numpy(unary).to(device) for unary, device in zip(unaries, devices, strict=True)]
+    return tuple(posterior.cpu() for posterior in dense_crf_batch(images, energies, backend="torch", **SETTINGS))
+
+
+def _worst(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> float:
+    return max(_percentile(a, b) for a, b in zip(one, other, strict=True))
 
 
 def _percentile(one: Tensor, other: Tensor) -> float:

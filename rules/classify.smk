@@ -1,4 +1,69 @@
-# Class tags -> classifier checkpoint.
+# Class tags -> classifier checkpoint; for W-OoD also out-of-distribution photos -> candidates -> those to train on.
+
+WOOD = one_of(CONFIGURATION.section("classifiers", "w_ood"))
+
+
+rule ood_candidates:
+    input:
+        config=f"{R}/config/classifiers/{{classifier}}/candidates.json",
+        table=table("ood"),
+        classifier=initial_classifier,
+    output:
+        candidates=f"{R}/classifiers/{{classifier}}/candidates.csv",
+        sheet=f"{R}/classifiers/{{classifier}}/candidates.html",
+    log:
+        f"{R}/logs/classifiers/{{classifier}}/candidates.log",
+    benchmark:
+        f"{R}/benchmarks/classifiers/{{classifier}}/candidates.tsv"
+    wildcard_constraints:
+        classifier=WOOD,
+    conda:
+        "../envs/wsss.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(4000),
+        runtime=runtime(240),
+    params:
+        execution=execution(),
+    message:
+        "ranking out-of-distribution photos for {wildcards.classifier}"
+    shell:
+        "python -m wsss_core.cli ood-candidates --config {input.config:q} --table {input.table:q}"
+        " --classifier {input.classifier:q} --candidates {output.candidates:q} --sheet {output.sheet:q}"
+        " {params.execution} > {log:q} 2>&1"
+
+
+# A checkpoint, so that a review that ends with the same photos trains nothing again.
+checkpoint ood_selection:
+    input:
+        config=f"{R}/config/classifiers/{{classifier}}/selection.json",
+        table=table("ood"),
+        candidates=f"{R}/classifiers/{{classifier}}/candidates.csv",
+        classifier=initial_classifier,
+        reviewed=reviewed_file,
+    output:
+        selected=f"{R}/classifiers/{{classifier}}/ood.csv",
+        pictures=directory(f"{R}/classifiers/{{classifier}}/erased"),
+    log:
+        f"{R}/logs/classifiers/{{classifier}}/selection.log",
+    benchmark:
+        f"{R}/benchmarks/classifiers/{{classifier}}/selection.tsv"
+    wildcard_constraints:
+        classifier=WOOD,
+    conda:
+        "../envs/wsss.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(4000),
+        runtime=runtime(240),
+    params:
+        execution=execution(),
+    message:
+        "choosing out-of-distribution photos for {wildcards.classifier}"
+    shell:
+        "python -m wsss_core.cli ood-selection --config {input.config:q} --table {input.table:q}"
+        " --candidates {input.candidates:q} --classifier {input.classifier:q} --selected {output.selected:q}"
+        " --pictures {output.pictures:q} {params.execution} > {log:q} 2>&1"
 
 
 rule train_classifier:
@@ -7,6 +72,7 @@ rule train_classifier:
         table=table("train"),
         weights=weight_files("classifiers", "classifier", "train"),
         init=initial_classifier,
+        ood=ood_table,
     output:
         model=f"{R}/classifiers/{{classifier}}/model.pt",
         history=f"{R}/classifiers/{{classifier}}/history.csv",
@@ -27,4 +93,5 @@ rule train_classifier:
         "training classifier {wildcards.classifier}"
     shell:
         "python -m wsss_core.cli classify --config {input.config:q} --table {input.table:q} --init {input.init:q}"
-        " --model {output.model:q} --history {output.history:q} --state {params.state:q} {params.execution} > {log:q} 2>&1"
+        " --ood {input.ood:q} --model {output.model:q} --history {output.history:q} --state {params.state:q}"
+        " {params.execution} > {log:q} 2>&1"

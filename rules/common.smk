@@ -1,5 +1,6 @@
 # Functions of the other rule files; no rules here.
 
+import hashlib
 import shlex
 from functools import cache
 from pathlib import Path
@@ -27,6 +28,11 @@ def one_of(names):
     import re
 
     return "|".join(re.escape(name) for name in names) or "(?!)"
+
+
+def refinements_by(*methods):
+    """Wildcard constraint that matches the refinements of these methods."""
+    return one_of([name for method in methods for name in CONFIGURATION.section("refinements", method)])
 
 
 wildcard_constraints:
@@ -81,6 +87,14 @@ def weight_files(section, wildcard, step):
     return files
 
 
+@cache
+def folder_state(folder):
+    """Digest of the names, sizes and times of a folder's files, which makes jobs that read it run again."""
+    files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    states = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return hashlib.sha256(repr(states).encode()).hexdigest()[:16]
+
+
 def classifier_of(wildcard):
     """Input function: the checkpoint of the classifier that a refinement or segmentation is built upon."""
     return lambda wildcards: classifier_path(CONFIGURATION.ancestor(wildcards[wildcard], "classifiers").name)
@@ -96,6 +110,20 @@ def classifier_path(name):
     return f"{R}/classifiers/{name}/model.pt"
 
 
+def ood_table(wildcards):
+    """The out-of-distribution photos that a classifier's training takes, if its objective chooses any."""
+    if "selection" not in CONFIGURATION.stages[wildcards.classifier].settings:
+        return []
+    return checkpoints.ood_selection.get(classifier=wildcards.classifier).output.selected
+
+
+def reviewed_file(wildcards):
+    """The reviewed list of candidates that a selection asks for, as soon as it exists."""
+    selection = settings("classifiers", wildcards.classifier, "selection")
+    path = selection["reviewed"] if selection["rule"] == "reviewed" else None
+    return [path] if path and Path(path).exists() else []
+
+
 def upstream(wildcards, wildcard, edge):
     """Name of the stage that a job's stage names under `edge`."""
     return CONFIGURATION.stages[wildcards[wildcard]].upstream[edge]
@@ -104,6 +132,16 @@ def upstream(wildcards, wildcard, edge):
 def seed_maps_of(wildcards):
     """Seed maps that a refinement starts from, of its shard."""
     return f"{R}/seeds/{upstream(wildcards, 'refinement', 'seed')}/maps/{wildcards.shard}.h5"
+
+
+def seed_threshold_of(wildcards):
+    """Threshold file of the seed that a refinement starts from."""
+    return f"{R}/seeds/{upstream(wildcards, 'refinement', 'seed')}/threshold.json"
+
+
+def masks_of(wildcards):
+    """Masks that a refinement starts from, of its shard."""
+    return f"{R}/refinements/{upstream(wildcards, 'refinement', 'masks')}/masks/{wildcards.shard}"
 
 
 def walk_of(wildcards):
@@ -115,8 +153,9 @@ def chosen_threshold(path):
     """Input function: the threshold file, for masks whose setting asks for a chosen threshold."""
 
     def files(wildcards):
-        value = settings("refinements", wildcards.refinement, "masks")["threshold"]
-        return [path(wildcards)] if isinstance(value, str) else []
+        given = settings("refinements", wildcards.refinement, "masks")
+        asks = isinstance(given["threshold"], str) and given.get("band") is None
+        return [path(wildcards)] if asks else []
 
     return files
 
@@ -131,12 +170,19 @@ def products(section):
     ]
 
 
+def digit_files(wildcards):
+    """MNIST's files, if the toy experiment takes them."""
+    folder = CONFIGURATION.toy["mnist"]
+    return sorted(str(path) for path in Path(folder).glob("*-ubyte*")) if folder else []
+
+
 def stage_products(name):
     """The final files of one stage."""
     stage = CONFIGURATION.stages[name]
     folder = f"{R}/{stage.section}/{name}"
     if stage.section == "classifiers":
-        return [f"{folder}/model.pt"]
+        sheet = [f"{folder}/candidates.html"] if "candidates" in stage.settings else []
+        return [f"{folder}/model.pt", *sheet]
     if stage.section == "seeds":
         return [f"{folder}/curve.csv", f"{folder}/evaluation.csv"]
     if stage.section == "refinements":

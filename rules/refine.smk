@@ -1,9 +1,41 @@
-# Class activation maps -> label masks: dense CRF, IRN (labels, training, random walk), filling of ignored pixels.
+# Class activation maps -> label masks: thresholds, dense CRF, IRN and PSA (labels, training, random walk), agreement
+# with saliency, filling of ignored pixels.
 
-CRF = one_of(CONFIGURATION.section("refinements", "crf"))
-IRN = one_of(CONFIGURATION.section("refinements", "irn"))
-WALK = one_of(CONFIGURATION.section("refinements", "irn") + CONFIGURATION.section("refinements", "threshold"))
-FILL = one_of(CONFIGURATION.section("refinements", "fill"))
+SEED_THRESHOLD = refinements_by("seed_threshold")
+CRF = refinements_by("crf")
+IRN = refinements_by("irn")
+PSA = refinements_by("psa")
+WALK = refinements_by("irn", "psa")
+WALK_MASKS = refinements_by("irn", "psa", "threshold")
+SALIENCY = refinements_by("saliency")
+FILL = refinements_by("fill")
+
+
+rule seed_threshold_masks:
+    input:
+        config=f"{R}/config/refinements/{{refinement}}/masks.json",
+        manifest=manifest("train"),
+        maps=seed_maps_of,
+        threshold=chosen_threshold(seed_threshold_of),
+    output:
+        directory(f"{R}/refinements/{{refinement}}/masks/{{shard}}"),
+    log:
+        f"{R}/logs/refinements/{{refinement}}/masks.{{shard}}.log",
+    benchmark:
+        f"{R}/benchmarks/refinements/{{refinement}}/masks.{{shard}}.tsv"
+    wildcard_constraints:
+        refinement=SEED_THRESHOLD,
+    conda:
+        "../envs/wsss.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=runtime(60),
+    message:
+        "thresholded seeds {wildcards.refinement}, shard {wildcards.shard}"
+    shell:
+        "python -m wsss_core.cli seed-threshold-masks --config {input.config:q} --manifest {input.manifest:q}"
+        " --maps {input.maps:q} --threshold {input.threshold:q} --masks {output:q} --threads {threads} > {log:q} 2>&1"
 
 
 rule crf_masks:
@@ -11,9 +43,7 @@ rule crf_masks:
         config=f"{R}/config/refinements/{{refinement}}/masks.json",
         manifest=manifest("train"),
         maps=seed_maps_of,
-        threshold=chosen_threshold(
-            lambda wildcards: f"{R}/seeds/{upstream(wildcards, 'refinement', 'seed')}/threshold.json"
-        ),
+        threshold=chosen_threshold(seed_threshold_of),
     output:
         directory(f"{R}/refinements/{{refinement}}/masks/{{shard}}"),
     log:
@@ -125,6 +155,98 @@ rule irn_walk:
         " {params.execution} > {log:q} 2>&1"
 
 
+rule psa_labels:
+    input:
+        config=f"{R}/config/refinements/{{refinement}}/labels.json",
+        manifest=manifest("train"),
+        maps=seed_maps_of,
+    output:
+        f"{R}/refinements/{{refinement}}/labels/{{shard}}.h5",
+    log:
+        f"{R}/logs/refinements/{{refinement}}/labels.{{shard}}.log",
+    benchmark:
+        f"{R}/benchmarks/refinements/{{refinement}}/labels.{{shard}}.tsv"
+    wildcard_constraints:
+        refinement=PSA,
+    conda:
+        "../envs/wsss.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=runtime(60),
+    params:
+        cache=f"{R}/.state/refinements/{{refinement}}/labels/{{shard}}.h5",
+    message:
+        "posteriors for {wildcards.refinement}, shard {wildcards.shard}"
+    shell:
+        "python -m wsss_core.cli psa-labels --config {input.config:q} --manifest {input.manifest:q} --maps {input.maps:q}"
+        " --labels {output:q} --cache {params.cache:q} --threads {threads} > {log:q} 2>&1"
+
+
+rule train_psa:
+    input:
+        config=f"{R}/config/refinements/{{refinement}}/network.json",
+        table=table("train"),
+        labels=over_shards("train", f"{R}/refinements/{{refinement}}/labels/{{shard}}.h5"),
+        classifier=classifier_of("refinement"),
+        weights=weight_files("refinements", "refinement", "network"),
+    output:
+        model=f"{R}/refinements/{{refinement}}/network.pt",
+        history=f"{R}/refinements/{{refinement}}/history.csv",
+    log:
+        f"{R}/logs/refinements/{{refinement}}/network.log",
+    benchmark:
+        f"{R}/benchmarks/refinements/{{refinement}}/network.tsv"
+    wildcard_constraints:
+        refinement=PSA,
+    conda:
+        "../envs/wsss.yaml"
+    threads: TRAIN_THREADS
+    resources:
+        mem_mb=memory(8000),
+        runtime=runtime(720),
+    params:
+        execution=execution(training=True),
+        state=f"{R}/.state/refinements/{{refinement}}.pt",
+    message:
+        "training the affinity network of {wildcards.refinement}"
+    shell:
+        "python -m wsss_core.cli psa-train --config {input.config:q} --table {input.table:q} --labels {input.labels:q}"
+        " --classifier {input.classifier:q} --model {output.model:q} --history {output.history:q}"
+        " --state {params.state:q} {params.execution} > {log:q} 2>&1"
+
+
+rule psa_walk:
+    input:
+        config=f"{R}/config/refinements/{{refinement}}/walk.json",
+        manifest=manifest("train"),
+        maps=seed_maps_of,
+        model=f"{R}/refinements/{{refinement}}/network.pt",
+    output:
+        f"{R}/refinements/{{refinement}}/scores/{{shard}}.h5",
+    log:
+        f"{R}/logs/refinements/{{refinement}}/walk.{{shard}}.log",
+    benchmark:
+        f"{R}/benchmarks/refinements/{{refinement}}/walk.{{shard}}.tsv"
+    wildcard_constraints:
+        refinement=PSA,
+    conda:
+        "../envs/wsss.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(4000),
+        runtime=runtime(60),
+    params:
+        execution=execution(),
+        cache=f"{R}/.state/refinements/{{refinement}}/{{shard}}.h5",
+    message:
+        "random walk {wildcards.refinement}, shard {wildcards.shard}"
+    shell:
+        "python -m wsss_core.cli psa-walk --config {input.config:q} --manifest {input.manifest:q} --maps {input.maps:q}"
+        " --model {input.model:q} --scores {output:q} --cache {params.cache:q}"
+        " {params.execution} > {log:q} 2>&1"
+
+
 rule score_walk:
     input:
         config=f"{R}/config/refinements/{{refinement}}/scores.json",
@@ -139,7 +261,7 @@ rule score_walk:
     benchmark:
         f"{R}/benchmarks/refinements/{{refinement}}/scores.tsv"
     wildcard_constraints:
-        refinement=IRN,
+        refinement=WALK,
     conda:
         "../envs/wsss.yaml"
     threads: 1
@@ -167,7 +289,7 @@ rule walk_masks:
     benchmark:
         f"{R}/benchmarks/refinements/{{refinement}}/masks.{{shard}}.tsv"
     wildcard_constraints:
-        refinement=WALK,
+        refinement=WALK_MASKS,
     conda:
         "../envs/wsss.yaml"
     threads: 1
@@ -181,11 +303,39 @@ rule walk_masks:
         " --threshold {input.threshold:q} --masks {output:q} --threads {threads} > {log:q} 2>&1"
 
 
+rule saliency_masks:
+    input:
+        config=f"{R}/config/refinements/{{refinement}}/masks.json",
+        manifest=manifest("train"),
+        masks=masks_of,
+    output:
+        directory(f"{R}/refinements/{{refinement}}/masks/{{shard}}"),
+    log:
+        f"{R}/logs/refinements/{{refinement}}/masks.{{shard}}.log",
+    benchmark:
+        f"{R}/benchmarks/refinements/{{refinement}}/masks.{{shard}}.tsv"
+    wildcard_constraints:
+        refinement=SALIENCY,
+    conda:
+        "../envs/wsss.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(1000),
+        runtime=runtime(60),
+    params:
+        folder=lambda wildcards: folder_state(settings("refinements", wildcards.refinement, "masks")["folder"]),
+    message:
+        "agreement with saliency {wildcards.refinement}, shard {wildcards.shard}"
+    shell:
+        "python -m wsss_core.cli saliency-masks --config {input.config:q} --manifest {input.manifest:q}"
+        " --masks {input.masks:q} --agreeing {output:q} --threads {threads} > {log:q} 2>&1"
+
+
 rule fill_masks:
     input:
         config=f"{R}/config/refinements/{{refinement}}/masks.json",
         manifest=manifest("train"),
-        masks=lambda wildcards: f"{R}/refinements/{upstream(wildcards, 'refinement', 'masks')}/masks/{wildcards.shard}",
+        masks=masks_of,
         model=lambda wildcards: f"{R}/segmentations/{upstream(wildcards, 'refinement', 'segmentation')}/model.pt",
     output:
         directory(f"{R}/refinements/{{refinement}}/masks/{{shard}}"),

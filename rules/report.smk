@@ -1,6 +1,51 @@
 # Everything a run made, on one page.
 
 REPORT = f"{R}/report.html"
+FEATURES = [f"{R}/analyses/features.svg"] if CONFIGURATION.feature_classifiers else []
+
+
+rule features_config:
+    output:
+        f"{R}/config/features.json",
+    log:
+        f"{R}/logs/config/features.log",
+    localrule: True
+    conda:
+        "../envs/wsss.yaml"
+    params:
+        text=lambda wildcards: CONFIGURATION.features_json(),
+    message:
+        "settings of the picture of features"
+    shell:
+        "printf '%s\n' {params.text:q} > {output:q} 2> {log:q}"
+
+
+rule features:
+    input:
+        config=f"{R}/config/features.json",
+        table=f"{R}/dataset/images.csv",
+        classifiers=[classifier_path(name) for name in CONFIGURATION.feature_classifiers],
+    output:
+        features=f"{R}/analyses/features.csv",
+        figure=f"{R}/analyses/features.svg",
+    log:
+        f"{R}/logs/analyses/features.log",
+    benchmark:
+        f"{R}/benchmarks/analyses/features.tsv"
+    conda:
+        "../envs/wsss.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(4000),
+        runtime=runtime(60),
+    params:
+        execution=execution(),
+    message:
+        "features of {CONFIGURATION.feature_classifiers} in the plane"
+    shell:
+        "python -m wsss_core.cli features --config {input.config:q} --table {input.table:q}"
+        " --classifiers {input.classifiers:q} --features {output.features:q} --figure {output.figure:q}"
+        " {params.execution} > {log:q} 2>&1"
 
 
 rule report_config:
@@ -26,6 +71,8 @@ rule report_page:
         template=f"{workflow.basedir}/wsss_core/report/page.html",
         style=f"{workflow.basedir}/wsss_core/report/page.css",
         products=lambda wildcards: [path for name in CONFIGURATION.targets for path in stage_products(name)],
+        figures=FIGURES,
+        features=FEATURES,
     output:
         report(
             REPORT,

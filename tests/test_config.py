@@ -121,6 +121,13 @@ def test_targets_name_a_stage_or_one_variant():
     assert load(swept | {"targets": ["rib@steps=5", "cam"]}).targets == ("rib@steps=5", "cam")
 
 
+def test_an_edge_may_take_one_of_several_methods():
+    psa = {"refinements__psa": {"method": "psa", "seed": "rib"}}
+    assert load(raw(refinements__confident__walk="psa", **psa)).stages["confident"].upstream == {"walk": "psa"}
+    text = mistakes(raw(refinements__confident__walk="crf", **psa))
+    assert "refinements.confident.walk: there is no stage 'crf'; allowed: irn, psa" in text
+
+
 def test_ancestor_is_found_through_every_kind_of_stage():
     assert load(RAW).ancestor("filled", "classifiers").name == "bce"
     assert load(RAW).ancestor("deeplab", "seeds").name == "rib"

@@ -1,6 +1,8 @@
-"""Resizing, normalising, flipping and cropping."""
+"""Resizing, colours, normalising, flipping and cropping."""
 
 from __future__ import annotations
+
+import colorsys
 
 import numpy as np
 import pytest
@@ -51,6 +53,59 @@ def test_rescale_keeps_image_and_labels_together():
     image, labels = augment.random_rescale(IMAGE, LABELS, 0.5, 1.5, generator(3))
     assert image.shape[:2] == labels.shape
     assert augment.random_rescale(IMAGE, None, 0.5, 1.5, generator(3))[1] is None
+
+
+def grey(image: np.ndarray) -> np.ndarray:
+    return image @ np.array([0.299, 0.587, 0.114])
+
+
+BLENDS = [
+    lambda image, factor: image * factor,
+    lambda image, factor: grey(image).mean() + factor * (image - grey(image).mean()),
+    lambda image, factor: grey(image)[..., None] + factor * (image - grey(image)[..., None]),
+]
+
+
+@pytest.mark.parametrize("kind", range(3))
+def test_colour_jitter_blends(kind):
+    """One kind of change at a time; its amount is the draw of its place."""
+    ranges = [0.0, 0.0, 0.0, 0.0]
+    ranges[kind] = 0.9
+    factors = []
+    for i in range(20):
+        factor = 1 + 0.9 * (2 * generator(0, "jitter", i).random(4)[kind] - 1)
+        changed = augment.random_colour_jitter(IMAGE, ranges, generator(0, "jitter", i))
+        assert changed.dtype == np.uint8
+        expected = np.clip(BLENDS[kind](IMAGE.astype(float), factor), 0, 255)
+        assert np.abs(changed - expected).max() < 3
+        factors.append(factor)
+    assert min(factors) < 0.4 and max(factors) > 1.6
+
+
+def test_colour_jitter_turns_the_hue():
+    for i in range(20):
+        shift = 0.5 * (2 * generator(0, "hue", i).random(4)[3] - 1)
+        changed = augment.random_colour_jitter(IMAGE, (0.0, 0.0, 0.0, 0.5), generator(0, "hue", i))
+        for before, after in zip(IMAGE[0] / 255, changed[0], strict=True):
+            hue, saturation, value = colorsys.rgb_to_hsv(*before)
+            expected = np.multiply(colorsys.hsv_to_rgb((hue + shift) % 1, saturation, value), 255)
+            assert np.abs(after - expected).max() < 16  # hue and saturation have eight bits
+
+
+def test_colour_jitter_depends_on_its_key_alone():
+    ranges = (0.3, 0.3, 0.3, 0.1)
+    before = IMAGE.copy()
+    one, two = (augment.random_colour_jitter(IMAGE, ranges, generator(7)) for _ in range(2))
+    np.testing.assert_array_equal(one, two)
+    np.testing.assert_array_equal(IMAGE, before)
+    assert not np.array_equal(one, augment.random_colour_jitter(IMAGE, ranges, generator(8)))
+    np.testing.assert_array_equal(augment.random_colour_jitter(IMAGE, (0.0,) * 4, generator(7)), IMAGE)
+    after = set()
+    for image, spread in ((IMAGE, ranges), (IMAGE[:5, :9], (0.0,) * 4)):
+        rng = generator(9)
+        augment.random_colour_jitter(image, spread, rng)
+        after.add(float(rng.random()))
+    assert len(after) == 1
 
 
 def test_normalise_is_float64_arithmetic_stored_as_float32():

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from wsss_core.errors import UserError
-from wsss_core.kernels.dense_crf import dense_crf, unary_from_labels, unary_from_probabilities
+from wsss_core.kernels import dense_crf as module
+from wsss_core.kernels.dense_crf import dense_crf, dense_crf_batch, unary_from_labels, unary_from_probabilities
 
 SETTINGS = {"gaussian": (3, 3), "bilateral": (20, 10, 10)}
 
@@ -78,19 +79,32 @@ def test_unaries():
     assert isinstance(unary_from_labels(torch.zeros(2, 2, dtype=torch.uint8), 2, 0.7), torch.Tensor)
 
 
-def test_unknown_and_missing_backends_are_errors(monkeypatch):
+def test_unknown_backends_are_errors():
     image, labels, _ = two_halves()
-    unary = unary_from_labels(labels, 2, 0.7)
     with pytest.raises(ValueError, match="unknown dense CRF backend 'fast'"):
-        dense_crf(image, unary, **SETTINGS, backend="fast")
+        dense_crf(image, unary_from_labels(labels, 2, 0.7), **SETTINGS, backend="fast")
 
+
+@pytest.fixture
+def without_pydensecrf(monkeypatch):
     def absent(name, *_):
-        raise ImportError(name)
+        raise ImportError(f"no module {name}")
 
     monkeypatch.setattr(importlib, "import_module", absent)
-    for backend in ("auto", "pydensecrf"):
-        with pytest.raises(UserError, match="pydensecrf2"):
-            dense_crf(image, unary, **SETTINGS, backend=backend)
+    module._has_pydensecrf.cache_clear()
+    yield
+    module._has_pydensecrf.cache_clear()
+
+
+def test_without_pydensecrf_torch_is_used_and_the_log_says_so_once(without_pydensecrf, caplog):
+    image, noisy, _ = two_halves(noise=0.15)
+    unary = unary_from_labels(noisy, 2, 0.7)
+    posteriors = [dense_crf(image, unary, **SETTINGS) for _ in range(3)]
+    assert np.array_equal(posteriors[0], dense_crf(image, unary, **SETTINGS, backend="torch"))
+    (line,) = caplog.messages
+    assert "pydensecrf2" in line and "runs in torch" in line
+    with pytest.raises(UserError, match="pydensecrf2"):
+        dense_crf(image, unary, **SETTINGS, backend="pydensecrf")
 
 
 def test_wrong_shapes_are_errors():
@@ -131,6 +145,66 @@ def test_the_torch_backend_repeats_its_bits_and_shares_lattices():
     alone = dense_crf(image, passes[1], **SETTINGS, backend="torch")
     assert np.abs(together[1] - alone).max() < 1e-6
     assert np.allclose(dense_crf(image, unary, **SETTINGS, iterations=0, backend="torch").sum(0), 1, atol=1e-6)
+
+
+def several():
+    """Images of two sizes with two, three and one label, and two passes for one; as arrays and as a tensor."""
+    pairs = [photo(40, 56, 1), photo(60, 32, 2), photo(40, 56, 3), photo(33, 47, 4), photo(20, 24, 5)]
+    images, unaries = [image for image, _ in pairs], [unary for _, unary in pairs]
+    unaries[1] = np.ascontiguousarray(unaries[1][:2])
+    unaries[2] = np.stack([unaries[2], unaries[2][::-1]])
+    unaries[3] = torch.from_numpy(unaries[3])
+    unaries[4] = unaries[4][:1]
+    return images, unaries
+
+
+@pytest.mark.parametrize("pixels", [0, 40 * 56 + 33 * 47, 2**20])
+def test_a_batch_in_torch_equals_each_image_alone(pixels):
+    images, unaries = several()
+    together = dense_crf_batch(images, unaries, **SETTINGS, backend="torch", pixels=pixels)
+    again = dense_crf_batch(images, unaries, **SETTINGS, backend="torch", pixels=pixels)
+    for image, unary, posterior, second in zip(images, unaries, together, again, strict=True):
+        alone = dense_crf(image, unary, **SETTINGS, backend="torch")
+        assert type(posterior) is type(unary) and posterior.shape == unary.shape
+        assert np.abs(np.asarray(posterior) - np.asarray(alone)).max() <= 1e-6
+        assert np.array_equal(np.asarray(posterior), np.asarray(second))
+    assert (together[4] == 1).all()
+
+
+def test_images_with_as_many_labels_share_a_lattice(monkeypatch):
+    made = []
+    lattice = module.Lattice
+    monkeypatch.setattr(
+        module, "Lattice", lambda features, owners: made.append(len(features)) or lattice(features, owners)
+    )
+    images, unaries = several()
+    dense_crf_batch(images, unaries, **SETTINGS, backend="torch")
+    joint = 40 * 56 + 33 * 47
+    assert made == [joint, joint, 60 * 32, 60 * 32, 40 * 56, 40 * 56]
+
+
+def test_a_batch_in_pydensecrf_is_one_image_after_another():
+    images, unaries = several()
+    for image, unary, posterior in zip(images, unaries, dense_crf_batch(images, unaries, **SETTINGS), strict=True):
+        assert np.array_equal(np.asarray(posterior), np.asarray(dense_crf(image, unary, **SETTINGS)))
+    assert dense_crf_batch([], [], **SETTINGS) == []
+
+
+def test_a_batch_equals_pydensecrf_on_photos(shared):
+    """Label and soft unaries of several photos, in one lattice."""
+    images, unaries = [], []
+    for name in ("crf_im1_label", "crf_im2_soft"):
+        with np.load(shared / "reference" / f"{name}.npz") as stored:
+            image, probability = stored["image"], stored["probability"].astype(np.float32)
+        images += [image, np.ascontiguousarray(image.transpose(1, 0, 2))]
+        unaries.append(unary_from_probabilities(probability))
+        turned = probability.argmax(0).T
+        unaries.append(unary_from_labels(turned, len(probability), 0.7))
+    settings = {"gaussian": (3, 3), "bilateral": (50, 5, 10)}
+    ours = dense_crf_batch(images, unaries, **settings, backend="torch")
+    for image, unary, posterior in zip(images, unaries, ours, strict=True):
+        theirs = dense_crf(image, unary, **settings, backend="pydensecrf")
+        assert (posterior.argmax(0) == theirs.argmax(0)).mean() >= 0.999
 
 
 @pytest.mark.parametrize("backend", ["pydensecrf", "torch"])

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from wsss_core.kernels import permutohedral
 from wsss_core.kernels.permutohedral import Lattice
 
 
@@ -48,3 +49,27 @@ def test_points_too_far_apart_are_an_error():
     features[1] = 1e6
     with pytest.raises(OverflowError, match="spread too far"):
         Lattice(features)
+
+
+@pytest.mark.parametrize("d", [2, 5])
+def test_images_of_a_joint_lattice_are_filtered_as_alone(d):
+    """Three images whose features lie in the same place, or far from each other."""
+    parts = [points(120, d, seed=1), points(75, d, seed=2), points(100, d, seed=1) + 40]
+    values = torch.rand(295, 2, generator=torch.Generator().manual_seed(3))
+    owners = torch.arange(3).repeat_interleave(torch.tensor([120, 75, 100]))
+    together = Lattice(torch.cat(parts), owners).filter(values)
+    alone = [Lattice(part).filter(own) for part, own in zip(parts, values.split([120, 75, 100]), strict=True)]
+    assert torch.allclose(together, torch.cat(alone), rtol=0, atol=1e-6)
+    values[:120] = 0
+    assert not Lattice(torch.cat(parts), owners).filter(values)[:120].any()
+
+
+def test_a_crowded_corner_is_summed_in_pieces(monkeypatch):
+    """All points of a plain area share their corners; the sums do not depend on where the pieces end."""
+    features = torch.cat([torch.zeros(1000, 2), points(50)])
+    values = torch.rand(1050, 3, generator=torch.Generator().manual_seed(1))
+    pieces = Lattice(features).filter(values)
+    monkeypatch.setattr(permutohedral, "PIECE", 2000)
+    assert torch.allclose(pieces, Lattice(features).filter(values), rtol=1e-5)
+    exact = Lattice(features.double()).filter(values.double())
+    assert torch.allclose(pieces.double(), exact, rtol=1e-5)

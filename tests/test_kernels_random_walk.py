@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from benchmarks.baselines.random_walk_dense import propagate_dense
-from wsss_core.kernels.random_walk import chebyshev_power, propagate, propagate_stepwise
+from wsss_core.kernels.paths import directions
+from wsss_core.kernels.random_walk import boundary_affinities, chebyshev_power, propagate, propagate_stepwise, walk
 
 
 def inputs(height=13, width=11, classes=2, seed=0, dtype=np.float64):
@@ -26,6 +27,43 @@ def test_other_settings_equal_the_dense_matrix(radius, beta, log2_steps):
     settings = {"radius": radius, "beta": beta, "log2_steps": log2_steps}
     dense = propagate_dense(scores, boundary, **settings)
     assert np.abs(propagate(scores, boundary, **settings) - dense).max() < 1e-11
+
+
+def random_affinities(height, width, radius, seed=0):
+    """Affinities [P, h, w], 0 where the neighbour lies outside, and the same as a matrix [hw, hw]."""
+    rng = np.random.default_rng(seed)
+    affinities = np.zeros((len(directions(radius)), height, width))
+    matrix = np.eye(height * width)
+    for i, (dy, dx) in enumerate(directions(radius)):
+        for y in range(height - dy):
+            for x in range(max(0, -dx), width - max(0, dx)):
+                affinities[i, y, x] = rng.random() ** 8
+                here, there = y * width + x, (y + dy) * width + x + dx
+                matrix[here, there] = matrix[there, here] = affinities[i, y, x]
+    return affinities, matrix
+
+
+@pytest.mark.parametrize(("height", "width"), [(9, 11), (1, 20), (20, 1), (3, 3)])
+@pytest.mark.parametrize(("radius", "log2_steps"), [(5, 8), (3, 3), (2, 0)])
+def test_a_walk_on_given_affinities_equals_the_power_of_the_dense_matrix(height, width, radius, log2_steps):
+    affinities, matrix = random_affinities(height, width, radius)
+    scores = np.random.default_rng(1).random((2, height, width))
+    power = np.linalg.matrix_power(matrix / matrix.sum(0), 2**log2_steps)
+    expected = (scores.reshape(2, -1) @ power).reshape(scores.shape)
+    walked = walk(scores, affinities, radius=radius, log2_steps=log2_steps)
+    assert np.abs(walked - expected).max() < 1e-11
+    single = walk(scores.astype(np.float32), affinities, radius=radius, log2_steps=log2_steps)
+    assert single.dtype == np.float32 and np.abs(single - expected).max() < 5e-5
+
+
+def test_boundaries_are_a_walk_on_their_affinities():
+    scores, boundary = inputs()
+    affinities = boundary_affinities(torch.from_numpy(boundary), 5, 10.0)
+    assert affinities.shape == (34, 13, 11)
+    assert np.array_equal(walk(scores * (1 - boundary), affinities.numpy()), propagate(scores, boundary))
+    both = walk(np.stack([scores, scores]), np.stack([affinities, torch.zeros_like(affinities)]), log2_steps=3)
+    assert np.allclose(both[0], walk(scores, affinities.numpy(), log2_steps=3), atol=1e-14)
+    assert np.allclose(both[1], scores, atol=1e-14)
 
 
 def test_one_step_by_hand():
@@ -81,6 +119,8 @@ def test_shapes_that_do_not_match_are_an_error():
     for wrong in (boundary[:-1], np.stack([boundary, boundary])):
         with pytest.raises(ValueError, match="do not belong together"):
             propagate(scores, wrong)
+    with pytest.raises(ValueError, match=r"affinities \(34, 13, 11\) do not belong together"):
+        walk(scores, np.zeros((34, 13, 11)), radius=3)
 
 
 def test_chebyshev_coefficients():

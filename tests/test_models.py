@@ -4,22 +4,26 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision
 from torchvision.models import vgg
 
 from wsss_core.errors import UserError
 from wsss_core.models import cam_network
-from wsss_core.models.backbones import FixedBatchNorm, backbone, load_weights
+from wsss_core.models.backbones import Backbone, FixedBatchNorm, backbone, load_weights
+from wsss_core.models.cam import CamNetwork
+from wsss_core.models.deeplab import deeplab_v2
+from wsss_core.models.irn import IrnNetwork
 from wsss_core.store.checkpoints import load_network, save_network
 
-NAMES = ("resnet50", "resnet101", "mobilenet_v2", "vgg16", "small")
+NAMES = ("resnet50", "resnet101", "resnet38d", "mobilenet_v2", "vgg16", "small")
 
 
 @pytest.mark.parametrize("output_stride", [8, 16])
 @pytest.mark.parametrize("name", NAMES)
 def test_taps_have_the_declared_channels_and_strides(name, output_stride):
-    network = backbone(name, output_stride)
-    with torch.no_grad():
+    with torch.device("meta"):
+        network = backbone(name, output_stride)
         taps = network(torch.zeros(1, 3, 65, 90))
     expected = [(1, c, -(-65 // s), -(-90 // s)) for c, s in zip(network.channels, network.strides, strict=True)]
     assert [tuple(tap.shape) for tap in taps] == expected
@@ -68,6 +72,8 @@ def test_misfit_weights_are_listed():
 def test_unknown_backbone_is_named():
     with pytest.raises(UserError, match="'resnet5'"):
         backbone("resnet5")
+    with pytest.raises(UserError, match="output stride 32"):
+        backbone("small", 32)
 
 
 def test_batch_norm_keeps_running_statistics_in_training_mode():
@@ -152,3 +158,138 @@ def test_checkpoint_mistakes_name_the_file(tmp_path: Path):
     torch.save({"a": torch.ones(1)}, tmp_path / "foreign.pt")
     with pytest.raises(UserError, match="not a checkpoint of this program"):
         load_network(tmp_path / "foreign.pt", "irn")
+
+
+PLAIN_BLOCKS = {  # of ResNet-38d: input, middle and output channels, stride, dilations
+    "b2": (64, 128, 128, 2, 1, 1),
+    "b2_1": (128, 128, 128, 1, 1, 1),
+    "b2_2": (128, 128, 128, 1, 1, 1),
+    "b3": (128, 256, 256, 2, 1, 1),
+    "b3_1": (256, 256, 256, 1, 1, 1),
+    "b3_2": (256, 256, 256, 1, 1, 1),
+    "b4": (256, 512, 512, 2, 1, 1),
+    **{f"b4_{n}": (512, 512, 512, 1, 1, 1) for n in range(1, 6)},
+    "b5": (512, 512, 1024, 1, 1, 2),
+    "b5_1": (1024, 512, 1024, 1, 2, 2),
+    "b5_2": (1024, 512, 1024, 1, 2, 2),
+}
+
+
+def published_resnet38d() -> dict[str, tuple[int, ...]]:
+    """Name to shape of every weight."""
+    shapes = {"conv1a.weight": (64, 3, 3, 3)}
+    norms = {"bn7": 4096}
+    for block, (channels, middle, width, *_) in PLAIN_BLOCKS.items():
+        norms |= {f"{block}.bn_branch2a": channels, f"{block}.bn_branch2b1": middle}
+        shapes[f"{block}.conv_branch2a.weight"] = (middle, channels, 3, 3)
+        shapes[f"{block}.conv_branch2b1.weight"] = (width, middle, 3, 3)
+        if channels != width:
+            shapes[f"{block}.conv_branch1.weight"] = (width, channels, 1, 1)
+    for block, channels, width in (("b6", 1024, 2048), ("b7", 2048, 4096)):
+        norms[f"{block}.bn_branch2a"] = channels
+        norms |= {f"{block}.bn_branch2b1": width // 4, f"{block}.bn_branch2b2": width // 2}
+        shapes[f"{block}.conv_branch2a.weight"] = (width // 4, channels, 1, 1)
+        shapes[f"{block}.conv_branch2b1.weight"] = (width // 2, width // 4, 3, 3)
+        shapes[f"{block}.conv_branch2b2.weight"] = (width, width // 2, 1, 1)
+        shapes[f"{block}.conv_branch1.weight"] = (width, channels, 1, 1)
+    parts = ("weight", "bias", "running_mean", "running_var")
+    return shapes | {f"{name}.{part}": (channels,) for name, channels in norms.items() for part in parts}
+
+
+def resnet38d_loop(state: dict[str, torch.Tensor], images: torch.Tensor) -> list[torch.Tensor]:
+    """The inputs of b3, b4, b5 and b6, and the output of bn7, all normalised and rectified."""
+
+    def activated(x: torch.Tensor, name: str) -> torch.Tensor:
+        mean, var, weight, bias = (state[f"{name}.{k}"] for k in ("running_mean", "running_var", "weight", "bias"))
+        return F.relu(F.batch_norm(x, mean, var, weight, bias))
+
+    def convolved(x: torch.Tensor, name: str, stride: int = 1, dilation: int = 1) -> torch.Tensor:
+        weight = state[f"{name}.weight"]
+        return F.conv2d(x, weight, None, stride, dilation * (weight.shape[2] // 2), dilation)
+
+    x, taps = convolved(images, "conv1a"), []
+    for block, (channels, _, width, stride, *dilations) in PLAIN_BLOCKS.items():
+        start = activated(x, f"{block}.bn_branch2a")
+        if block in ("b3", "b4", "b5"):
+            taps.append(start)
+        shortcut = x if channels == width else convolved(start, f"{block}.conv_branch1", stride)
+        middle = activated(convolved(start, f"{block}.conv_branch2a", stride, dilations[0]), f"{block}.bn_branch2b1")
+        x = shortcut + convolved(middle, f"{block}.conv_branch2b1", 1, dilations[1])
+    for block in ("b6", "b7"):
+        start = activated(x, f"{block}.bn_branch2a")
+        if block == "b6":
+            taps.append(start)
+        middle = activated(convolved(start, f"{block}.conv_branch2a"), f"{block}.bn_branch2b1")
+        middle = activated(convolved(middle, f"{block}.conv_branch2b1", 1, 4), f"{block}.bn_branch2b2")
+        x = convolved(start, f"{block}.conv_branch1") + convolved(middle, f"{block}.conv_branch2b2")
+    return [*taps, activated(x, "bn7")]
+
+
+def test_resnet38d_has_the_published_names_and_size():
+    with torch.device("meta"):
+        network = backbone("resnet38d")
+        published = {name: torch.zeros(shape) for name, shape in published_resnet38d().items()}
+        heads = {"fc8.weight": torch.zeros(20, 4096, 1, 1), "bn7.num_batches_tracked": torch.zeros(())}
+        network.load(published | heads)
+        with pytest.raises(UserError, match="1 missing .b3.bn_branch2a.bias.*1 unknown .extra"):
+            network.load(
+                {k: v for k, v in published.items() if k != "b3.bn_branch2a.bias"} | {"extra": published["bn7.bias"]}
+            )
+    assert sum(p.numel() for p in network.parameters()) == 105_023_168
+    assert not any("bn" in name for name, _ in network.named_parameters()), "scale and shift are fixed"
+    frozen = {network._published_name(f"stages.0.{name}") for name, _ in network.stages[0].named_parameters()}
+    assert network.frozen == 1
+    assert frozen == {name for name in published if name.startswith(("conv1a.", "b2")) and "conv" in name}
+
+
+@pytest.fixture(scope="module")
+def wide() -> tuple[Backbone, dict[str, torch.Tensor]]:
+    """A random ResNet-38d and its weights by published name."""
+    random = torch.Generator().manual_seed(0)
+    state = {}
+    for name, shape in published_resnet38d().items():
+        if "conv" in name:
+            state[name] = torch.empty(shape).uniform_(-1, 1, generator=random).mul_((shape[1] * shape[2] ** 2) ** -0.5)
+        else:
+            state[name] = torch.empty(shape).uniform_(0.5, 1.5, generator=random)
+    with torch.device("meta"):
+        network = backbone("resnet38d")
+    own = {network._own_name(name): value for name, value in state.items()}
+    network.load_state_dict(own, assign=True)
+    return network, state
+
+
+def test_resnet38d_equals_the_obvious_loop_and_drops_channels_in_training_alone(wide):
+    network, state = wide
+    images = torch.randn(1, 3, 17, 26, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        still, taps = network.eval()(images), network.train()(images)
+        expected = resnet38d_loop(state, images)
+    for found, wanted in zip(still, expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    assert all(torch.equal(one, two) for one, two in zip(still[:4], taps[:4], strict=True))
+    assert not torch.allclose(still[4], taps[4])
+
+
+def test_resnet38d_at_stride_16_is_every_second_cell(wide):
+    network, _ = wide
+    with torch.device("meta"):
+        coarse = backbone("resnet38d", 16).eval()
+    coarse.load_state_dict(network.state_dict(), assign=True)
+    images = torch.randn(1, 3, 23, 41, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        for fine, found in zip(network.eval()(images)[3:], coarse(images)[3:], strict=True):
+            torch.testing.assert_close(found, fine[..., ::2, ::2], rtol=1e-4, atol=1e-4)
+
+
+def test_resnet38d_fits_what_is_built_on_backbones():
+    with torch.device("meta"):
+        network = CamNetwork(backbone("resnet38d"), 3)
+        images = torch.zeros(2, 3, 65, 90)
+        assert network.prefix(images).shape == (2, 512, 9, 12), "RIB adapts b5, b6 and b7"
+        assert network.maps(images).shape == (2, 3, 9, 12) and network(images).shape == (2, 3)
+        boundaries, displacements = IrnNetwork(network.backbone)(images)
+        assert boundaries.shape == (2, 1, 17, 23) and displacements.shape == (2, 2, 17, 23)
+        assert deeplab_v2("resnet38d", 4).eval()(images).shape == (2, 4, 9, 12)
+        with pytest.raises(UserError, match="not for resnet38d"):
+            deeplab_v2("resnet38d", 4, variant="official")

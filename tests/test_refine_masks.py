@@ -10,7 +10,8 @@ from wsss_core.kernels.random_walk import propagate
 from wsss_core.refine import highest_label, mask_values, resolve_threshold
 from wsss_core.refine.crf import CrfSettings, crf_mask
 from wsss_core.refine.irn_labels import LabelSettings, confident_labels
-from wsss_core.refine.walk import WalkSettings, predict_boundary, score_mask, walk_scores
+from wsss_core.refine.threshold import score_mask
+from wsss_core.refine.walk import WalkSettings, predict_boundary, walk_scores
 from wsss_core.store.seeds import SeedMaps
 
 

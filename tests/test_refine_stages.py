@@ -16,7 +16,8 @@ from wsss_core.refine.crf import CrfSettings
 from wsss_core.refine.fill import FillSettings, fill_undecided
 from wsss_core.refine.irn import NetworkSettings
 from wsss_core.refine.irn_labels import LabelSettings
-from wsss_core.refine.walk import MaskSettings, WalkSettings
+from wsss_core.refine.threshold import MaskSettings
+from wsss_core.refine.walk import WalkSettings
 from wsss_core.stages import crf_masks, fill_masks, irn_labels, irn_train, irn_walk, walk_masks
 from wsss_core.store import checkpoints, seeds, shards
 from wsss_core.store.masks import ABOUT, mask_name, read_mask, write_mask

@@ -15,9 +15,14 @@ import pytest
 import torch
 from PIL import Image
 
-from wsss_core.data.table import ImageRecord, ImageTable, deal, write_manifest, write_table
+from wsss_core.data.table import ImageRecord, ImageTable, deal, read_table, write_manifest, write_table
 from wsss_core.errors import UserError
+from wsss_core.evaluate.adaptation import quantile_curves, stop_counts, trajectories
+from wsss_core.evaluate.embedding import embed
+from wsss_core.evaluate.gains import gains
+from wsss_core.evaluate.sizes import object_parts, size_counts, size_ious, smallest_and_largest
 from wsss_core.execution import Execution
+from wsss_core.models import cam_network
 from wsss_core.report import overlays
 from wsss_core.report.charts import Line, line_chart, ticks
 from wsss_core.report.choose import choose, image_confusion, image_miou, mistakes, sample
@@ -25,7 +30,8 @@ from wsss_core.report.graph import Node, graph_svg, layers
 from wsss_core.report.page import slug
 from wsss_core.report.provenance import costs, settings_lines
 from wsss_core.report.summary import summarise
-from wsss_core.stages import report, score_maps, score_masks
+from wsss_core.stages import features, report, score_maps, score_masks
+from wsss_core.store.checkpoints import save_network
 from wsss_core.store.masks import mask_name, write_mask
 from wsss_core.store.seeds import SeedMaps, write_record
 from wsss_core.store.shards import build
@@ -165,7 +171,8 @@ def _maps(labels: np.ndarray, rng: np.random.Generator, with_statistics: bool) -
     classes = sorted({int(v) for v in np.unique(labels)} - {0, 255})
     coarse = np.stack([labels[4::8, 4::8] == c for c in classes]) if classes else np.zeros((0, 7, 5))
     noisy = torch.tensor(coarse + 0.2 * rng.random(coarse.shape), dtype=torch.float32)
-    statistics = {"stop": "limit" if len(classes) else "no class", "steps": 5, "logits": [1.0, 2.5][: 1 + len(classes)]}
+    ended = {"stop": "limit" if len(classes) else "no class", "maps": 1 + len(classes)}
+    statistics = {**ended, "steps": 5, "target": [1.0, 2.5][: 1 + len(classes)]}
     return SeedMaps(tuple(c - 1 for c in classes), {1.0: noisy}, labels.shape, statistics if with_statistics else {})
 
 
@@ -241,6 +248,152 @@ def test_oracle_threshold_is_flagged_and_the_fixed_one_is_not(finished, schema):
     flag = "chosen with the scored masks"
     assert flag in rows["rib@steps=5"]
     assert flag not in rows["cam"] and "fixed, no masks used" in rows["cam"]
+
+
+ANALYSES = {
+    "images": 0,
+    "scores": ["cam", "rib"],
+    "gains": [["cam", "rib"], ["rib", "deeplab"]],
+    "sizes": {"stages": [], "limits": [0.2, 0.3], "classes": 2},
+    "adaptation": ["rib", "cam"],
+    "features": {"classifiers": ["bce"]},
+}
+
+
+def test_page_shows_the_analyses_and_figures_that_were_asked_for(finished, schema):
+    folder, config = finished
+    plain = config.read_text()
+    for name in ("figures/steps.svg", "analyses/features.svg"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("<svg/>")
+    figure = {"name": "steps", "title": "Steps K"}
+    asked = content() | {"report": ANALYSES, "figures": [figure, figure | {"name": "not drawn"}]}
+    config.write_text(json.dumps(asked))
+    try:
+        page = write_page(folder, config)
+    finally:
+        config.write_text(plain)
+    reader = Reader(page)
+    ids = [attributes["id"] for _, attributes in reader.found if "id" in attributes]
+    assert {"figures", "analyses"} <= set(ids) and len(ids) == len(set(ids))
+    pictures = [attributes for tag, attributes in reader.found if tag == "img"]
+    assert [picture["alt"] for picture in pictures] == ["Steps K", "Features of training images"]
+    assert all(picture["src"].startswith("data:image/svg+xml;base64,") for picture in pictures)
+    shown = page[page.index('id="analyses"') :]
+    for title in ("Precision, recall and F1", "Gains by class", "cam → rib@steps=5", "rib@steps=5 → deeplab"):
+        assert title in shown
+    assert "Not the same images: 7 score images against 3 val images" in shown
+    for title in ("small, below 20 %", "large, from 30 %", "smallest objects: ", "How rib@steps=5 went"):
+        assert title in shown
+    assert "How cam went" not in shown
+    assert not re.search(r"\bnan\b", shown[: shown.index("</section>")])
+
+
+def test_page_without_analyses_has_no_section_for_them(finished, schema):
+    page = write_page(*finished)
+    assert 'id="analyses"' not in page and 'id="figures"' not in page
+
+
+def test_sizes_of_objects_by_hand():
+    """60 labelled pixels: class 1 covers 6 (a tenth), class 2 covers 30 (half); class 3 is not there."""
+    matrix = np.array([[20, 4, 0, 0], [2, 3, 0, 1], [0, 10, 20, 0], [0, 0, 0, 0]])
+    assert object_parts(matrix).tolist() == [0.1, 0.5, 0.0]
+    counts = size_counts(matrix, (0.1, 0.6))
+    expected = np.zeros((3, 3, 4), int)
+    expected[1, 0] = (1, 3, 14, 3)
+    expected[1, 1] = (1, 20, 0, 10)
+    assert (counts == expected).all()
+    ious = size_ious(counts)
+    assert ious[1] == pytest.approx((3 / 20 + 20 / 30) / 2)
+    assert np.isnan(ious[[0, 2]]).all()
+    assert (size_counts(matrix, (0.11, 0.5))[[0, 2], [0, 1]] == expected[1, [0, 1]]).all()
+
+
+def test_smallest_and_largest_classes_never_overlap():
+    assert smallest_and_largest([0.3, 0.1, 0.2], 10) == ([1], [0])
+    assert smallest_and_largest([0.3, 0.1, 0.2, 0.4], 1) == ([1], [3])
+    assert smallest_and_largest([0.3], 1) == ([], [])
+
+
+def test_gains_leave_out_what_one_stage_lacks():
+    found = gains({"cat": 0.5, "dog": float("nan"), "bus": 0.2, "cow": 0.1}, {"cat": 0.6, "dog": 0.1, "bus": 0.5})
+    assert [(g.label, round(g.difference, 6)) for g in found] == [("bus", 0.3), ("cat", 0.1)]
+
+
+def test_trajectories_and_their_quantiles():
+    records = [
+        ("a", {"stop": "steps", "maps": 3, "target": [1, 2, 6]}),
+        ("b", {"stop": "margin", "maps": 2, "target": [3, 8]}),
+        ("c", {"stop": "steps", "maps": 3, "target": [5, 8, 10]}),
+        ("no class", {}),
+    ]
+    found = trajectories(records)
+    assert [one.id for one in found] == ["a", "b", "c"]
+    assert stop_counts(found) == {"steps": {3: 2}, "margin": {2: 1}}
+    assert quantile_curves(found, (0.0, 0.5)).tolist() == [[1, 2, 6], [3, 8, 8]]
+    assert quantile_curves([], (0.5,)).shape == (1, 0)
+
+
+def test_embedding_separates_clusters_and_comes_again():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(24, 6)) + np.repeat([[0.0], [30.0]], 12, axis=0)
+    places = embed(values, 30, seed=5)
+    assert (places == embed(values, 30, seed=5)).all()
+    assert np.abs(places.mean(0)).max() < 1e-5 and np.square(places).mean() == pytest.approx(1, abs=1e-4)
+    near = np.linalg.norm(places[:12] - places[:12].mean(0), axis=1).max()
+    assert np.linalg.norm(places[:12].mean(0) - places[12:].mean(0)) > 2 * near
+
+
+@pytest.fixture
+def classifier_files(tmp_path):
+    """A table of drawn photos, also without a class, and the checkpoints of two random classifiers."""
+    make_run(tmp_path / "run", {})
+    table = read_table(tmp_path / "run" / "dataset" / "images.csv")
+    records = [replace(r, splits=("ood",)) if "train" in r.splits and not r.classes else r for r in table.records]
+    write_table(tmp_path / "images.csv", ImageTable(CLASSES, tuple(records)))
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        network = cam_network("small", len(CLASSES))
+        meta = {"backbone": "small", "architecture": "cam", "architecture_settings": {}, "class_names": list(CLASSES)}
+        save_network(tmp_path / f"{seed}.pt", "classifier", network.state_dict(), meta)
+    return tmp_path
+
+
+def features_config(folder: Path, **settings) -> Path:
+    given = {"classifiers": ["one", "two"], "images": 9, "classes": [], "perplexity": 2.0} | settings
+    step = {"stage": "features", "method": "t-SNE", "seed": 0, "settings": given}
+    (folder / "features.json").write_text(json.dumps(step))
+    return folder / "features.json"
+
+
+def run_features(folder: Path, **settings) -> list[list[str]]:
+    made = {"features": folder / "features.csv", "figure": folder / "features.svg"}
+    features.run(
+        config=features_config(folder, **settings),
+        table=folder / "images.csv",
+        classifiers=[folder / "0.pt", folder / "1.pt"],
+        execution=EXECUTION,
+        **made,
+    )
+    assert "<svg" in made["figure"].read_text()
+    return [line.split(",") for line in made["features"].read_text().splitlines()]
+
+
+def test_features_of_the_same_images_for_each_classifier(classifier_files):
+    head, *rows = run_features(classifier_files)
+    assert head == ["image", "role", "class", "classifier", "x", "y"]
+    one, two = ([row for row in rows if row[3] == name] for name in ("one", "two"))
+    assert [row[:3] for row in one] == [row[:3] for row in two] and len(one) == 7
+    assert {row[1] for row in rows} == {"train", "ood"} and {row[2] for row in rows} <= set(CLASSES)
+    assert [row[4:] for row in one] != [row[4:] for row in two]
+    assert run_features(classifier_files) == [head, *rows]
+
+
+def test_features_of_unknown_classes_or_too_few_images(classifier_files):
+    with pytest.raises(UserError, match="there is no class cow; known: cat"):
+        run_features(classifier_files, classes=["cow"])
+    with pytest.raises(UserError, match="four are needed"):
+        run_features(classifier_files, classes=["bus"])
 
 
 def test_page_without_masks_scores_nothing(tmp_path, schema):

@@ -8,7 +8,7 @@ from benchmarks.baselines.rib_loop import rib_loop
 from wsss_core.data.augment import scaled_pair
 from wsss_core.models import cam_network
 from wsss_core.seeds import rib
-from wsss_core.seeds.rib import RibSettings, Target, auxiliary, gndrp_official, restored, rib_seed
+from wsss_core.seeds.rib import Objective, RibSettings, Target, auxiliary, gndrp_official, restored, rib_seed
 
 CLASSES = (2, 0)
 STEPS = {"steps": 4, "learning_rate": 3e-4, "scales": (1.0, 0.5, 1.5), "margin": None, "explosion": None}
@@ -121,9 +121,7 @@ def test_vectorised_pooling_equals_the_loop():
 
 @pytest.mark.parametrize("chunk_pixels", [1, 2 * 48 * 48, 10**9])
 def test_auxiliary_gradients_do_not_depend_on_the_chunks(network, monkeypatch, chunk_pixels):
-    def pooling(maps):
-        return gndrp_official(maps, 0.4)
-
+    objective = Objective.of(RibSettings())
     images, labels = Pool()(0)
     with restored(network):
         maps = network.maps(images)
@@ -132,14 +130,15 @@ def test_auxiliary_gradients_do_not_depend_on_the_chunks(network, monkeypatch, c
         expected = [p.grad.clone() for p in network.trunk_parameters()]
         network.zero_grad()
         monkeypatch.setattr(rib, "CHUNK_PIXELS", chunk_pixels)
-        assert auxiliary(network, (images, labels), pooling) == pytest.approx(loss.item(), rel=1e-4)
+        assert auxiliary(network, (images, labels), objective) == pytest.approx(loss.item(), rel=1e-4)
         for parameter, gradient in zip(network.trunk_parameters(), expected, strict=True):
             torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-5)
 
 
 def test_auxiliary_images_without_classes_cost_nothing(network):
     with restored(network):
-        assert auxiliary(network, (torch.randn(2, 3, 48, 48), torch.zeros(2, 4)), lambda maps: maps.sum()) == 0.0
+        batch = torch.randn(2, 3, 48, 48), torch.zeros(2, 4)
+        assert auxiliary(network, batch, Objective.of(RibSettings())) == 0.0
         assert all(p.grad is None for p in network.parameters())
 
 

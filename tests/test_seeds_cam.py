@@ -14,7 +14,8 @@ from wsss_core.data.table import ImageRecord, ImageTable, write_manifest, write_
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution
 from wsss_core.models import cam_network
-from wsss_core.seeds.cam import CamSettings, cam_seed, flip_sum
+from wsss_core.seeds import cam
+from wsss_core.seeds.cam import CamSettings, cam_seed, cam_seeds, flip_sum, view_pair, view_pairs
 from wsss_core.stages import seed
 from wsss_core.store.checkpoints import save_network
 from wsss_core.store.seeds import SeedStore
@@ -48,6 +49,36 @@ def test_a_map_is_the_sum_of_both_views():
 def test_flip_sum_drops_negative_logits_before_adding():
     maps = torch.tensor([[[[1.0, -2.0]]], [[[3.0, -5.0]]]])
     assert flip_sum(maps).tolist() == [[[1.0, 3.0]]]
+
+
+def pictures(count, height=40, width=52):
+    return list(np.random.default_rng(1).integers(0, 256, (count, height, width, 3), dtype=np.uint8))
+
+
+def test_views_of_several_images_are_those_of_each_to_the_bit():
+    network = cam_network("small", 2).eval()
+    images = pictures(3)
+    for scale in (1.0, 0.5, 1.5):
+        together = view_pairs(network, images, scale)
+        assert torch.equal(together, torch.cat([view_pair(network, image, scale) for image in images]))
+
+
+@pytest.mark.parametrize("pixels", [0, 2 * 2 * 40 * 52, 10**9])
+def test_images_together_have_the_maps_of_each_alone(pixels):
+    """Whether a forward pass holds one image, two at scale 1 and eight at scale 0.5, or all."""
+    torch.manual_seed(0)
+    network = cam_network("small", 4).eval()
+    images, classes = pictures(5), [(3, 1), (0,), (2,), (0, 1, 2), (3,)]
+    settings = CamSettings(scales=(1.0, 0.5))
+    together = cam_seeds(network, images, classes, settings, pixels)
+    for image, present, maps in zip(images, classes, together, strict=True):
+        alone = cam_seed(network, image, present, settings)
+        assert maps.classes == present and maps.size == (40, 52) and list(maps.maps) == [1.0, 0.5]
+        for scale, expected in alone.maps.items():
+            assert (maps.maps[scale] - expected).abs().max() <= 1e-5
+    first = cam_seeds(network, images[:1], classes[:1], settings, pixels)[0]
+    for scale, expected in cam_seed(network, images[0], classes[0], settings).maps.items():
+        assert torch.equal(first.maps[scale], expected)
 
 
 @pytest.fixture
@@ -109,3 +140,86 @@ def test_stage_refuses_a_classifier_for_other_classes(shard):
     save_network(shard["classifier"], "classifier", cam_network("small", 2).state_dict(), meta)
     with pytest.raises(UserError, match="model.pt: its class list differs"):
         seed.run(**shard)
+
+
+@pytest.fixture
+def crowd(shard, tmp_path: Path) -> dict:
+    """Seven tagged images of two sizes and an untagged one, in place of the three of `shard`."""
+    records = []
+    for number in range(8):
+        size = (32, 40) if number in (2, 5) else (40, 48)
+        path = tmp_path / f"crowd{number}.png"
+        Image.fromarray(pictures(8, *size)[number]).save(path)
+        classes = () if number == 3 else ((0,), (1,), (0, 1))[number % 3]
+        records.append(ImageRecord(f"b/{number}", str(path), *size, ("train",), classes, digest=str(number)))
+    write_manifest(shard["manifest"], ("red", "blue"), records)
+    return shard
+
+
+def as_on_a_gpu(monkeypatch) -> list[list[str]]:
+    """Let the stage batch as on a GPU, three images of 40x48 at most; what the method is then called with."""
+    called, make = [], cam.batch_maker
+
+    def watched(settings, inputs):
+        assert inputs.pixels == 3 * 40 * 48
+        together = make(settings, inputs)
+        return lambda records, images: called.append([r.id for r in records]) or together(records, images)
+
+    monkeypatch.setattr(seed, "view_pixels", lambda device: 3 * 40 * 48)
+    monkeypatch.setattr(cam, "batch_maker", watched)
+    return called
+
+
+def test_stage_on_a_cpu_takes_one_image_at_a_time(crowd, monkeypatch):
+    monkeypatch.setattr(cam, "batch_maker", lambda *_: pytest.fail("batched on a CPU"))
+    seed.run(**crowd)
+    assert seed.view_pixels(torch.device("cpu")) == 0
+    assert list(SeedStore(crowd["maps"])) == [f"b/{number}" for number in range(8)]
+
+
+def test_stage_in_batches_writes_the_same_maps_in_the_same_order(crowd, tmp_path, monkeypatch):
+    seed.run(**crowd)
+    called = as_on_a_gpu(monkeypatch)
+    seed.run(**crowd | {"maps": tmp_path / "batched.h5", "cache": tmp_path / "batched.cache"})
+    assert called == [["b/0", "b/1", "b/4"], ["b/6", "b/7"], ["b/2", "b/5"]]
+    alone, batched = SeedStore(crowd["maps"]), SeedStore(tmp_path / "batched.h5")
+    assert list(batched) == list(alone) and batched.attrs == alone.attrs
+    for image_id, record in alone.items():
+        assert record.classes == batched[image_id].classes and record.size == batched[image_id].size
+        for scale, maps in record.maps.items():
+            assert (maps - batched[image_id].maps[scale]).abs().max() <= 1e-5
+
+
+def test_stage_in_batches_computes_only_what_changed(crowd, monkeypatch):
+    called = as_on_a_gpu(monkeypatch)
+    seed.run(**crowd)
+    called.clear()
+    content = json.loads(crowd["manifest"].read_text())
+    for number in (1, 5, 7):
+        content["images"][number]["digest"] = "changed"
+    crowd["manifest"].write_text(json.dumps(content))
+    seed.run(**crowd)
+    assert called == [["b/1", "b/7"], ["b/5"]]
+
+
+def test_images_are_decoded_ahead_and_no_further(monkeypatch):
+    records = [ImageRecord(str(i), f"{i}.png", 4, 4, ("train",), (0,)) for i in range(20)]
+    started = []
+
+    def read(record):
+        started.append(record.id)
+        if record.id == "17":
+            raise UserError("17.png: broken")
+        return np.full((4, 4, 3), int(record.id), np.uint8)
+
+    monkeypatch.setattr(seed, "read_record", read)
+    groups = seed.read_ahead([[record] for record in records], threads=2)
+    for number in range(17):
+        (record,), (image,) = next(groups)
+        assert record.id == str(number) and (image == number).all()
+        assert len(started) <= number + 1 + seed.AHEAD
+    with pytest.raises(UserError, match="17.png"):
+        next(groups)
+    sizes = [len(group) for group, _ in seed.read_ahead([records[:9], records[9:10], records[10:16]])]
+    assert sizes == [9, 1, 6]
+    assert list(seed.read_ahead([])) == []

@@ -9,14 +9,28 @@ import torch
 from PIL import Image
 from reference_networks import reference_resnet50
 
-from wsss_core.data.augment import normalise
+from wsss_core.data.augment import normalise, scaled_pair
 from wsss_core.data.table import ImageRecord, ImageTable, write_manifest, write_table
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution
 from wsss_core.models import cam_network
+from wsss_core.models.ficklenet import FickleNetwork
+from wsss_core.seeds import Inputs
 from wsss_core.seeds.cam import CamSettings, cam_seed
 from wsss_core.seeds.pool import AuxiliaryPool
-from wsss_core.seeds.rib import RibSettings, explodes, gndrp_official, gndrp_paper, rib_seed
+from wsss_core.seeds.rib import (
+    Objective,
+    RibSettings,
+    auxiliary,
+    explodes,
+    gndrp_official,
+    gndrp_paper,
+    log_softsign,
+    log_tanh,
+    maker,
+    restored,
+    rib_seed,
+)
 from wsss_core.stages import seed
 from wsss_core.store.checkpoints import save_network
 from wsss_core.store.seeds import SeedStore
@@ -95,6 +109,66 @@ def test_paper_follows_its_equations_step_by_step(network, image):
         for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
             parameter.data -= 1e-3 * gradient
     torch.testing.assert_close(found.maps[1.0], total, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("variant", ["official", "paper"])
+def test_cross_entropy_is_that_of_all_classes(network, image, variant):
+    """Two steps written out for every activation: all classes of the image's views and of every auxiliary image."""
+    activations = {
+        "sigmoid": lambda y: 1 / (1 + torch.exp(-y)),
+        "tanh": lambda y: (torch.tanh(y) + 1) / 2,
+        "softsign": lambda y: (y / (1 + y.abs()) + 1) / 2,
+    }
+    initial = network.state_dict()
+    views = torch.from_numpy(scaled_pair(image, 1.0))
+    tags = torch.tensor([1.0, 0, 1, 0])
+
+    def pooled(maps, held):
+        if variant == "paper":
+            return gndrp_paper(maps, 0.4)
+        return torch.stack([gndrp_official(m, 0.4) if t else m.mean() for m, t in zip(maps, held, strict=True)])
+
+    for name, activation in activations.items():
+        settings = RibSettings(variant, 2, 1e-3, loss="bce", activation=name, weight_decay=0.0, momentum=0.0,
+                               classifier_rate=1.0, scales=(1.0,), **NO_STOPS)  # fmt: skip
+        found = rib_seed(network, image, [0, 2], settings, pool, last_loss=True)
+        twin = cam_network("small", 4, initial).eval()
+        parameters = [*twin.trunk_parameters(), twin.classifier.weight]
+        losses = []
+        for step in range(2):
+            maps = twin.maps(views)[: 1 if variant == "paper" else 2]
+            images, labels = pool(step)
+            rows = [(m, tags) for m in maps] + list(zip(twin.maps(images), labels, strict=True))
+            loss = 0
+            for row, held in rows:
+                probability = activation(pooled(row, held))
+                loss = loss - (held * probability.log() + (1 - held) * (1 - probability).log()).sum()
+            losses.append(loss.item())
+            rate = 1e-3 * ((1 - step / 2) ** 0.9 if variant == "official" else 1)
+            for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+                parameter.data -= rate * gradient
+        np.testing.assert_allclose(found.statistics["losses"], losses, rtol=1e-4)
+        assert abs(losses[1] - losses[0]) > 1e-3, "the weights must have moved for this to prove anything"
+
+
+def test_bounded_activations_are_exact_far_from_zero():
+    logits = torch.tensor([-1e8, -3.0, 0.0, 3.0, 1e8])
+    softsign = np.array([1 / (2 * (1 + 1e8)), 1 / 8, 1 / 2, 7 / 8, 1.0])
+    np.testing.assert_allclose(log_softsign(logits), np.log(softsign), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(log_tanh(logits[1:4]).exp(), (np.tanh([-3, 0, 3]) + 1) / 2, rtol=1e-5)
+
+
+def test_cross_entropy_needs_images_without_classes_too(network):
+    """An image that holds nothing lowers all logits under the cross-entropy, and does nothing under RIB's loss."""
+    batch = pool(0)[0], torch.zeros(2, 4)
+    with restored(network):
+        assert auxiliary(network, batch, Objective.of(RibSettings(loss="bce"))) > 0
+        assert network.classifier.weight.grad.abs().max() > 0
+
+
+def test_without_a_class_beside_the_targets_cross_entropy_has_nothing_absent(network, image):
+    settings = RibSettings(steps=2, loss="bce", **NO_STOPS)
+    assert rib_seed(network, image, [0, 1, 2, 3], settings, pool).statistics["maps"] == 2
 
 
 def test_poolings_on_paper():
@@ -195,6 +269,21 @@ def test_stage_gives_an_image_the_same_maps_in_any_company(images, tmp_path, var
     assert torch.equal(alone["2"].maps[1.0], maps["2"].maps[1.0])
 
 
-def test_paper_variant_needs_an_auxiliary_image(images, tmp_path):
-    with pytest.raises(UserError, match="batch_size: 1"):
-        run_stage(tmp_path, images, images.records, variant="paper", batch_size=1)
+def test_the_target_can_be_adapted_to_alone(images, tmp_path):
+    for variant, batch_size in (("official", 0), ("paper", 1)):
+        alone = run_stage(tmp_path, images, images.records[:1], variant=variant, batch_size=batch_size)["0"]
+        assert len(alone.statistics["losses"]) == (1 if variant == "official" else 2)
+    with pytest.raises(UserError, match="batch_size: the target is one of the batch"):
+        run_stage(tmp_path, images, images.records, variant="paper", batch_size=0)
+
+
+def test_stage_keeps_why_an_image_stopped_and_its_logits(images, tmp_path):
+    statistics = run_stage(tmp_path, images, images.records[:1], margin=None, explosion=None)["0"].statistics
+    assert set(statistics) == {"stop", "maps", "target", "losses"}
+    assert statistics["stop"] == "steps" and statistics["maps"] == len(statistics["target"]) == 2
+
+
+def test_a_classifier_of_windows_is_refused(images):
+    network = FickleNetwork(cam_network("small", 3).backbone, 3, size=3)
+    with pytest.raises(UserError, match="the seed method rib needs a 1x1 convolution .* ficklenet is 3x3"):
+        maker(RibSettings(), Inputs(network, images.records, 0, "seeds/rib"))

@@ -21,7 +21,8 @@ from wsss_core.models import cam_network
 from wsss_core.models.backbones import FixedBatchNorm, backbone
 from wsss_core.models.deeplab import Aspp, deeplab_v2, torchvision_names
 from wsss_core.segment.batches import Sample, SegmentationBatches, network_input, random_crop, rescale
-from wsss_core.segment.deeplab import DeepLabSettings, build_network, cross_entropy, loss_terms, optimizer
+from wsss_core.segment.deeplab import DeepLabSettings, build_network, optimizer
+from wsss_core.segment.deeplab_v2 import cross_entropy, loss_terms
 from wsss_core.segment.predict import (
     CrfSettings,
     Predictor,
@@ -265,7 +266,7 @@ def scenes(tmp_path):
 
 
 def make_batches(records, **changes):
-    samples = [Sample(Path(r.path), Path(r.mask), r.size) for r in records]
+    samples = [Sample(Path(r.path), Path(r.mask), r.size, r.classes) for r in records]
     settings = {"iterations": 9, "batch_size": 3, "crop": 49, "scales": (0.5, 1.0, 1.5), "seed": 0, "stage": "s/x"}
     return SegmentationBatches(samples, 3, **{**settings, **changes})
 
@@ -279,6 +280,8 @@ def test_a_batch_depends_on_its_step_alone(scenes):
     assert all(torch.equal(batch[key], again[key]) for key in batch)
     assert batch["images"].shape == (3, 49, 49, 3)
     assert batch["labels"].dtype == torch.uint8
+    present = [[True, records[i].classes == (0,), records[i].classes == (1,)] for i in other.indices(5)]
+    assert batch["present"].tolist() == present
     assert not torch.equal(batch["images"], make_batches(records, seed=1)[5]["images"])
     assert not torch.equal(batch["images"], make_batches(records, stage="s/y")[5]["images"])
 
@@ -440,7 +443,7 @@ def predict(folder, settings, model="a.pt"):
 def test_classifier_weights_are_those_of_its_backbone(scenes):
     folder, _ = scenes
     classifier = cam_network("small", 2)
-    meta = {"backbone": "small", "class_names": ["red", "blue"], "settings": {}}
+    meta = {"backbone": "small", "architecture": "cam", "architecture_settings": {}, "class_names": ["red", "blue"]}
     save_network(folder / "c.pt", "classifier", classifier.state_dict(), meta)
     still = {"weights": "classifier", "iterations": 1, "learning_rate": 0.0}
     network = train(folder, "a", still, folder / "c.pt")

@@ -112,6 +112,34 @@ def test_same_bytes_whatever_was_cached(tmp_path):
     assert (tmp_path / "one.h5").read_bytes() == (tmp_path / "two.h5").read_bytes()
 
 
+def test_records_computed_together_make_the_same_file(tmp_path):
+    """In any order; after a kill, what was yielded before is reused."""
+    fingerprints = dict.fromkeys("abcd", "1")
+    write(tmp_path / "one.h5", fingerprints, lambda _: seed_maps(), tmp_path / "one.cache")
+    asked = []
+
+    def together(ids):
+        asked.append(list(ids))
+        for image_id in reversed(ids):
+            if image_id == "b" and len(asked) == 1:
+                raise KeyboardInterrupt
+            yield image_id, seed_maps()
+
+    arguments = (tmp_path / "two.h5", "seeds", fingerprints, together, seeds.write_record, {"method": "cam"})
+    with pytest.raises(KeyboardInterrupt):
+        shards.build_batched(*arguments, cache=tmp_path / "two.cache", save_seconds=0)
+    assert shards.build_batched(*arguments, cache=tmp_path / "two.cache") == 2
+    assert asked == [["a", "b", "c", "d"], ["a", "b"]]
+    assert (tmp_path / "one.h5").read_bytes() == (tmp_path / "two.h5").read_bytes()
+
+
+def test_a_record_left_out_is_an_error(tmp_path):
+    arguments = (tmp_path / "s.h5", "seeds", {"a": "1", "b": "1"}, lambda ids: [("a", seed_maps())])
+    with pytest.raises(ValueError, match=r"no record was computed for \['b'\]"):
+        shards.build_batched(*arguments, seeds.write_record, {}, cache=tmp_path / "cache.h5")
+    assert not (tmp_path / "s.h5").exists()
+
+
 def test_unfinished_or_foreign_file(tmp_path):
     (tmp_path / "s.h5").write_bytes(b"half")
     with pytest.raises(UserError, match=r"s\.h5.*HDF5"):

@@ -40,6 +40,16 @@ STAGES: dict[str, tuple[str, dict[str, Any], str]] = {
         },
         "classify",
     ),
+    "ood-candidates": (
+        "rank out-of-distribution photos",
+        {"config": ONE, "table": ONE, "classifier": ONE, "candidates": ONE, "sheet": ONE},
+        "ood_candidates",
+    ),
+    "ood-selection": (
+        "choose out-of-distribution photos to train on",
+        {"config": ONE, "table": ONE, "candidates": ONE, "classifier": ONE, "selected": ONE, "pictures": ONE},
+        "ood_selection",
+    ),
     "seed": (
         "class activation maps of one shard",
         {"config": ONE, "classifier": ONE, "manifest": ONE, "table": ONE, "maps": ONE, "cache": ONE},
@@ -83,10 +93,43 @@ STAGES: dict[str, tuple[str, dict[str, Any], str]] = {
         {"config": ONE, "manifest": ONE, "maps": ONE, "model": ONE, "scores": ONE, "cache": ONE},
         "irn_walk",
     ),
+    "psa-labels": (
+        "CRF posteriors for AffinityNet's labels",
+        {"config": ONE, "manifest": ONE, "maps": ONE, "labels": ONE, "cache": ONE},
+        "psa_labels",
+    ),
+    "psa-train": (
+        "train AffinityNet",
+        {
+            "config": ONE,
+            "table": ONE,
+            "labels": MANY,
+            "classifier": MAYBE,
+            "model": ONE,
+            "state": ONE,
+            "history": ONE,
+        },
+        "psa_train",
+    ),
+    "psa-walk": (
+        "random walk of one shard on AffinityNet's affinities",
+        {"config": ONE, "manifest": ONE, "maps": ONE, "model": ONE, "scores": ONE, "cache": ONE},
+        "psa_walk",
+    ),
     "walk-masks": (
         "label masks from walked scores",
         {"config": ONE, "manifest": ONE, "scores": ONE, "threshold": MAYBE, "masks": ONE},
         "walk_masks",
+    ),
+    "seed-threshold-masks": (
+        "label masks from seed maps by a threshold",
+        {"config": ONE, "manifest": ONE, "maps": ONE, "threshold": MAYBE, "masks": ONE},
+        "seed_threshold_masks",
+    ),
+    "saliency-masks": (
+        "ignore pixels that disagree with saliency masks",
+        {"config": ONE, "manifest": ONE, "masks": ONE, "agreeing": ONE},
+        "saliency_masks",
     ),
     "fill-masks": (
         "fill ignored pixels with predictions",
@@ -110,6 +153,26 @@ STAGES: dict[str, tuple[str, dict[str, Any], str]] = {
         "predictions of one shard",
         {"config": ONE, "manifest": ONE, "model": ONE, "predictions": ONE},
         "segment_predict",
+    ),
+    "toy": (
+        "the toy experiment of RIB",
+        {"config": ONE, "folder": ONE},
+        "toy",
+    ),
+    "results": (
+        "the table of a run's results",
+        {"config": ONE, "run": ONE, "table": ONE},
+        "results",
+    ),
+    "figure": (
+        "one figure from the table of results",
+        {"config": ONE, "results": ONE, "figure": ONE},
+        "figures",
+    ),
+    "features": (
+        "classifiers' features in the plane",
+        {"config": ONE, "table": ONE, "classifiers": MANY, "features": ONE, "figure": ONE},
+        "features",
     ),
     "report": (
         "the HTML page of a run",
@@ -145,6 +208,10 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="validate a configuration file")
     check.add_argument("configuration", type=Path)
     check.set_defaults(call=_check)
+
+    table = commands.add_parser("table", help="results of a run, or of runs with several seeds, as a Markdown table")
+    table.add_argument("runs", type=Path, nargs="+", metavar="RUN_FOLDER", help="folder that holds results.csv")
+    table.set_defaults(call=_table)
 
     schema = commands.add_parser("schema", help="write the configuration schema from the settings classes")
     schema.set_defaults(call=_schema)
@@ -200,6 +267,13 @@ def _check(options: argparse.Namespace) -> None:
     for stage in configuration.stages.values():
         source = ", ".join(f"{edge} {name}" for edge, name in stage.upstream.items())
         print(f"  {stage.section}/{stage.name}: {stage.method}{f' from {source}' if source else ''}")
+
+
+def _table(options: argparse.Namespace) -> None:
+    from wsss_core.evaluate.results import read_results
+    from wsss_core.report.markdown import results_table
+
+    print(results_table([read_results(folder / "results.csv") for folder in options.runs]))
 
 
 def _schema(options: argparse.Namespace) -> None:

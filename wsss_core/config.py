@@ -10,11 +10,12 @@ No torch is imported here, so the workflow can parse in a fraction of a second.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ class Stage:
         Edge key ("classifier", "seed", "masks", "segmentation") to the name of the upstream stage.
     settings
         Step name to that step's settings.
+    swept
+        Swept key ("rib.steps": stage and setting), of this stage or of one it is built on, to this variant's value.
     """
 
     section: str
@@ -46,6 +49,12 @@ class Stage:
     method: str
     upstream: Mapping[str, str]
     settings: Mapping[str, Mapping[str, Any]]
+    swept: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def base(self) -> str:
+        """Name without swept values."""
+        return self.name.partition("@")[0]
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,8 @@ class Configuration:
     targets: tuple[str, ...]
     execution: Mapping[str, Any]
     report: Mapping[str, Any]
+    figures: tuple[Mapping[str, Any], ...] = ()
+    toy: Mapping[str, Any] = field(default_factory=dict)
 
     def section(self, section: str, method: str | None = None) -> list[str]:
         """Names of a section's stages, optionally of one method only."""
@@ -116,9 +127,74 @@ class Configuration:
             },
             "targets": list(self.targets),
             "report": dict(self.report),
+            "figures": [dict(figure) for figure in self.figures],
             "code": code_digest(("wsss_core.stages.report",)),
         }
         return _canonical(content)
+
+    def results_json(self) -> str:
+        """Canonical JSON text of all that the table of results says about the scored targets."""
+        scored = [self.stages[name] for name in self.targets if self.stages[name].section != "classifiers"]
+        content = {
+            "run": self.run,
+            "seed": self.seed,
+            "stages": [
+                {
+                    "section": s.section,
+                    "stage": s.name,
+                    "base": s.base,
+                    "method": s.method,
+                    "swept": list(s.swept.items()),
+                    "upstream": list(s.upstream.values()),
+                    "settings": self._lineage(s.name),
+                }
+                for s in sorted(scored, key=lambda s: list(METHODS).index(s.section))
+            ],
+            "code": code_digest(("wsss_core.stages.results",)),
+        }
+        return _canonical(content)
+
+    def figure_json(self, name: str) -> str:
+        """Canonical JSON text of one figure's settings."""
+        settings = next(figure for figure in self.figures if figure["name"] == name)
+        return _canonical({"settings": dict(settings), "code": code_digest(("wsss_core.stages.figures",))})
+
+    def toy_json(self) -> str:
+        """Canonical JSON text of the toy experiment's settings."""
+        content = {
+            "stage": "toy",
+            "step": "toy",
+            "method": "toy",
+            "seed": self.seed,
+            "settings": dict(self.toy),
+            "code": code_digest(("wsss_core.stages.toy",)),
+        }
+        return _canonical(content)
+
+    def features_json(self) -> str:
+        """Canonical JSON text of the settings of the report's picture of features."""
+        content = {
+            "stage": "features",
+            "step": "features",
+            "method": "t-SNE",
+            "seed": self.seed,
+            "settings": {**self.report["features"], "classifiers": self.feature_classifiers},
+            "code": code_digest(("wsss_core.stages.features",)),
+        }
+        return _canonical(content)
+
+    @property
+    def feature_classifiers(self) -> list[str]:
+        """Classifiers whose features the report shows, variants of swept ones each."""
+        wanted = (self.report["features"] or {}).get("classifiers", ())
+        return [s.name for base in wanted for s in self.stages.values() if base in (s.name, s.base)]
+
+    def _lineage(self, name: str) -> str:
+        """Digest of a stage's settings and of those it is built on; the run's seed and the data set are not in it."""
+        stage = self.stages[name]
+        settings = {step: dict(settings) for step, settings in stage.settings.items()}
+        content = [stage.section, stage.method, settings, [self._lineage(up) for up in stage.upstream.values()]]
+        return hashlib.sha256(_canonical(content).encode()).hexdigest()[:12]
 
 
 def load(raw: Mapping[str, Any]) -> Configuration:
@@ -151,6 +227,7 @@ def load(raw: Mapping[str, Any]) -> Configuration:
         raise UserError(_listing(mistakes))
     stages, variants = _expanded(given, mistakes)
     targets = _targets(top["targets"], variants, mistakes)
+    _check_shown(top, stages, variants, mistakes)
     if mistakes:
         raise UserError(_listing(mistakes))
     return Configuration(
@@ -162,6 +239,8 @@ def load(raw: Mapping[str, Any]) -> Configuration:
         targets=targets,
         execution=top["execution"],
         report=top["report"],
+        figures=tuple(top["figures"]),
+        toy=top["toy"],
     )
 
 
@@ -185,7 +264,7 @@ def read_schema() -> dict[str, Any]:
     return json.loads(SCHEMA.read_text(encoding="utf-8"))
 
 
-def _canonical(content: Mapping[str, Any]) -> str:
+def _canonical(content: Any) -> str:
     return json.dumps(content, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
 
 
@@ -243,9 +322,9 @@ def _check_edges(given: Mapping[str, Mapping], mistakes: list[str]) -> None:
     for section, stages in given.items():
         for name, (method, edges, _) in stages.items():
             for edge, target in edges.items():
-                wanted_section, _, wanted_method = METHODS[section][method].edges[edge].partition("/")
+                wanted_section, _, wanted = METHODS[section][method].edges[edge].partition("/")
                 candidates = given[wanted_section].items()
-                names = [name for name, (kind, _, _) in candidates if wanted_method in ("", kind)]
+                names = [name for name, (kind, _, _) in candidates if not wanted or kind in wanted.split("|")]
                 base = str(target).split("@")[0]
                 if target is not None and base not in names:
                     where = f"{section}.{name}.{edge}"
@@ -305,7 +384,12 @@ def _expanded(given: Mapping[str, Mapping], mistakes: list[str]) -> tuple[dict[s
                 full = "".join([name, *(f"@{key}={_tag(value)}" for (_, key), value in tags.items())])
                 filled = _filled(chosen, definition, f"{section}.{full}", mistakes)
                 stages[full] = Stage(
-                    section, full, method, dict(zip(edges, upstream, strict=True)), _by_step(section, method, filled)
+                    section,
+                    full,
+                    method,
+                    dict(zip(edges, upstream, strict=True)),
+                    _by_step(section, method, filled),
+                    {f"{owner}.{key}": value for (owner, key), value in tags.items()},
                 )
                 tags_of[full] = tags
                 variants[name].append(full)
@@ -339,6 +423,22 @@ def _targets(given: Any, variants: Mapping[str, list[str]], mistakes: list[str])
         else:
             mistakes.append(f"targets: there is no stage {target!r}{_meant(str(target), list(variants))}")
     return tuple(dict.fromkeys(chosen))
+
+
+def _check_shown(
+    top: Mapping[str, Any], stages: Mapping[str, Stage], variants: Mapping[str, list[str]], mistakes: list[str]
+) -> None:
+    """Mistakes in the figures and the report, which name stages and swept keys."""
+    from wsss_core.evaluate.figures import figure_mistakes
+    from wsss_core.report.settings import report_mistakes
+
+    if mistakes:
+        return
+    made = {base: names for base, names in variants.items() if names}
+    sections = {base: stages[names[0]].section for base, names in made.items()}
+    swept = {base: list(stages[names[0]].swept) for base, names in made.items()}
+    mistakes += figure_mistakes(top["figures"], swept, sections)
+    mistakes += report_mistakes(top["report"], made, sections)
 
 
 def _sweeps(settings: Mapping[str, Any], schema: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, list]]:
@@ -404,6 +504,8 @@ def _value(value: Any, schema: Mapping[str, Any], where: str, mistakes: list[str
     nested = next((s for s in schema.get("anyOf", [schema]) if s.get("type") == "object" and "properties" in s), None)
     if nested is not None and isinstance(value, Mapping):
         return _filled(value, nested, where, mistakes)
+    if isinstance(value, list) and "properties" in schema.get("items", {}):
+        return [_filled(item, schema["items"], f"{where}[{k}]", mistakes) for k, item in enumerate(value)]
     value = _coerced(value, schema)
     errors = list(Draft202012Validator(schema).iter_errors(value))
     if errors:

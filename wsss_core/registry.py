@@ -6,7 +6,7 @@ Nothing is imported here but names, so the workflow can read it without torch. T
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Method:
         Name of the step (its rule and its settings file) to `Step`.
     edges
         Keys that name an upstream stage, to the section where it is found, or "section/method" where only
-        that method will do.
+        that method will do, or "section/method|method" where one of these will.
     """
 
     steps: dict[str, Step]
@@ -63,14 +63,40 @@ def _seed(name: str, settings: str, *, classifier: str = "classifiers") -> Metho
     return Method({"maps": maps, "scores": _SCORES}, {"classifier": classifier})
 
 
+def _w_ood() -> Method:
+    """W-OoD, which chooses its out-of-distribution photos before it trains."""
+    module = "wsss_core.classify.out_of_distribution"
+    candidates = Step(f"{module}:CandidateSettings", ("wsss_core.stages.ood_candidates",), "candidates")
+    selection = Step(f"{module}:SelectionSettings", ("wsss_core.stages.ood_selection",), "selection")
+    trained = _classifier("w_ood", "WOodSettings", init="classifiers")
+    return Method({"candidates": candidates, "selection": selection, **trained.steps}, trained.edges)
+
+
+def _segmentation(name: str, settings: str) -> Method:
+    """A training objective of segmentation networks."""
+    module = f"wsss_core.segment.{name}"
+    predict = Step("wsss_core.segment.predict:PredictSettings", ("wsss_core.stages.segment_predict",), key="predict")
+    train = Step(f"{module}:{settings}", ("wsss_core.stages.segment_train", module))
+    return Method({"train": train, "predict": predict, "evaluation": _EVALUATION}, {"masks": "refinements"})
+
+
 METHODS: dict[str, dict[str, Method]] = {
     "classifiers": {
         "bce": _classifier("bce", "BceSettings"),
+        "seam": _classifier("seam", "SeamSettings"),
+        "ficklenet": _classifier("ficklenet", "FickleNetSettings"),
+        "mixup_cam": _classifier("mixup_cam", "MixupCamSettings"),
+        "sc_cam": _classifier("sc_cam", "ScCamSettings", init="classifiers"),
+        "w_ood": _w_ood(),
     },
     "seeds": {
         "cam": _seed("cam", "CamSettings"),
         "rib": _seed("rib", "RibSettings"),
         "advcam": _seed("advcam", "AdvCamSettings"),
+        "advcam_rib": _seed("advcam_rib", "AdvCamRibSettings"),
+        "grad_cam": _seed("grad_cam", "GradCamSettings"),
+        "ficklenet": _seed("ficklenet", "FickleNetSeedSettings", classifier="classifiers/ficklenet"),
+        "seam": _seed("seam", "SeamSettings", classifier="classifiers/seam"),
     },
     "refinements": {
         "crf": Method(
@@ -86,17 +112,44 @@ METHODS: dict[str, dict[str, Method]] = {
                 "network": Step("wsss_core.refine.irn:NetworkSettings", ("wsss_core.stages.irn_train",), "network"),
                 "walk": Step("wsss_core.refine.walk:WalkSettings", ("wsss_core.stages.irn_walk",), "walk"),
                 "scores": _SCORES,
-                "masks": Step("wsss_core.refine.walk:MaskSettings", ("wsss_core.stages.walk_masks",), "masks"),
+                "masks": Step("wsss_core.refine.threshold:MaskSettings", ("wsss_core.stages.walk_masks",), "masks"),
                 "evaluation": _EVALUATION,
             },
             {"seed": "seeds"},
         ),
         "threshold": Method(
             {
-                "masks": Step("wsss_core.refine.walk:MaskSettings", ("wsss_core.stages.walk_masks",)),
+                "masks": Step("wsss_core.refine.threshold:MaskSettings", ("wsss_core.stages.walk_masks",)),
                 "evaluation": _EVALUATION,
             },
-            {"walk": "refinements/irn"},
+            {"walk": "refinements/irn|psa"},
+        ),
+        "psa": Method(
+            {
+                "labels": Step("wsss_core.refine.psa_labels:LabelSettings", ("wsss_core.stages.psa_labels",), "labels"),
+                "network": Step("wsss_core.refine.psa:NetworkSettings", ("wsss_core.stages.psa_train",), "network"),
+                "walk": Step("wsss_core.refine.psa_walk:WalkSettings", ("wsss_core.stages.psa_walk",), "walk"),
+                "scores": replace(_SCORES, settings="wsss_core.refine.psa_masks:PsaScoreSettings"),
+                "masks": Step("wsss_core.refine.psa_masks:PsaMaskSettings", ("wsss_core.stages.walk_masks",), "masks"),
+                "evaluation": _EVALUATION,
+            },
+            {"seed": "seeds"},
+        ),
+        "seed_threshold": Method(
+            {
+                "masks": Step(
+                    "wsss_core.refine.seed_threshold:SeedThresholdSettings", ("wsss_core.stages.seed_threshold_masks",)
+                ),
+                "evaluation": _EVALUATION,
+            },
+            {"seed": "seeds"},
+        ),
+        "saliency": Method(
+            {
+                "masks": Step("wsss_core.refine.saliency:SaliencySettings", ("wsss_core.stages.saliency_masks",)),
+                "evaluation": _EVALUATION,
+            },
+            {"masks": "refinements"},
         ),
         "fill": Method(
             {
@@ -107,21 +160,17 @@ METHODS: dict[str, dict[str, Method]] = {
         ),
     },
     "segmentations": {
-        "deeplab_v2": Method(
-            {
-                "train": Step("wsss_core.segment.deeplab:DeepLabSettings", ("wsss_core.stages.segment_train",)),
-                "predict": Step(
-                    "wsss_core.segment.predict:PredictSettings", ("wsss_core.stages.segment_predict",), "predict"
-                ),
-                "evaluation": _EVALUATION,
-            },
-            {"masks": "refinements"},
-        ),
+        "deeplab_v2": _segmentation("deeplab_v2", "DeepLabV2Settings"),
+        "dsrg": _segmentation("dsrg", "DsrgSettings"),
     },
 }
 
 ARCHITECTURES = {
     "cam": "wsss_core.models.cam:CamNetwork",
+    "seam": "wsss_core.models.seam:SeamNetwork",
+    "ficklenet": "wsss_core.models.ficklenet:FickleNetwork",
+    "embedded_cam": "wsss_core.models.embedded:EmbeddedCamNetwork",
+    "sc_cam": "wsss_core.models.sc_cam:ScCamNetwork",
 }
 """Networks of classifiers, by the name their checkpoints carry; built as
 ``Class(backbone, n_classes, **architecture_settings)``."""

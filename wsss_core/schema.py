@@ -7,7 +7,9 @@ import json
 from typing import Any
 
 from wsss_core.config import NAME, SCHEMA
+from wsss_core.evaluate.figures import FigureSettings
 from wsss_core.registry import DATASETS, DISCRIMINATOR, METHODS, Method
+from wsss_core.report.settings import ReportSettings
 from wsss_core.settings import json_schema
 
 SETTINGS_PAGE = SCHEMA.parents[1] / "docs" / "settings.md"
@@ -55,7 +57,17 @@ def build_schema() -> dict[str, Any]:
         "description": "stages to make, with all they need; null: every stage",
     }
     properties["execution"] = _execution_schema()
-    properties["report"] = _report_schema()
+    properties["report"] = json_schema(ReportSettings) | {"default": {}, "description": "The HTML page of a run"}
+    properties["toy"] = json_schema(_load("wsss_core.toy.experiment:ToySettings")) | {
+        "default": {},
+        "description": "The toy experiment of RIB",
+    }
+    properties["figures"] = {
+        "type": "array",
+        "items": json_schema(FigureSettings),
+        "default": [],
+        "description": "figures drawn from the table of results, figures/<name>.svg",
+    }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "wsss configuration",
@@ -86,8 +98,9 @@ def settings_page(schema: dict[str, Any]) -> str:
         "",
         *_table({k: v for k, v in schema["properties"].items() if v.get("default", {}) != {}}),
     ]
-    for key in ("execution", "report"):
+    for key in ("execution", "report", "toy"):
         lines += [f"## {key}", "", *_table(schema["properties"][key]["properties"])]
+    lines += ["## figures (a list)", "", *_table(schema["properties"]["figures"]["items"]["properties"])]
     for name, definition in schema["$defs"].items():
         section, method = name.split(".", 1)
         edges = METHODS[section][method].edges if section in METHODS else {}
@@ -147,23 +160,6 @@ def _execution_schema() -> dict[str, Any]:
                 "default": 2,
                 "description": "CPU threads of a training job; per-image jobs always take one",
             },
-        },
-    }
-
-
-def _report_schema() -> dict[str, Any]:
-    return {
-        "type": "object",
-        "additionalProperties": False,
-        "default": {},
-        "description": "The HTML page of a run",
-        "properties": {
-            "images": {
-                "type": "integer",
-                "minimum": 0,
-                "default": 9,
-                "description": "pictures shown: best, median and worst by the last stage's score",
-            }
         },
     }
 

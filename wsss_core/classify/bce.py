@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from wsss_core.classify import Inputs, Plan
 from wsss_core.classify.batches import ClassifierBatches
-from wsss_core.models import cam_network
+from wsss_core.models import BackboneName, cam_network
 from wsss_core.models.cam import CamNetwork
 from wsss_core.settings import setting
 from wsss_core.training import polynomial
@@ -25,16 +25,15 @@ log = logging.getLogger(__name__)
 class BceSettings:
     """Training of the classifier; defaults as IRN and RIB publish them for VOC."""
 
-    backbone: Literal["resnet50", "resnet101", "mobilenet_v2", "vgg16", "small"] = setting(
-        "resnet50", "backbone network"
-    )
+    backbone: BackboneName = setting("resnet50", "backbone network")
     weights: str | None = setting(
-        None, "file of ImageNet weights with torchvision's parameter names, or null for random ones"
+        None,
+        "file of ImageNet weights with torchvision's parameter names (resnet38d: PSA's), or null for random ones",
     )
     frozen_stages: int | None = setting(
         None,
         "leading stages of the backbone that keep their initial weights, of 5; null: the backbone's own number "
-        "(ResNet and MobileNetV2 3, VGG-16 1, small 0), and 0 without a weight file",
+        "(ResNet and MobileNetV2 3, VGG-16 and ResNet-38d 1, small 0), and 0 without a weight file",
         minimum=0,
         maximum=5,
     )
@@ -53,6 +52,12 @@ class BceSettings:
     power: float = setting(0.9, "the rate falls as (1 - step / steps) ** power", minimum=0)
     long_side: tuple[int, int] = setting((320, 640), "range of the longer side that images are resized to, in pixels")
     crop: int = setting(512, "side of the training crops in pixels", minimum=32)
+    colour_jitter: tuple[float, float, float, float] | None = setting(
+        None,
+        "random changes of colour, or null for none: the largest relative change of brightness, of contrast and of "
+        "saturation, and the largest shift of the hue, 1 being the whole circle",
+        items={"minimum": 0},
+    )
 
 
 SETTINGS = BceSettings
@@ -61,29 +66,41 @@ SETTINGS = BceSettings
 def plan(settings: BceSettings, inputs: Inputs) -> Plan:
     """Training of a new network on the images of the role "train"."""
     network = build(settings, len(inputs.table.class_names), inputs.weights)
-    batches = ClassifierBatches(
+    batches = training_batches(settings, inputs)
+    rate = polynomial(len(batches), settings.power)
+    return Plan(network, batches, loss(network), optimizer(network, settings), rate)
+
+
+def training_batches(settings: BceSettings, inputs: Inputs) -> ClassifierBatches:
+    """Batches of the images of the role "train", as the settings say."""
+    return ClassifierBatches(
         inputs.table.split("train"),
-        network.n_classes,
+        len(inputs.table.class_names),
         epochs=settings.epochs,
         batch_size=settings.batch_size,
         long_side=settings.long_side,
         crop=settings.crop,
         seed=inputs.seed,
         stage=inputs.stage,
+        colour_jitter=settings.colour_jitter,
     )
-    rate = polynomial(len(batches), settings.power)
-    return Plan(network, batches, loss(network), optimizer(network, settings), rate)
 
 
 def build(settings: BceSettings, n_classes: int, weights: Mapping[str, Tensor] | None) -> CamNetwork:
-    """The network to train, its frozen stages set.
+    """The network to train: initial weights loaded, frozen stages set; errors as for `prepare`."""
+    network = cam_network(settings.backbone, n_classes)
+    prepare(network, settings, weights)
+    return network
+
+
+def prepare(network: CamNetwork, settings: BceSettings, weights: Mapping[str, Tensor] | None) -> None:
+    """Load initial weights into a new network's backbone, if there are any, and freeze its leading stages.
 
     Raises
     ------
     UserError
         If the weights do not fit the backbone.
     """
-    network = cam_network(settings.backbone, n_classes)
     if weights is not None:
         network.load_backbone(weights)
         network.freeze(settings.frozen_stages)
@@ -91,7 +108,6 @@ def build(settings: BceSettings, n_classes: int, weights: Mapping[str, Tensor] |
         if settings.backbone != "small":
             log.warning("%s starts from random weights: set `weights` to a file of ImageNet weights", settings.backbone)
         network.freeze(settings.frozen_stages or 0)
-    return network
 
 
 def loss(network: CamNetwork) -> Callable[[tuple[Tensor, Tensor]], dict[str, Tensor]]:
@@ -105,11 +121,22 @@ def loss(network: CamNetwork) -> Callable[[tuple[Tensor, Tensor]], dict[str, Ten
 
 
 def optimizer(network: CamNetwork, settings: BceSettings) -> torch.optim.SGD:
-    """SGD with two groups: the backbone's trainable parameters, and the classifier at a multiple of the rate."""
+    """SGD on `parameter_groups`."""
+    groups = parameter_groups(network, settings)
+    return torch.optim.SGD(groups, momentum=settings.momentum, weight_decay=settings.weight_decay)
+
+
+def adam(network: CamNetwork, settings: BceSettings) -> torch.optim.Adam:
+    """Adam on `parameter_groups`; the weight decay is a term of the gradient, as in SGD."""
+    return torch.optim.Adam(parameter_groups(network, settings), weight_decay=settings.weight_decay)
+
+
+def parameter_groups(network: CamNetwork, settings: BceSettings) -> list[dict[str, Any]]:
+    """The backbone's trainable parameters, and those behind the backbone at a multiple of the rate."""
     rate = settings.learning_rate
+    behind = [p for name, p in network.named_parameters() if not name.startswith("backbone.")]
     groups = [
         {"params": [p for p in network.backbone.parameters() if p.requires_grad], "lr": rate},
-        {"params": list(network.classifier.parameters()), "lr": settings.classifier_rate * rate},
+        {"params": behind, "lr": settings.classifier_rate * rate},
     ]
-    groups = [group for group in groups if group["params"]]
-    return torch.optim.SGD(groups, lr=rate, momentum=settings.momentum, weight_decay=settings.weight_decay)
+    return [group for group in groups if group["params"]]

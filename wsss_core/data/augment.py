@@ -1,13 +1,13 @@
-"""Resizing, normalising, flipping and cropping, pixel for pixel as the IRN family of methods does it.
+"""Resizing, colours, normalising, flipping and cropping, pixel for pixel as the IRN family of methods does it.
 
-Order in training: decode, resize (on uint8), normalise, flip, crop. Every random function draws from the
-generator it is given, always the same number of draws.
+Order in training: decode, resize and perhaps change colours (on uint8), normalise, flip, crop. Every random function
+draws from the generator it is given, always the same number of draws.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageEnhance
 
 from wsss_core.store.masks import IGNORE
 
@@ -59,6 +59,31 @@ def random_rescale(
     """Scale image, uint8 [H, W, 3], and labels, uint8 [H, W], by a uniform factor in [lo, hi)."""
     size = scaled_size(image.shape[:2], float(rng.uniform(lo, hi)))
     return resize(image, size), None if labels is None else resize_labels(labels, size)
+
+
+def random_colour_jitter(
+    image: np.ndarray, ranges: tuple[float, float, float, float], rng: np.random.Generator
+) -> np.ndarray:
+    """Change brightness, contrast, saturation and hue at random, one after the other in random order, as PSA does.
+
+    The first three blend the image, on uint8, with black, with the mean of its grey picture, and with its grey picture;
+    a factor of 1 leaves the image as it is, 0 leaves the other one alone. The hue is turned in Pillow's HSV.
+
+    Parameters
+    ----------
+    image
+        uint8 [H, W, 3], RGB.
+    ranges
+        (b, c, s, h): factors of brightness, contrast and saturation are uniform in [1 - b, 1 + b] and so on, not below
+        0; the shift of the hue is uniform in [-h, h], where 1 is the whole circle. PSA: (0.3, 0.3, 0.3, 0.1).
+    """
+    *spreads, shift = ranges
+    low, high = np.array([*(max(0.0, 1 - s) for s in spreads), -shift]), np.array([*(1 + s for s in spreads), shift])
+    amounts = rng.uniform(low, high)
+    picture = Image.fromarray(image)
+    for index in rng.permutation(len(_COLOUR_CHANGES)):
+        picture = _COLOUR_CHANGES[index](picture, float(amounts[index]))
+    return np.array(picture)
 
 
 def normalise(image: np.ndarray) -> np.ndarray:
@@ -126,6 +151,23 @@ def scaled_pair(image: np.ndarray, scale: float) -> np.ndarray:
     """
     scaled = normalise(resize(image, scaled_size(image.shape[:2], scale)))
     return np.stack([scaled, scaled[..., ::-1]])
+
+
+def _turned_hue(picture: Image.Image, shift: float) -> Image.Image:
+    steps = int(shift * 255)
+    if not steps:
+        return picture
+    hue, saturation, value = picture.convert("HSV").split()
+    turned = (np.asarray(hue, dtype=np.int16) + steps) % 256
+    return Image.merge("HSV", (Image.fromarray(turned.astype(np.uint8)), saturation, value)).convert("RGB")
+
+
+_COLOUR_CHANGES = (
+    lambda picture, factor: ImageEnhance.Brightness(picture).enhance(factor),
+    lambda picture, factor: ImageEnhance.Contrast(picture).enhance(factor),
+    lambda picture, factor: ImageEnhance.Color(picture).enhance(factor),
+    _turned_hue,
+)
 
 
 def _resized(pixels: np.ndarray, size: tuple[int, int], method: Image.Resampling) -> np.ndarray:

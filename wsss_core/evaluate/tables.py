@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +94,40 @@ def write_curve(path: Path, header: Mapping[str, str], thresholds: Sequence[floa
     else:
         header = {**header, "note": NOTHING_TO_SCORE}
     _write(path, header, CURVE_COLUMNS, rows)
+
+
+def undecided_pixels(header: Mapping[str, str]) -> int:
+    """Number of pixels that the scored masks leave undecided, as the header of their evaluation tells.
+
+    Examples
+    --------
+    >>> undecided_pixels({"ignored in prediction": "255, skipped (12 pixels)"}), undecided_pixels({})
+    (12, 0)
+    """
+    found = re.search(r"\((\d+) pixels\)", header.get("ignored in prediction", ""))
+    return int(found[1]) if found else 0
+
+
+def threshold_of(header: Mapping[str, str]) -> tuple[float, str]:
+    """Background threshold and how it was chosen, from the header of an evaluation; (NaN, ...) if it names no number.
+
+    Examples
+    --------
+    >>> threshold_of({"threshold": "0.4", "threshold rule": "fixed, no masks used"})
+    (0.4, 'fixed, no masks used')
+    >>> threshold_of({"threshold rule": "0.27, rule heldout of the maps' scores"})
+    (0.27, "rule heldout of the maps' scores")
+    >>> threshold_of({"threshold rule": "that of the stage, see its settings"})
+    (nan, '')
+    """
+    rule = header.get("threshold rule", "")
+    number, _, words = rule.partition(", ")
+    if "threshold" in header:
+        number, words = header["threshold"], rule
+    try:
+        return float(number), words
+    except ValueError:
+        return math.nan, "" if rule.startswith("that of the stage") else rule
 
 
 def label_names(class_names: Sequence[str]) -> list[str]:

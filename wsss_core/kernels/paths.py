@@ -1,4 +1,4 @@
-"""Pixel pairs within a radius, the cells on the path between them, and the maximum of a map along each path.
+"""Pixel pairs within a radius: views of both ends, maxima of a map along the paths, differences of features.
 
 The pairs of a pixel are those of a half plane, so that every unordered pair within the radius occurs once:
 34 directions for radius 5, 152 for radius 10 (Ahn et al., "Weakly Supervised Learning of Instance Segmentation
@@ -15,6 +15,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from wsss_core.store.masks import IGNORE
 
 
 class Row(NamedTuple):
@@ -168,6 +170,51 @@ def path_maxima(values: Tensor, radius: float, border: float | None = None) -> l
         maxima[i][..., -plan[i].box[0] :, -plan[i].box[2] :][..., :height, :width]
         for i in (own[direction] for direction in directions(radius))
     ]
+
+
+def mean_differences(values: Tensor, radius: float, border: float | None = None) -> list[Tensor]:
+    """Mean absolute difference over the channels between the two pixels of every pair; differentiable.
+
+    Parameters
+    ----------
+    values
+        [..., D, H, W].
+    border
+        Without it, the sources are those of `source`. With it, every pixel is a source, and destinations outside
+        the map have this value in every channel.
+
+    Returns
+    -------
+    One tensor per direction, in the order of `directions`: [..., H - R, W - 2R], or [..., H, W] with a border.
+    """
+    if border is not None:
+        reach = margin(radius)
+        values = F.pad(values, (reach, reach, 0, reach), value=border)
+    here = source(values, radius)
+    ends = (there for row in rows(radius) for there in destinations(values, radius, row).unbind(-2))
+    return [(here - there).abs().mean(-3) for there in ends]
+
+
+def pair_kinds(labels: Tensor, radius: float, row: Row) -> dict[str, Tensor]:
+    """Which pairs of one row's directions are of one label and which are not, where both labels are known.
+
+    Parameters
+    ----------
+    labels
+        uint8 [..., H, W]: 0 background, 255 unknown, anything else a class.
+
+    Returns
+    -------
+    "background", "foreground" (one class) and "different", bool [..., H - R, row.count, W - 2R] each.
+    """
+    here, there = source(labels, radius)[..., None, :], destinations(labels, radius, row)
+    known = (here != IGNORE) & (there != IGNORE)
+    same = here == there
+    return {
+        "background": known & same & (here == 0),
+        "foreground": known & same & (here != 0),
+        "different": known & ~same,
+    }
 
 
 def _source_size(values: Tensor, radius: float) -> tuple[int, int]:

@@ -1,8 +1,8 @@
-"""Random walk of class scores on a boundary map, without the (hw) x (hw) transition matrix.
+"""Random walk of class scores on pair affinities, without the (hw) x (hw) transition matrix.
 
-Pixels i and j within a radius have the affinity ``a_ij = 1 - max boundary on the path``, ``a_ii = 1``. With
-``A = a ** beta`` and its column sums D, the published IRN code multiplies the scores, as row vectors, by
-``(A D^-1) ** 256``, squaring a dense matrix eight times. A is symmetric, so that power is
+Pixels i and j within a radius have an affinity ``a_ij``, and ``a_ii = 1``: ``(1 - max boundary on the path) ** beta``
+in IRN, the closeness of two features in AffinityNet. With the column sums D of A, the published codes multiply the
+scores, as row vectors, by ``(A D^-1) ** 256``, squaring a dense matrix eight times. A is symmetric, so that power is
 ``D^-1/2 S^256 D^1/2`` with ``S = D^-1/2 A D^-1/2``, whose eigenvalues lie in [-1, 1]; and
 ``s^n = sum_k c_k T_k(s)`` in Chebyshev polynomials has coefficients so close to zero beyond degree
 ``sqrt(2 n log(2 / tolerance))`` that some 80 applications of the 69-tap stencil S take the place of 256.
@@ -10,7 +10,7 @@ Pixels i and j within a radius have the affinity ``a_ij = 1 - max boundary on th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import comb
 from typing import Any
@@ -54,55 +54,75 @@ def propagate(scores: Any, boundary: Any, *, radius: float = 5, beta: float = 10
     ValueError
         If the shapes do not match.
     """
-    x, edge, restore, shape = _inputs(scores, boundary)
-    if x.numel() == 0:
-        return restore(x.reshape(shape))
-    state = x * (1 - edge[:, None]).flatten(2)
-    offsets = _flat_offsets(radius, edge.shape[-1], state.shape[-1])
-    coefficients = chebyshev_power(2**log2_steps, TOLERANCE[x.dtype])
-    walked = torch.empty_like(state)
-    for images, channels in _parts(state):
-        stencil = _symmetric_stencil(affinity_stencil(edge[images].double(), radius, beta), offsets, x.dtype)
-        for few in channels:
-            walked[images, few] = _polynomial(coefficients, *stencil, state[images, few])
-    return restore(walked.reshape(shape))
+    x, edge, restore = _inputs(scores, boundary, 1, "boundary")
+    edge = edge.to(x.dtype)
+    affinities = boundary_affinities(edge[:, 0].double(), radius, beta)
+    return restore(_power(x * (1 - edge), affinities, radius, log2_steps))
+
+
+def walk(scores: Any, affinities: Any, *, radius: float = 5, log2_steps: int = 8) -> Any:
+    """Walk `scores` for ``2 ** log2_steps`` steps on given affinities.
+
+    Parameters
+    ----------
+    scores
+        [K, h, w], or [N, K, h, w] for N images of one size; array or tensor. float64 is computed in float64,
+        anything else in float32.
+    affinities
+        [P, h, w] or [N, P, h, w], P as in `paths.directions`: of every pixel to its neighbours in a half plane, not
+        negative, and 0 where the neighbour lies outside the map. A pixel has the affinity 1 to itself.
+    radius
+        Pairs of pixels closer than this many cells are neighbours.
+    log2_steps
+        Binary logarithm of the number of steps.
+
+    Returns
+    -------
+    Walked scores, of the shape and kind of `scores`.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not match.
+    """
+    x, affinities, restore = _inputs(scores, affinities, len(directions(radius)), "affinities")
+    return restore(_power(x, affinities.double(), radius, log2_steps))
 
 
 def propagate_stepwise(
     scores: Any, boundary: Any, *, radius: float = 5, beta: float = 10.0, log2_steps: int = 8
 ) -> Any:
     """`propagate` as its definition says, one step after another; slower, and less accurate in float32."""
-    x, edge, restore, shape = _inputs(scores, boundary)
-    if x.numel() == 0:
-        return restore(x.reshape(shape))
-    state = x * (1 - edge[:, None]).flatten(2)
-    offsets = _flat_offsets(radius, edge.shape[-1], state.shape[-1])
-    affinities = affinity_stencil(edge, radius, beta)
+    x, edge, restore = _inputs(scores, boundary, 1, "boundary")
+    edge = edge.to(x.dtype)
+    state = (x * (1 - edge)).flatten(2)
+    offsets = _flat_offsets(radius, x.shape[-1], state.shape[-1])
+    affinities = boundary_affinities(edge[:, 0], radius, beta).flatten(2)
     total = _degrees(affinities, offsets)
     for _ in range(2**log2_steps):
         stepped = state.clone()
         for i, offset in offsets:
-            stepped[..., :-offset] += affinities[i, ..., :-offset] * state[..., offset:]
-            stepped[..., offset:] += affinities[i, ..., :-offset] * state[..., :-offset]
+            weights = affinities[:, i, None, :-offset]
+            stepped[..., :-offset] += weights * state[..., offset:]
+            stepped[..., offset:] += weights * state[..., :-offset]
         state = stepped / total
-    return restore(state.reshape(shape))
+    return restore(state.reshape(x.shape))
 
 
-def affinity_stencil(boundary: Tensor, radius: float, beta: float) -> Tensor:
+def boundary_affinities(boundary: Tensor, radius: float, beta: float) -> Tensor:
     """Affinities of every pixel to its neighbours in a half plane.
 
     Parameters
     ----------
     boundary
-        [N, h, w].
+        [..., h, w].
 
     Returns
     -------
-    [P, N, 1, h * w], P as in `paths.directions`: ``(1 - max boundary on the path) ** beta``, 0 where the
-    neighbour lies outside the map.
+    [..., P, h, w], P as in `paths.directions`: ``(1 - max boundary on the path) ** beta``, 0 where the neighbour
+    lies outside the map.
     """
-    maxima = torch.stack(path_maxima(boundary, radius, border=1.0))
-    return (1 - maxima).pow_(beta).flatten(2)[:, :, None]
+    return (1 - torch.stack(path_maxima(boundary, radius, border=1.0), -3)).pow_(beta)
 
 
 @lru_cache
@@ -128,22 +148,31 @@ def chebyshev_power(exponent: int, tolerance: float) -> tuple[float, ...]:
     return tuple(coefficients)
 
 
-def _inputs(scores: Any, boundary: Any) -> tuple[Tensor, Tensor, Any, tuple[int, ...]]:
-    """Scores [N, K, h * w], boundary [N, h, w], the function that restores the kind, the shape to restore."""
+def _inputs(scores: Any, pairs: Any, planes: int, what: str) -> tuple[Tensor, Tensor, Callable[[Tensor], Any]]:
+    """Scores [N, K, h, w], the other map [N, planes, h, w], and the function that restores shape and kind."""
     x, to_kind = as_tensor(scores)
-    edge, _ = as_tensor(boundary)
+    values, _ = as_tensor(pairs)
     shape, kind = tuple(x.shape), x.dtype
-    height_width = shape[-2:]
-    batch = shape[0] if len(shape) == 4 else 1
-    allowed = (
-        [(batch, *height_width), (batch, 1, *height_width)] if len(shape) == 4 else [height_width, (1, *height_width)]
-    )
-    if len(shape) not in (3, 4) or tuple(edge.shape) not in allowed:
-        raise ValueError(f"scores {shape} and boundary {tuple(edge.shape)} do not belong together")
-    work = torch.float64 if kind == torch.float64 else torch.float32
-    x = x.to(work).reshape(batch, -1, height_width[0] * height_width[1]) if x.numel() else x.to(work)
-    edge = edge.to(device=x.device, dtype=work).reshape(batch, *height_width)
-    return x, edge, lambda result: to_kind(result.to(kind)), shape
+    lead, size = shape[:-3], shape[-2:]
+    allowed = [(*lead, planes, *size)] + [(*lead, *size)] * (planes == 1)
+    if len(shape) not in (3, 4) or tuple(values.shape) not in allowed:
+        raise ValueError(f"scores {shape} and {what} {tuple(values.shape)} do not belong together")
+    x = x.to(torch.float64 if kind == torch.float64 else torch.float32)[(None,) * (4 - len(shape))]
+    values = values.to(x.device).reshape(len(x), planes, *size)
+    return x, values, lambda result: to_kind(result.to(kind).reshape(shape))
+
+
+def _power(x: Tensor, affinities: Tensor, radius: float, log2_steps: int) -> Tensor:
+    """The walk of `x` [N, K, h, w] on float64 affinities [N, P, h, w], in the precision of `x`."""
+    state, affinities = x.flatten(2), affinities.flatten(2)
+    offsets = _flat_offsets(radius, x.shape[-1], state.shape[-1])
+    coefficients = chebyshev_power(2**log2_steps, TOLERANCE[x.dtype])
+    walked = torch.empty_like(state)
+    for images, channels in _parts(state):
+        stencil = _symmetric_stencil(affinities[images], offsets, x.dtype)
+        for few in channels:
+            walked[images, few] = _polynomial(coefficients, *stencil, state[images, few])
+    return walked.reshape(x.shape)
 
 
 def _flat_offsets(radius: float, width: int, cells: int) -> list[tuple[int, int]]:
@@ -156,11 +185,12 @@ def _flat_offsets(radius: float, width: int, cells: int) -> list[tuple[int, int]
 
 
 def _degrees(affinities: Tensor, offsets: list[tuple[int, int]]) -> Tensor:
-    """Column sums of the affinity matrix, its diagonal of ones included, [N, 1, h * w]."""
-    total = torch.ones_like(affinities[0])
+    """Column sums [N, 1, h * w] of the matrix of affinities [N, P, h * w], its diagonal of ones included."""
+    total = torch.ones_like(affinities[:, :1])
     for i, offset in offsets:
-        total[..., :-offset] += affinities[i, ..., :-offset]
-        total[..., offset:] += affinities[i, ..., :-offset]
+        weights = affinities[:, i, None, :-offset]
+        total[..., :-offset] += weights
+        total[..., offset:] += weights
     return total
 
 
@@ -184,7 +214,8 @@ def _symmetric_stencil(
     the square roots of D between it and the transition."""
     total = _degrees(affinities, offsets)
     scale = total.rsqrt()
-    weights = [(o, (2 * affinities[i, ..., :-o] * scale[..., :-o] * scale[..., o:]).to(work)) for i, o in offsets]
+    pairs = [(o, 2 * affinities[:, i, None, :-o] * scale[..., :-o] * scale[..., o:]) for i, o in offsets]
+    weights = [(offset, pair.to(work)) for offset, pair in pairs]
     return weights, (2 / total).to(work), total.sqrt()
 
 

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from wsss_core.models.cam import CamNetwork
 
+BackboneName = Literal["resnet50", "resnet101", "resnet38d", "mobilenet_v2", "vgg16", "small"]
+"""Backbones that settings may name."""
+
 
 def cam_network(backbone: str, n_classes: int, state: Mapping[str, Tensor] | None = None) -> CamNetwork:
-    """A classifier whose class activation maps can be read off, at output stride 16.
+    """A classifier whose class activation maps can be read off, at the backbone's own output stride.
 
     Parameters
     ----------
     backbone
-        "resnet50", "resnet101", "mobilenet_v2", "vgg16" or "small".
+        "resnet50", "resnet101", "mobilenet_v2", "vgg16" or "small", at output stride 16; or "resnet38d", at 8.
     n_classes
         Number of foreground classes C.
     state
-        All parameters: either the ``state_dict()`` of such a network, or the backbone's in torchvision's names
-        with ``classifier.weight``. None leaves them random.
+        All parameters: either the ``state_dict()`` of such a network, or the backbone's in their published names
+        (see `wsss_core.models.backbones.backbone`) with ``classifier.weight``. None leaves them random.
 
     Raises
     ------

@@ -1,8 +1,8 @@
 """Backbones behind one interface: five stages, whose outputs are the five taps of IRN.
 
-ResNet, MobileNetV2 and VGG-16 are torchvision's own modules rearranged, so that its weight files fit name by name.
-All batch normalisation uses running statistics always (as in IRN and the methods built on it), while its scale and
-shift can be trained.
+ResNet, MobileNetV2 and VGG-16 are torchvision's own modules rearranged, so that its weight files fit name by name;
+ResNet-38d takes the names of the published PyTorch ports. All batch normalisation uses running statistics always (as
+in IRN and the methods built on it), while its scale and shift can be trained (not those of ResNet-38d).
 """
 
 from __future__ import annotations
@@ -22,16 +22,24 @@ from wsss_core.errors import UserError
 
 
 class FixedBatchNorm(nn.Module):
-    """Batch normalisation with running statistics in every mode; scale and shift are parameters.
+    """Batch normalisation with running statistics in every mode.
 
     Holds no ``num_batches_tracked``, which nothing reads.
+
+    Parameters
+    ----------
+    trained
+        Whether scale and shift are parameters; otherwise they too are fixed.
     """
 
-    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+    def __init__(self, channels: int, eps: float = 1e-5, trained: bool = True) -> None:
         super().__init__()
         self.eps = eps
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
+        for name, value in (("weight", torch.ones(channels)), ("bias", torch.zeros(channels))):
+            if trained:
+                self.register_parameter(name, nn.Parameter(value))
+            else:
+                self.register_buffer(name, value)
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
 
@@ -54,7 +62,7 @@ class Backbone(nn.Module):
     frozen
         Number of leading stages that classifier training leaves as they are in the weight file.
     names
-        Prefix in torchvision's state dict to prefix in this module's.
+        Prefix in the published state dict to prefix in this module's; the first that fits counts.
 
     Attributes
     ----------
@@ -94,7 +102,7 @@ class Backbone(nn.Module):
         return taps
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Load parameters in torchvision's names; those of an ImageNet head are ignored.
+        """Load parameters in their published names (torchvision's, or see `backbone`); those of a head are ignored.
 
         Raises
         ------
@@ -105,7 +113,7 @@ class Backbone(nn.Module):
         found = {
             self._own_name(name): value
             for name, value in state.items()
-            if not name.endswith("num_batches_tracked") and not name.startswith(("fc.", "classifier."))
+            if not name.endswith("num_batches_tracked") and not name.startswith(_HEADS)
         }
         wrong = {
             "missing": [self._published_name(n) for n in own if n not in found],
@@ -128,6 +136,10 @@ class Backbone(nn.Module):
         return _replace_prefix(name, {own: published for published, own in self._names.items()})
 
 
+_HEADS = ("fc.", "classifier.", "fc8.", "linear1000.")
+"""Prefixes of the classifiers in published weight files: torchvision's, PSA's and ademxapp's."""
+
+
 def _replace_prefix(name: str, prefixes: Mapping[str, str]) -> str:
     for old, new in prefixes.items():
         if name.startswith(old):
@@ -135,7 +147,7 @@ def _replace_prefix(name: str, prefixes: Mapping[str, str]) -> str:
     return name
 
 
-def backbone(name: str, output_stride: Literal[8, 16] = 16) -> Backbone:
+def backbone(name: str, output_stride: Literal[8, 16] | None = None) -> Backbone:
     """A randomly initialised backbone.
 
     Parameters
@@ -148,6 +160,13 @@ def backbone(name: str, output_stride: Literal[8, 16] = 16) -> Backbone:
             Taps after ``features`` 2, 3, 6, 13 and 18: 24/24/32/96/1280 channels at strides 4/4/8/16/16; the last
             stride of 2 (``features.14``) is removed and what follows it is dilated by 2, so that every cell sees what
             the pretrained network saw (docs/results.md has what that is worth). Frozen: up to ``features.6``.
+        resnet38d
+            The wide pre-activation network of Wu, Shen & van den Hengel (arXiv 1611.10080; "A1"), dilated as in PSA and
+            SEAM, 105 million parameters. Taps are the normalised and rectified inputs of the blocks ``b3``, ``b4``,
+            ``b5`` and ``b6`` (PSA's conv4 and conv5 are the last two), and after ``bn7`` (conv6): 128/256/512/1024/4096
+            channels at strides 2/4/8/8/8. Weight files have the names of PSA's port (``conv1a``,
+            ``b2.bn_branch2a``, ..., ``bn7``). Channels are dropped in ``b6`` and ``b7`` (0.3 and 0.5) in training
+            mode. Scale and shift of all normalisations are fixed. Frozen: ``conv1a`` to ``b2_2``.
         vgg16
             Taps after the second pooling, conv3, conv4, conv5_1 and conv5_3: 128/256/512/512/512 channels at strides
             4/4/8/16/16; there is no fifth pooling. Frozen: conv1 and conv2.
@@ -155,13 +174,15 @@ def backbone(name: str, output_stride: Literal[8, 16] = 16) -> Backbone:
             A residual network with group normalisation, 1.1 million parameters, made to be trained from nothing on
             images of 128 to 160 pixels: 32/48/64/128/160 channels at strides 4/4/8/16/16. Nothing is frozen.
     output_stride
-        16; or 8, where the stride of the fourth stage is removed too and the last two stages are dilated by 2 and 4
-        (DeepLab-v2; VGG-16: the last two stages by 2).
+        16, or 8, where the stride of the fourth stage is removed too and the last two stages are dilated by 2 and 4
+        (DeepLab-v2; VGG-16: the last two stages by 2). ResNet-38d is published at 8; at 16, ``b5`` keeps the stride of
+        2 that it had on ImageNet and dilations are halved, so that every second cell in both directions is
+        computed, with the same result. None: 8 for ResNet-38d and 16 for the others.
 
     Raises
     ------
     UserError
-        If the name is unknown.
+        If the name or the stride is unknown.
 
     Examples
     --------
@@ -171,6 +192,8 @@ def backbone(name: str, output_stride: Literal[8, 16] = 16) -> Backbone:
     """
     if name not in _BUILDERS:
         raise UserError(f"unknown backbone {name!r}; there are {', '.join(_BUILDERS)}")
+    if output_stride is None:
+        output_stride = 8 if name == "resnet38d" else 16
     if output_stride not in (8, 16):
         raise UserError(f"output stride {output_stride}: allowed are 8 and 16")
     return _BUILDERS[name](name, output_stride)
@@ -210,6 +233,53 @@ def _resnet(name: str, output_stride: int) -> Backbone:
     names = {"conv1.": "stages.0.conv1.", "bn1.": "stages.0.bn1."} | {f"layer{i}.": f"stages.{i}." for i in range(1, 5)}
     strides = (4, 4, 8, output_stride, output_stride)
     return Backbone(name, stages, (64, 256, 512, 1024, 2048), strides, 3, names)
+
+
+def _resnet38d(name: str, output_stride: int) -> Backbone:
+    stride = output_stride // 8
+    near, far = 2 // stride, 4 // stride
+    stages = [
+        {
+            "conv1a": _plain_conv(3, 64, 3),
+            "b2.bn_branch2a": _activation(64),
+            "b2": _WideBlock(64, 128, 128, stride=2),
+            "b2_1": _WideBlock(128, 128, 128),
+            "b2_2": _WideBlock(128, 128, 128),
+            "b3.bn_branch2a": _activation(128),
+        },
+        {
+            "b3": _WideBlock(128, 256, 256, stride=2),
+            "b3_1": _WideBlock(256, 256, 256),
+            "b3_2": _WideBlock(256, 256, 256),
+            "b4.bn_branch2a": _activation(256),
+        },
+        {
+            "b4": _WideBlock(256, 512, 512, stride=2),
+            **{f"b4_{number}": _WideBlock(512, 512, 512) for number in range(1, 6)},
+            "b5.bn_branch2a": _activation(512),
+        },
+        {
+            "b5": _WideBlock(512, 512, 1024, stride=stride, dilations=(1, near)),
+            "b5_1": _WideBlock(1024, 512, 1024, dilations=(near, near)),
+            "b5_2": _WideBlock(1024, 512, 1024, dilations=(near, near)),
+            "b6.bn_branch2a": _activation(1024),
+        },
+        {
+            "b6": _WideBottleneck(1024, 2048, dilation=far, dropout=0.3),
+            "b7.bn_branch2a": _activation(2048),
+            "b7": _WideBottleneck(2048, 4096, dilation=far, dropout=0.5),
+            "bn7": _activation(4096),
+        },
+    ]
+    names = {
+        f"{published}.": f"stages.{stage}.{place}." + ("0." if "bn" in published else "")
+        for stage, modules in enumerate(stages)
+        for place, published in enumerate(modules)
+    }
+    names = dict(sorted(names.items(), key=lambda pair: -len(pair[0])))  # b3.bn_branch2a before b3
+    strides = (2, 4, 8, output_stride, output_stride)
+    sequences = [nn.Sequential(*modules.values()) for modules in stages]
+    return Backbone(name, sequences, (128, 256, 512, 1024, 4096), strides, 1, names)
 
 
 def _mobilenet_v2(name: str, output_stride: int) -> Backbone:
@@ -259,6 +329,7 @@ def _small(name: str, output_stride: int) -> Backbone:
 _BUILDERS: dict[str, Callable[[str, int], Backbone]] = {
     "resnet50": _resnet,
     "resnet101": _resnet,
+    "resnet38d": _resnet38d,
     "mobilenet_v2": _mobilenet_v2,
     "vgg16": _vgg16,
     "small": _small,
@@ -278,6 +349,67 @@ class _Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, channels, h, w] to [B, width, ceil(h / stride), ceil(w / stride)]."""
         return F.relu(self.second(F.relu(self.first(x))) + self.shortcut(x))
+
+
+class _WideBlock(nn.Module):
+    """Pre-activation block of ResNet-38d: two 3x3 convolutions beside a shortcut.
+
+    Where the shape changes, the shortcut is a 1x1 convolution, and the input has been normalised and rectified
+    before; otherwise it is the raw input, and the block does that itself.
+    """
+
+    def __init__(
+        self, channels: int, middle: int, width: int, *, stride: int = 1, dilations: tuple[int, int] = (1, 1)
+    ) -> None:
+        super().__init__()
+        self.projects = channels != width
+        if self.projects:
+            self.conv_branch1 = _plain_conv(channels, width, 1, stride)
+        else:
+            self.bn_branch2a = FixedBatchNorm(channels, trained=False)
+        self.conv_branch2a = _plain_conv(channels, middle, 3, stride, dilations[0])
+        self.bn_branch2b1 = FixedBatchNorm(middle, trained=False)
+        self.conv_branch2b1 = _plain_conv(middle, width, 3, 1, dilations[1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, channels, h, w] to [B, width, ceil(h / stride), ceil(w / stride)]."""
+        if self.projects:
+            shortcut, branch = self.conv_branch1(x), x
+        else:
+            shortcut, branch = x, F.relu(self.bn_branch2a(x))
+        branch = F.relu(self.bn_branch2b1(self.conv_branch2a(branch)))
+        return shortcut + self.conv_branch2b1(branch)
+
+
+class _WideBottleneck(nn.Module):
+    """Bottleneck of ResNet-38d, of an input normalised and rectified before; whole channels are dropped in training."""
+
+    def __init__(self, channels: int, width: int, *, dilation: int, dropout: float) -> None:
+        super().__init__()
+        self.conv_branch1 = _plain_conv(channels, width, 1)
+        self.conv_branch2a = _plain_conv(channels, width // 4, 1)
+        self.bn_branch2b1 = FixedBatchNorm(width // 4, trained=False)
+        self.conv_branch2b1 = _plain_conv(width // 4, width // 2, 3, 1, dilation)
+        self.bn_branch2b2 = FixedBatchNorm(width // 2, trained=False)
+        self.conv_branch2b2 = _plain_conv(width // 2, width, 1)
+        self.dropout = nn.Dropout2d(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, channels, h, w] to [B, width, h, w]."""
+        branch = self.dropout(F.relu(self.bn_branch2b1(self.conv_branch2a(x))))
+        branch = self.dropout(F.relu(self.bn_branch2b2(self.conv_branch2b1(branch))))
+        return self.conv_branch1(x) + self.conv_branch2b2(branch)
+
+
+def _activation(channels: int) -> nn.Sequential:
+    return nn.Sequential(FixedBatchNorm(channels, trained=False), nn.ReLU())
+
+
+def _plain_conv(channels: int, width: int, kernel: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
+    padding = dilation * (kernel // 2)
+    convolution = nn.Conv2d(channels, width, kernel, stride, padding, dilation, bias=False)
+    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+    return convolution
 
 
 def _conv(channels: int, width: int, stride: int, kernel: int = 3) -> nn.Sequential:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wsss_core.kernels.dense_crf import dense_crf, unary_from_labels, unary_from_probabilities
+from wsss_core.kernels.dense_crf import dense_crf_batch, unary_from_labels, unary_from_probabilities
 from wsss_core.refine import highest_label, mask_values
 from wsss_core.settings import setting
 
@@ -50,7 +50,7 @@ def crf_mask(
     image
         uint8 [H, W, 3].
     maps
-        Seed maps at full resolution, [K, H, W], each class scaled to [0, 1].
+        Seed maps at full resolution, [K, H, W], each class scaled to [0, 1]. Those on a GPU are refined there.
     classes
         The K present classes, 0-based; with none, all is background.
     threshold
@@ -60,13 +60,33 @@ def crf_mask(
     -------
     uint8 [H, W]: 0 background, c + 1 class c.
     """
-    if not classes:
-        return np.zeros(image.shape[:2], dtype=np.uint8)
-    if settings.unary == "label":
-        unary = unary_from_labels(highest_label(maps, threshold), len(classes) + 1, settings.confidence)
-    else:
-        unary = unary_from_probabilities(torch.cat([torch.full_like(maps[:1], threshold), maps]))
-    posterior = dense_crf(
-        image, unary, gaussian=settings.gaussian, bilateral=settings.bilateral, iterations=settings.iterations
+    return crf_masks([image], [maps], [classes], threshold, settings)[0]
+
+
+def crf_masks(
+    images: Sequence[np.ndarray],
+    maps: Sequence[Tensor],
+    classes: Sequence[Sequence[int]],
+    threshold: float,
+    settings: CrfSettings,
+) -> list[np.ndarray]:
+    """`crf_mask` of several images, which a GPU refines together."""
+    tagged = [number for number, present in enumerate(classes) if present]
+    posteriors = dense_crf_batch(
+        [images[number] for number in tagged],
+        [_unary(maps[number], threshold, settings) for number in tagged],
+        gaussian=settings.gaussian,
+        bilateral=settings.bilateral,
+        iterations=settings.iterations,
     )
-    return mask_values(posterior.argmax(0).cpu(), classes)
+    masks = [np.zeros(image.shape[:2], dtype=np.uint8) for image in images]
+    for number, posterior in zip(tagged, posteriors, strict=True):
+        masks[number] = mask_values(posterior.argmax(0).cpu(), classes[number])
+    return masks
+
+
+def _unary(maps: Tensor, threshold: float, settings: CrfSettings) -> Tensor:
+    """Energies [K + 1, H, W], background first."""
+    if settings.unary == "label":
+        return unary_from_labels(highest_label(maps, threshold), len(maps) + 1, settings.confidence)
+    return unary_from_probabilities(torch.cat([torch.full_like(maps[:1], threshold), maps]))

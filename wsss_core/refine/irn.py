@@ -19,10 +19,9 @@ from torch import Tensor
 
 from wsss_core import keyed
 from wsss_core.data.augment import normalise, random_crop, random_flip, random_rescale
-from wsss_core.kernels.paths import destinations, path_maxima, rows, source
+from wsss_core.kernels.paths import destinations, pair_kinds, path_maxima, rows, source
 from wsss_core.models.irn import STRIDE, IrnNetwork
 from wsss_core.settings import setting
-from wsss_core.store.masks import IGNORE
 
 log = logging.getLogger(__name__)
 
@@ -143,22 +142,13 @@ def relation_loss(boundary_logits: Tensor, displacements: Tensor, labels: Tensor
     """
     maxima = path_maxima(boundary_logits[:, 0].float().sigmoid(), radius)
     displacements = displacements.float()
-    label_source = source(labels, radius)[..., None, :]
     displacement_source = source(displacements, radius)[..., None, :]
-    known_source = label_source != IGNORE
     names = ("background", "foreground", "different")
     counts = dict.fromkeys(names, 0)
     sums = dict.fromkeys((*names, "shift_background", "shift_foreground"), 0)
     first = 0
     for row in rows(radius):
-        other = destinations(labels, radius, row)
-        known = known_source & (other != IGNORE)
-        same = label_source == other
-        pairs = {
-            "background": known & same & (label_source == 0),
-            "foreground": known & same & (label_source != 0),
-            "different": known & ~same,
-        }
+        pairs = pair_kinds(labels, radius, row)
         strongest = torch.stack(maxima[first : first + row.count], dim=-2)
         first += row.count
         together = -(1 - strongest + EPSILON).log()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -13,9 +11,7 @@ from torch import Tensor, nn
 
 from wsss_core.data.augment import scaled_pair
 from wsss_core.kernels.random_walk import propagate
-from wsss_core.refine import highest_label, mask_values
 from wsss_core.settings import setting
-from wsss_core.store.masks import IGNORE
 from wsss_core.store.scores import ScoreMaps
 from wsss_core.store.seeds import SeedMaps
 
@@ -38,22 +34,6 @@ class WalkSettings:
         "null: none, as in the published COCO code. The published VOC code pads to 512, which changes only the "
         "boundaries near the right and lower border; larger images are never cropped",
         minimum=1,
-    )
-
-
-@dataclass(frozen=True)
-class MaskSettings:
-    """Label masks from walked scores, which are scaled to [0, 1] over all classes of an image together."""
-
-    threshold: float | Literal["score", "oracle"] = setting(
-        0.27,
-        "background threshold (RIB .27; IRN and AdvCAM .25, W-OoD .22; RIB on COCO .22); score: the value that the "
-        "score rule of this stage chose; oracle: the best value in hindsight, which uses the masks",
-    )
-    band: tuple[float, float] | None = setting(
-        None,
-        "(low, high): background below low, foreground above high, undecided (255) between; replaces the threshold. "
-        "(0.2, 0.3) is RIB's choice for retraining",
     )
 
 
@@ -105,34 +85,3 @@ def walk_scores(network: nn.Module, image: np.ndarray, maps: SeedMaps, settings:
         log2_steps=settings.log2_steps,
     )
     return ScoreMaps(maps.classes, walked.cpu(), maps.size)
-
-
-def score_mask(
-    scores: Tensor, classes: Sequence[int], threshold: float, band: tuple[float, float] | None
-) -> np.ndarray:
-    """Label mask from full-resolution scores.
-
-    Parameters
-    ----------
-    scores
-        [K, H, W] in [0, 1].
-    classes
-        The K present classes, 0-based; with none, all is background.
-    threshold
-        Background threshold, used without a band.
-    band
-        See `MaskSettings.band`.
-
-    Returns
-    -------
-    uint8 [H, W]: 0 background, c + 1 class c, 255 undecided.
-    """
-    if not classes:
-        return np.zeros(scores.shape[1:], dtype=np.uint8)
-    if band is None:
-        return mask_values(highest_label(scores, threshold), classes)
-    low, high = band
-    labels = mask_values(highest_label(scores, high), classes)
-    strongest = scores.amax(0).numpy()
-    labels[(strongest >= low) & (strongest <= high)] = IGNORE
-    return labels

@@ -25,6 +25,8 @@ class Line:
         A point to mark with a dot and a drop line, such as the chosen threshold.
     best
         A point to mark with a ring.
+    thin
+        Whether it is one of many, drawn thin and pale.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Line:
     series: int = 0
     mark: tuple[float, float] | None = None
     best: tuple[float, float] | None = None
+    thin: bool = False
 
 
 def line_chart(
@@ -137,7 +140,7 @@ def _path(line: Line, places: Sequence[tuple[float, float]]) -> str:
         return f'<circle class="dot series-{line.series % SERIES}" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>'
     path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
     return (
-        f'<path class="curve series-{line.series % SERIES}" d="{path}"{_dash(line.series)}>'
+        f'<path class="curve{" thin" * line.thin} series-{line.series % SERIES}" d="{path}"{_dash(line.series)}>'
         f"<title>{escape(line.name)}</title></path>"
     )
 

@@ -109,6 +109,45 @@ class Chart:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A drawing as data URI."""
+
+    title: str
+    uri: str
+
+
+@dataclass(frozen=True)
+class Number:
+    """A cell of a table: text, part of a full bar behind it, and "strong", "loss" or "" for its look."""
+
+    text: str
+    part: float = 0.0
+    look: str = ""
+
+
+@dataclass(frozen=True)
+class NumberTable:
+    """Rows of (name, numbers) under columns, the first of which is that of the names."""
+
+    title: str
+    note: str
+    columns: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[Number]]]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What the configuration asked for beyond the scores."""
+
+    title: str
+    note: str = ""
+    class_tables: Sequence[ClassTable] = ()
+    tables: Sequence[NumberTable] = ()
+    charts: Sequence[Chart] = ()
+    pictures: Sequence[Picture] = ()
+
+
+@dataclass(frozen=True)
 class Recorded:
     """What a seed method recorded: bars of (title, value to count), lines of numbers, charts."""
 
@@ -156,6 +195,8 @@ class Page:
     galleries: Sequence[Gallery] = ()
     thresholds: Chart | None = None
     tables: Sequence[ClassTable] = ()
+    figures: Sequence[Picture] = ()
+    analyses: Sequence[Analysis] = ()
     training: Sequence[Chart] = ()
     recorded: Sequence[Recorded] = ()
     graph: str = ""

@@ -2,6 +2,13 @@
 
 A module of this package is a method if it has ``SETTINGS``, its settings class, and
 ``maker(settings, inputs) -> Callable[[ImageRecord, image], SeedMaps]``.
+
+A method whose network does the same to every image may also have
+``batch_maker(settings, inputs) -> Callable[[Sequence[ImageRecord], Sequence[image]], list[SeedMaps]]``, which takes
+images of one size. The stage calls it on a GPU only. A convolution may add in another order in a batch of another
+length, and which images of a shard are still to be done depends on what was cached: on a CPU, where the same bytes are
+promised alone, in another order and after a restart, every image therefore goes through ``maker``. On a GPU the two
+agree to rounding.
 """
 
 from __future__ import annotations
@@ -27,9 +34,12 @@ class Inputs:
         The images of the role "train".
     seed, stage
         Key of the random draws.
+    pixels
+        Most pixels of views in one forward pass of a batch; 0 where images are not batched.
     """
 
     network: CamNetwork
     records: Sequence[ImageRecord]
     seed: int
     stage: str
+    pixels: int = 0

@@ -40,6 +40,7 @@ from wsss_core.data.table import ImageRecord
 from wsss_core.models.cam import CamNetwork
 from wsss_core.seeds import Inputs
 from wsss_core.seeds.cam import view_pair
+from wsss_core.seeds.pointwise import check_pointwise
 from wsss_core.settings import setting
 from wsss_core.store.seeds import EPSILON, SeedMaps
 
@@ -79,6 +80,7 @@ SETTINGS = AdvCamSettings
 
 def maker(settings: AdvCamSettings, inputs: Inputs) -> Callable[[ImageRecord, np.ndarray], SeedMaps]:
     """The method as the stage calls it."""
+    check_pointwise(inputs.network, "advcam")
     return lambda record, image: advcam_seed(inputs.network, image, record.classes, settings)
 
 

@@ -24,18 +24,30 @@ rate                      falls as (1 - k / K) ** 0.9; times    constant, for al
                           10 for the classifier; weight decay
 ========================  ====================================  ==========================================
 
+Two ablations of the paper are settings. `loss: bce` adapts with the binary cross-entropy of all classes, through an
+activation a that saturates on both sides (Table 5a)::
+
+    L = - sum_c t_c log a(y_c) + (1 - t_c) log(1 - a(y_c))
+    a = sigmoid(y),  (tanh(y) + 1) / 2  or  (y / (1 + |y|) + 1) / 2
+
+of every view and every other image, with everything else as it is: logits of classes that an image holds are pooled
+by `pooling`, those of others as the published code pools them, over all cells (official), or by `pooling` too (paper);
+the stops stay, and the margin limits no logit. `pooling: gap` is the other (Table 5c).
+
 The engine computes the same numbers as the straightforward loop with less work: the stages that never change run
 once a scale and, for auxiliary images, without gradients; only maps of classes that occur are computed; the
 auxiliary pass and the gradient of the last step, or of a step that stops, are left out; auxiliary images without a
-class are skipped; only changed weights are saved and restored.
+class are skipped where they add nothing to the loss; only changed weights are saved and restored.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -47,6 +59,7 @@ from wsss_core.errors import UserError
 from wsss_core.models.cam import CamNetwork
 from wsss_core.seeds import Inputs
 from wsss_core.seeds.cam import flip_sum, view_pair
+from wsss_core.seeds.pointwise import check_pointwise
 from wsss_core.seeds.pool import AuxiliaryPool
 from wsss_core.settings import setting
 from wsss_core.store.seeds import EPSILON, SeedMaps
@@ -66,7 +79,7 @@ class RibSettings:
     variant: Literal["official", "paper"] = setting(
         "official", "where the paper and its published code differ, which to follow (see the module's documentation)"
     )
-    steps: int = setting(10, "fine-tuning steps K", minimum=1)
+    steps: int = setting(10, "fine-tuning steps K; official: 1 gives CAM, as the last update is not used", minimum=1)
     learning_rate: float = setting(8e-6, "of the adapted stages (lambda)", minimum=0)
     classifier_rate: float = setting(
         10.0, "rate of the classifier's weights, as a multiple (official)", exclusiveMinimum=0
@@ -76,10 +89,16 @@ class RibSettings:
         1e-4, "momentum of SGD; 1e-4 in the published code, see the classifier's (official)", minimum=0
     )
     batch_size: int = setting(
-        20, "auxiliary images a step; in the paper's variant the target is one of them", minimum=1
+        20, "auxiliary images a step; in the paper's variant the target is one of them (B)", minimum=0
     )
     pooling: Literal["gndrp", "gap"] = setting(
         "gndrp", "pooling of maps to logits: over the regions that are not discriminative, or over all cells"
+    )
+    loss: Literal["rib", "bce"] = setting(
+        "rib", "what is minimised: minus the logits, or the cross-entropy of their `activation` (an ablation)"
+    )
+    activation: Literal["sigmoid", "tanh", "softsign"] = setting(
+        "sigmoid", "between logits and cross-entropy, scaled to values between 0 and 1 (bce)"
     )
     threshold: float = setting(0.4, "GNDRP pools where the map, divided by its maximum, is below this (tau)")
     margin: float | None = setting(
@@ -108,24 +127,37 @@ SETTINGS = RibSettings
 
 def maker(settings: RibSettings, inputs: Inputs) -> Callable[[ImageRecord, np.ndarray], SeedMaps]:
     """The method as the stage calls it, with the training images as auxiliary pool."""
+    check_pointwise(inputs.network, "rib")
+    pool = auxiliary_pool(settings, inputs)
+    return lambda record, image: rib_seed(inputs.network, image, record.classes, settings, pool(record))
+
+
+def auxiliary_pool(settings: RibSettings, inputs: Inputs) -> Callable[[ImageRecord], Pool]:
+    """From a target to its pool of other training images.
+
+    Raises
+    ------
+    UserError
+        If the batch has no place for the target (paper).
+    """
     official = settings.variant == "official"
-    if not official and settings.batch_size < 2:
-        raise UserError(f"batch_size: {settings.batch_size} leaves no auxiliary image in RIB's variant paper")
+    count = settings.batch_size if official else settings.batch_size - 1
+    if count < 0:
+        raise UserError("batch_size: the target is one of the batch in RIB's variant paper, so it is at least 1")
+    if count == 0:
+        nothing = torch.zeros(0, 3, 1, 1), torch.zeros(0, inputs.network.n_classes)
+        return lambda record: lambda step: nothing
     pool = AuxiliaryPool(
         inputs.records,
         inputs.network.n_classes,
         eligible="disjoint" if official else "any",
-        batch_size=settings.batch_size if official else settings.batch_size - 1,
+        batch_size=count,
         long_side=settings.pool_long,
         crop=settings.pool_crop,
         seed=inputs.seed,
         stage=inputs.stage,
     )
-
-    def make(record: ImageRecord, image: np.ndarray) -> SeedMaps:
-        return rib_seed(inputs.network, image, record.classes, settings, pool.batches(record.id, record.classes))
-
-    return make
+    return lambda record: pool.batches(record.id, record.classes)
 
 
 def rib_seed(
@@ -154,22 +186,42 @@ def rib_seed(
 
     Returns
     -------
-    One map [K, h_s, w_s] a scale. Statistics: ``stop``, why it ended; ``maps``, how many were summed; ``target``,
-    the target's summed logits of every state; ``losses``, of every step whose loss was computed.
+    One map [K, h_s, w_s] a scale. Statistics: see `Trace.statistics`.
 
     Raises
     ------
     UserError
         If scale 1 is not among the scales.
     """
+    trace = adapt(network, image, classes, settings, pool, last_loss=last_loss)
+    return SeedMaps(tuple(classes), trace.sums, image.shape[:2], trace.statistics())
+
+
+def adapt(
+    network: CamNetwork,
+    image: np.ndarray,
+    classes: Sequence[int],
+    settings: RibSettings,
+    pool: Pool,
+    *,
+    last_loss: bool = False,
+    observe: Callable[[int], None] = lambda step: None,
+) -> Trace:
+    """Adapt the network to an image as RIB does, and put it back.
+
+    Parameters
+    ----------
+    network, image, classes, settings, pool, last_loss
+        As for `rib_seed`; errors too.
+    observe
+        Called with 0, 1, ... in every state of the network whose maps of all scales are in the sum.
+    """
     if 1.0 not in settings.scales:
         raise UserError(f"scales: {list(settings.scales)} must hold 1, which RIB's loss and stopping test use")
     target = Target.of(network, image, classes, settings.scales)
-    adapt = {"official": _official, "paper": _paper}[settings.variant]
+    loop = {"official": _official, "paper": _paper}[settings.variant]
     with restored(network):
-        trace = adapt(network, target, settings, pool, last_loss)
-    statistics = {"stop": trace.stop, "maps": len(trace.target), "target": trace.target, "losses": trace.losses}
-    return SeedMaps(tuple(classes), trace.sums, image.shape[:2], statistics)
+        return loop(network, target, settings, pool, last_loss, observe)
 
 
 @dataclass(frozen=True)
@@ -209,6 +261,15 @@ class Trace:
         """Add maps [K, h, w] to the sum of a scale."""
         self.sums[scale] = self.sums[scale] + maps if scale in self.sums else maps
 
+    def statistics(self) -> dict[str, Any]:
+        """What is recorded of an image.
+
+        ``stop``, why it ended: "steps", "margin" or "explosion"; ``maps``, how many states' maps were summed, but for
+        an explosion, whose state is in the sum of scale 1 alone; ``target``, the target's summed logits in each of
+        them; ``losses``, of every step whose loss was computed.
+        """
+        return {"stop": self.stop, "maps": len(self.target), "target": self.target, "losses": self.losses}
+
 
 @contextmanager
 def restored(network: CamNetwork) -> Iterator[None]:
@@ -229,7 +290,58 @@ def restored(network: CamNetwork) -> Iterator[None]:
             parameter.grad = None
 
 
-def _official(network: CamNetwork, target: Target, settings: RibSettings, pool: Pool, last_loss: bool) -> Trace:
+@dataclass(frozen=True)
+class Objective:
+    """What a view or an image adds to the loss.
+
+    Attributes
+    ----------
+    pooling
+        Maps [..., h, w] of classes that the image holds to their logits [...].
+    reward
+        Those logits to terms [...] that the loss falls by.
+    absence
+        Maps [..., h, w] of classes that the image does not hold to such terms; None if they take no part.
+    """
+
+    pooling: Callable[[Tensor], Tensor]
+    reward: Callable[[Tensor], Tensor]
+    absence: Callable[[Tensor], Tensor] | None = None
+
+    @classmethod
+    def of(cls, settings: RibSettings) -> Objective:
+        """The objective that the settings describe."""
+        official = settings.variant == "official"
+        pool = (_OFFICIAL_POOLING if official else _PAPER_POOLING)[settings.pooling]
+        pooling = partial(pool, threshold=settings.threshold)
+        if settings.loss == "bce":
+            log = _LOG_ACTIVATION[settings.activation]
+            other = partial(gap, threshold=settings.threshold) if official else pooling
+            return cls(pooling, log, lambda maps: log(-other(maps)))
+        if official or settings.margin is None:
+            return cls(pooling, lambda logits: logits)
+        return cls(pooling, lambda logits: logits.clamp(max=settings.margin))
+
+    def views(self, network: CamNetwork, target: Target, scale: float, views: slice) -> tuple[Tensor, Tensor, Tensor]:
+        """Logit maps [2, K, h, w] of a scale, and of the chosen views the summed logits and the loss."""
+        features = network.trunk(target.features[scale])
+        maps = network.classify(features, target.classes)
+        logits = self.pooling(maps[views])
+        loss = -self.reward(logits).sum()
+        absent = [c for c in range(network.n_classes) if c not in target.classes]
+        if self.absence is not None and absent:
+            loss = loss - self.absence(network.classify(features[views], absent)).sum()
+        return maps, logits.sum(), loss
+
+
+def _official(
+    network: CamNetwork,
+    target: Target,
+    settings: RibSettings,
+    pool: Pool,
+    last_loss: bool,
+    observe: Callable[[int], None],
+) -> Trace:
     """The published code's loop (see the module's table)."""
     trace = Trace()
     groups = [
@@ -238,34 +350,38 @@ def _official(network: CamNetwork, target: Target, settings: RibSettings, pool: 
     ]
     optimizer = torch.optim.SGD(groups, momentum=settings.momentum, weight_decay=settings.weight_decay)
     rate = polynomial(settings.steps, 0.9)
-    pooling = _OFFICIAL_POOLING[settings.pooling]
-    in_loss = [scale for scale in settings.scales if scale >= 1]
+    objective = Objective.of(settings)
     for step in range(settings.steps):
         last = step == settings.steps - 1
-        logits = []
+        logits, losses = [], []
         for scale in sorted(settings.scales, key=lambda s: s != 1):
-            with torch.set_grad_enabled(scale in in_loss and not last):
-                maps = target.maps(network, scale)
+            in_loss = scale >= 1
+            with torch.set_grad_enabled(in_loss and not last):
+                if in_loss:
+                    maps, logit, loss = objective.views(network, target, scale, slice(None))
+                    logits.append(logit.detach())
+                    losses.append(loss)
+                else:
+                    maps = target.maps(network, scale)
             present = flip_sum(maps.detach())
             trace.add(scale, present)
             if scale == 1 and step > 0 and explodes(present, settings.explosion):
                 trace.stop = "explosion"
                 return trace
-            if scale in in_loss:
-                logits.append(pooling(maps, settings.threshold).sum())
-        total = torch.stack(logits).sum()
-        trace.target.append(total.item())
+        trace.target.append(torch.stack(logits).sum().item())
+        observe(step)
         if settings.margin is not None and abs(trace.target[-1]) > settings.margin:
             trace.stop = "margin"
             return trace
         if last and not last_loss:
             return trace
         optimizer.zero_grad(set_to_none=True)
+        total = torch.stack(losses).sum()
         if not last:
-            (-total).backward()
+            total.backward()
         with torch.set_grad_enabled(not last):
-            other = auxiliary(network, pool(step), lambda maps: pooling(maps[:, None], settings.threshold)[:, 0])
-        trace.losses.append(-trace.target[-1] + other)
+            other = auxiliary(network, pool(step), objective)
+        trace.losses.append(total.item() + other)
         for group, base in zip(optimizer.param_groups, (1.0, settings.classifier_rate), strict=True):
             group["lr"] = base * settings.learning_rate * rate(step)
         if not last:
@@ -273,33 +389,37 @@ def _official(network: CamNetwork, target: Target, settings: RibSettings, pool: 
     return trace
 
 
-def _paper(network: CamNetwork, target: Target, settings: RibSettings, pool: Pool, last_loss: bool) -> Trace:
+def _paper(
+    network: CamNetwork,
+    target: Target,
+    settings: RibSettings,
+    pool: Pool,
+    last_loss: bool,
+    observe: Callable[[int], None],
+) -> Trace:
     """The paper's equations (see the module's table)."""
     trace = Trace()
     parameters = [*network.trunk_parameters(), network.classifier.weight]
-    limit = float("inf") if settings.margin is None else settings.margin
+    objective = Objective.of(settings)
     for step in range(settings.steps + 1):
         last = step == settings.steps
         present = {}
         for scale in settings.scales:
             with torch.set_grad_enabled(scale == 1 and not last):
-                maps = target.maps(network, scale)
+                if scale == 1:
+                    maps, logits, loss = objective.views(network, target, scale, slice(1))
+                else:
+                    maps = target.maps(network, scale)
             present[scale] = flip_sum(maps.detach())
-            if scale == 1:
-                logits = _PAPER_POOLING[settings.pooling](maps[0], settings.threshold)
         peak = _peak(present)
         for scale, maps in present.items():
             trace.add(scale, maps / peak)
-        trace.target.append(logits.sum().item())
+        trace.target.append(logits.item())
+        observe(step)
         if last:
             return trace
-        loss = -logits.clamp(max=limit).sum()
         loss.backward()
-        other = auxiliary(
-            network,
-            pool(step),
-            lambda maps: _PAPER_POOLING[settings.pooling](maps, settings.threshold).clamp(max=limit),
-        )
+        other = auxiliary(network, pool(step), objective)
         trace.losses.append(loss.item() + other)
         with torch.no_grad():
             for parameter in parameters:
@@ -308,30 +428,30 @@ def _paper(network: CamNetwork, target: Target, settings: RibSettings, pool: Poo
     return trace
 
 
-def auxiliary(network: CamNetwork, batch: tuple[Tensor, Tensor], pooling: Callable[[Tensor], Tensor]) -> float:
-    """Minus the sum of the auxiliary images' pooled logits; its gradients are added to the parameters'.
+def auxiliary(network: CamNetwork, batch: tuple[Tensor, Tensor], objective: Objective) -> float:
+    """Loss of the auxiliary images; its gradients are added to the parameters'.
 
     Parameters
     ----------
     batch
-        Images [B, 3, S, S] and labels [B, C].
-    pooling
-        Maps [N, h, w] of N pairs of an image and a class it holds, to N logits.
+        Images [B, 3, S, S] and labels [B, C] of zeros and ones.
     """
     device = network.classifier.weight.device
     images, labels = batch
-    held = labels.any(1)
-    if not held.any():
+    if objective.absence is None:
+        held = labels.any(1)
+        images, labels = images[held], labels[held]
+    if not len(images):
         return 0.0
-    images, labels = images[held], labels[held]
     chunk = max(1, CHUNK_PIXELS // images[0, 0].numel()) if device.type == "cpu" else len(images)
     total = 0.0
     for part, tags in zip(images.split(chunk), labels.to(device).split(chunk), strict=True):
         with torch.no_grad():
             features = network.prefix(part.to(device))
-        rows, columns = tags.nonzero(as_tuple=True)
-        maps = network.classify(network.trunk(features))[rows, columns]
-        loss = -(pooling(maps) * tags[rows, columns]).sum()
+        maps = network.classify(network.trunk(features))
+        loss = -objective.reward(objective.pooling(maps[tags > 0])).sum()
+        if objective.absence is not None:
+            loss = loss - objective.absence(maps[tags == 0]).sum()
         if loss.requires_grad:
             loss.backward()
         total += loss.item()
@@ -368,8 +488,24 @@ def gap(maps: Tensor, threshold: float) -> Tensor:
     return maps.mean((-2, -1))
 
 
+def log_sigmoid(logits: Tensor) -> Tensor:
+    """log a(y) of a = 1 / (1 + exp(-y)); as for the others, 1 - a(y) = a(-y)."""
+    return F.logsigmoid(logits)
+
+
+def log_tanh(logits: Tensor) -> Tensor:
+    """log a(y) of a = (tanh(y) + 1) / 2, which is the sigmoid of 2 y."""
+    return F.logsigmoid(2 * logits)
+
+
+def log_softsign(logits: Tensor) -> Tensor:
+    """log a(y) of a = (y / (1 + |y|) + 1) / 2, without cancellation where y is far below 0."""
+    return torch.log1p(2 * logits.relu()) - torch.log1p(logits.abs()) - math.log(2)
+
+
 _OFFICIAL_POOLING = {"gndrp": gndrp_official, "gap": gap}
 _PAPER_POOLING = {"gndrp": gndrp_paper, "gap": gap}
+_LOG_ACTIVATION = {"sigmoid": log_sigmoid, "tanh": log_tanh, "softsign": log_softsign}
 
 
 def explodes(maps: Tensor, explosion: tuple[float, float] | None) -> bool:

@@ -29,19 +29,23 @@ class Sample:
     ----------
     size
         (H, W) in pixels, which the mask must have too.
+    classes
+        The image's tags, 0-based.
     """
 
     image: Path
     mask: Path
     size: tuple[int, int]
+    classes: tuple[int, ...] = ()
 
 
 class SegmentationBatches:
     """Batches of random crops; ``batches[k]`` depends on (seed, stage, k) and nothing else.
 
     A batch is a dict of ``images`` uint8 [B, S, S, 3], ``inside`` int64 [B, 4] (the top, bottom, left and right end of
-    the part that shows the image; beyond is padding) and ``labels`` uint8 [B, S, S] (255 in the padding).
-    `network_input` makes network inputs of them on the device, so a quarter of the bytes travel.
+    the part that shows the image; beyond is padding), ``labels`` uint8 [B, S, S] (255 in the padding) and ``present``
+    bool [B, L], true for background and for the image's tags. `network_input` makes network inputs of them on the
+    device, so a quarter of the bytes travel.
 
     Every image is seen once an epoch, in an order of that epoch; batches run on over the ends of epochs.
 
@@ -70,6 +74,9 @@ class SegmentationBatches:
         self.samples, self.n_labels = list(samples), n_labels
         self.iterations, self.batch_size, self.crop, self.scales = iterations, batch_size, crop, tuple(scales)
         self.seed, self.stage = seed, stage
+        self._present = torch.zeros(len(self.samples), n_labels, dtype=torch.bool)
+        for row, sample in zip(self._present, self.samples, strict=True):
+            row[[0, *(c + 1 for c in sample.classes)]] = True
         fits = sum(4 * s.size[0] * s.size[1] for s in samples) < CACHE_BYTES
         self._decoded: dict[int, tuple[np.ndarray, np.ndarray]] | None = {} if fits else None
         self._order = lru_cache(maxsize=2)(self._epoch_order)
@@ -81,12 +88,14 @@ class SegmentationBatches:
         if not 0 <= step < self.iterations:
             raise IndexError(step)
         rng = keyed.generator(self.seed, self.stage, "batch", step)
-        crops = [self._crop(index, rng) for index in self.indices(step)]
+        chosen = self.indices(step)
+        crops = [self._crop(index, rng) for index in chosen]
         images, inside, labels = zip(*crops, strict=True)
         return {
             "images": torch.from_numpy(np.stack(images)),
             "inside": torch.tensor(inside),
             "labels": torch.from_numpy(np.stack(labels)),
+            "present": self._present[chosen],
         }
 
     def indices(self, step: int) -> list[int]:

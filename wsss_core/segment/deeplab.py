@@ -1,4 +1,4 @@
-"""Training of DeepLab-v2: settings, loss and optimiser.
+"""What the training of every objective on DeepLab-v2 shares: network, batches, optimiser and rate.
 
 The recipe that weakly supervised papers share without writing it down (DeepLab-v2 as in kazuto1011's
 deeplab-pytorch, ImageNet weights; RIB, NeurIPS 2021, appendix).
@@ -6,7 +6,8 @@ deeplab-pytorch, ImageNet weights; RIB, NeurIPS 2021, appendix).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,23 +15,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wsss_core.errors import UserError
+from wsss_core.models import BackboneName
 from wsss_core.models.backbones import FixedBatchNorm
-from wsss_core.models.deeplab import DeepLabV2, deeplab_v2
+from wsss_core.models.deeplab import DeepLabV2, deeplab_v2, torchvision_names
+from wsss_core.segment import Inputs, Plan
+from wsss_core.segment.batches import SegmentationBatches, network_input
 from wsss_core.settings import setting
-from wsss_core.store.masks import IGNORE
+from wsss_core.training import polynomial
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class DeepLabSettings:
-    """Training of DeepLab-v2 on label masks; defaults as for VOC in the RIB paper."""
+    """Network and schedule; defaults as for VOC in the RIB paper."""
 
-    backbone: Literal["resnet101", "resnet50", "mobilenet_v2", "vgg16", "small"] = setting(
-        "resnet101", "backbone network"
-    )
+    backbone: BackboneName = setting("resnet101", "backbone network")
     weights: str | None = setting(
         None,
-        "initial weights of the backbone: a file with torchvision's parameter names, 'classifier' for those of the "
-        "upstream classifier, or null for random ones",
+        "initial weights of the backbone: a file with torchvision's parameter names (resnet38d: PSA's), 'classifier' "
+        "for those of the upstream classifier, or null for random ones",
     )
     variant: Literal["paper", "official"] = setting(
         "paper",
@@ -62,8 +67,43 @@ class DeepLabSettings:
         minItems=1,
         items={"type": "number", "exclusiveMinimum": 0},
     )
-    balanced: bool = setting(
-        False, "balanced cross-entropy: the mean of (mean over foreground pixels) and (mean over background pixels)"
+
+
+def training_plan(
+    settings: DeepLabSettings,
+    inputs: Inputs,
+    loss: Callable[[Sequence[Tensor], dict[str, Tensor]], dict[str, Tensor]],
+) -> Plan:
+    """Training of a new network.
+
+    Parameters
+    ----------
+    loss
+        From the logits [B, L, h, w] of every input scale and the batch (see `SegmentationBatches`) to named terms.
+
+    Raises
+    ------
+    UserError
+        If the initial weights do not fit.
+    """
+    network = build_network(settings, inputs.n_labels)
+    load_initial_weights(network, settings, inputs)
+    batches = SegmentationBatches(
+        inputs.samples,
+        inputs.n_labels,
+        iterations=settings.iterations,
+        batch_size=settings.batch_size,
+        crop=settings.crop,
+        scales=settings.scales,
+        seed=inputs.seed,
+        stage=inputs.stage,
+    )
+    return Plan(
+        network,
+        batches,
+        lambda batch: loss(network(network_input(batch)), batch),
+        optimizer(network, settings),
+        polynomial(settings.iterations, settings.power, settings.decay_every),
     )
 
 
@@ -93,53 +133,37 @@ def _batch_norm_parameters(network: nn.Module) -> list[nn.Parameter]:
     return [p for module in network.modules() if isinstance(module, FixedBatchNorm) for p in module.parameters()]
 
 
-def loss_terms(grids: Sequence[Tensor], labels: Tensor, balanced: bool = False) -> dict[str, Tensor]:
-    """Sum over the logit grids of the cross-entropy with the labels reduced to each grid.
+def load_initial_weights(network: DeepLabV2, settings: DeepLabSettings, inputs: Inputs) -> None:
+    """Load what the settings ask for into the backbone.
 
-    Parameters
-    ----------
-    grids
-        Logits [B, L, h, w], each at its own size.
-    labels
-        uint8 [B, H, W]; 255 is ignored. Reduced to the pixel at the centre of each cell (as Pillow's NEAREST).
-    balanced
-        See `cross_entropy`.
-
-    Returns
-    -------
-    "loss", the sum, and "full", the term of the first grid.
+    Raises
+    ------
+    UserError
+        If it does not fit the backbone.
     """
-    reduced: dict[tuple[int, int], Tensor] = {}
-    terms = []
-    for logits in grids:
-        size = tuple(logits.shape[2:])
-        if size not in reduced:
-            reduced[size] = F.interpolate(labels[:, None], size, mode="nearest-exact")[:, 0].long()
-        terms.append(cross_entropy(logits.float(), reduced[size], balanced))
-    return {"loss": torch.stack(terms).sum(), "full": terms[0]}
+    if settings.weights is None:
+        if settings.backbone != "small":
+            log.warning("%s starts from random weights: set `weights` to a file of ImageNet weights", settings.backbone)
+    elif settings.weights == "classifier":
+        _load_classifier(network, settings, inputs)
+    else:
+        official = settings.variant == "official"
+        network.backbone.load(torchvision_names(inputs.weights) if official else inputs.weights)
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, balanced: bool = False) -> Tensor:
-    """Mean cross-entropy over the pixels that are not ignored; 0 if all are.
+def _load_classifier(network: DeepLabV2, settings: DeepLabSettings, inputs: Inputs) -> None:
+    if settings.variant == "official":
+        raise UserError("weights: classifier needs variant: paper; the classifier has torchvision's layout")
+    if inputs.classifier is None:
+        raise UserError("weights: classifier, but there is no classifier upstream of these masks")
+    backbone = inputs.classifier.backbone
+    if backbone.name != settings.backbone:
+        raise UserError(
+            f"weights: classifier, but the classifier has the backbone {backbone.name}, not {settings.backbone}"
+        )
+    network.backbone.load_state_dict(backbone.state_dict())
 
-    Balanced, the foreground F and the background G of the batch weigh the same whatever their areas (the balanced
-    seeding loss of DSRG, Huang et al., CVPR 2018, halved so that its scale is that of the mean)::
 
-        L = 1/2 (1/|F| sum over u in F of -log p(u, y_u)  +  1/|G| sum over u in G of -log p(u, 0))
-
-    If one of the two is empty, the mean over the other is taken alone.
-
-    Parameters
-    ----------
-    logits
-        [B, L, h, w].
-    labels
-        int64 [B, h, w], 255 ignored.
-    """
-    if not balanced:
-        total = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
-        return total / (labels != IGNORE).sum().clamp_min(1)
-    losses = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
-    parts = [labels == 0, (labels != 0) & (labels != IGNORE)]
-    means = [(losses * part).sum() / part.sum().clamp_min(1) for part in parts]
-    return sum(means) / sum(part.any().to(losses.dtype) for part in parts).clamp_min(1)
+def reduced(labels: Tensor, size: Sequence[int]) -> Tensor:
+    """Labels uint8 [B, H, W] at the centres of the cells of a grid (as Pillow's NEAREST), int64 [B, h, w]."""
+    return F.interpolate(labels[:, None], tuple(size), mode="nearest-exact")[:, 0].long()

@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache, partial
+from multiprocessing import get_context
 from pathlib import Path
 
-from wsss_core.data.table import read_manifest
+import torch
+
+from wsss_core.data.table import ImageRecord, read_manifest
 from wsss_core.execution import Execution
+from wsss_core.kernels.dense_crf import PIXELS, parts
 from wsss_core.refine import resolve_threshold
-from wsss_core.refine.crf import CrfSettings, crf_mask
+from wsss_core.refine.crf import CrfSettings, crf_masks
 from wsss_core.settings import from_mapping
 from wsss_core.stages.inputs import open_seeds, read_image_of, read_threshold, threshold_words
 from wsss_core.stages.step import read_step
 from wsss_core.store.atomic import atomic_folder
 from wsss_core.store.masks import mask_name, write_about, write_mask
+from wsss_core.store.seeds import SeedStore
 
 log = logging.getLogger(__name__)
 
 
 def run(*, config: Path, manifest: Path, maps: Path, threshold: Path | None, masks: Path, execution: Execution) -> None:
     """Write one mask per image of the shard.
+
+    On a GPU, the images of some million pixels are refined together. On a CPU, each is refined by one thread, and
+    ``execution.threads`` of them at a time, in as many processes; the masks are the same bytes for any number.
 
     Parameters
     ----------
@@ -33,21 +44,78 @@ def run(*, config: Path, manifest: Path, maps: Path, threshold: Path | None, mas
     masks
         Folder of PNGs named by `mask_name`.
     """
-    execution.torch_device()
+    device = execution.torch_device()
     settings = from_mapping(CrfSettings, read_step(config).settings)
     chosen = read_threshold(threshold)
     value = resolve_threshold(settings.threshold, chosen)
     table = read_manifest(manifest)
     store = open_seeds(maps, table)
+    groups = parts(table.records, lambda record: record.height * record.width, pixels_together(device))
     began = time.monotonic()
     with atomic_folder(masks) as folder:
-        for record in table.records:
-            seed = store[record.id]
-            labels = crf_mask(read_image_of(record, seed), seed.full(), seed.classes, value, settings)
-            write_mask(folder / mask_name(record.id), labels)
+        if device.type == "cuda" or min(execution.threads, len(groups)) <= 1:
+            for records in groups:
+                write_masks(store, records, folder, value, settings, device)
+        else:
+            _in_processes(execution.threads, maps, groups, folder, value, settings)
         write_about(
             folder,
             crf=f"yes, {settings.iterations} iterations, unary: {settings.unary}",
             threshold=threshold_words(settings.threshold, value, chosen),
         )
-    log.info("%d masks at threshold %.3f, %.1f s", len(table.records), value, time.monotonic() - began)
+    log.info(
+        "%d masks at threshold %.3f on %s, %.1f s", len(table.records), value, device.type, time.monotonic() - began
+    )
+
+
+def pixels_together(device: torch.device) -> int:
+    """Pixels of the images that are refined together; 0 for one image at a time."""
+    return PIXELS if device.type == "cuda" else 0
+
+
+def write_masks(
+    store: SeedStore,
+    records: Sequence[ImageRecord],
+    folder: Path,
+    threshold: float,
+    settings: CrfSettings,
+    device: torch.device,
+) -> None:
+    """Refine the seed maps of some images together and write their masks into a folder."""
+    seeds = [store[record.id] for record in records]
+    images = [read_image_of(record, seed) for record, seed in zip(records, seeds, strict=True)]
+    full = [seed.full().to(device) for seed in seeds]
+    masks = crf_masks(images, full, [seed.classes for seed in seeds], threshold, settings)
+    for record, labels in zip(records, masks, strict=True):
+        write_mask(folder / mask_name(record.id), labels)
+
+
+def _in_processes(
+    count: int, maps: Path, groups: Sequence[list[ImageRecord]], folder: Path, threshold: float, settings: CrfSettings
+) -> None:
+    """`write_masks` of every group, in processes of one thread each; raises the error of the first group to fail.
+
+    They are forked from a fresh process that has imported this module, so it is imported once.
+    """
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    pool = ProcessPoolExecutor(
+        min(count, len(groups)), mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
+    )
+    try:
+        for _ in pool.map(partial(_in_worker, maps, folder, threshold, settings), groups):
+            pass
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _in_worker(
+    maps: Path, folder: Path, threshold: float, settings: CrfSettings, records: Sequence[ImageRecord]
+) -> None:
+    write_masks(_opened(maps), records, folder, threshold, settings, torch.device("cpu"))
+
+
+@cache
+def _opened(maps: Path) -> SeedStore:
+    """The seed shard, opened once by each process."""
+    return SeedStore(maps)

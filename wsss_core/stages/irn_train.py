@@ -19,7 +19,6 @@ from wsss_core.data.decode import read_image
 from wsss_core.data.table import ImageRecord, read_table
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution
-from wsss_core.models.backbones import backbone, load_weights
 from wsss_core.models.irn import KIND, IrnNetwork
 from wsss_core.refine.irn import (
     NetworkSettings,
@@ -29,10 +28,11 @@ from wsss_core.refine.irn import (
     relation_loss,
 )
 from wsss_core.settings import from_mapping
-from wsss_core.stages.inputs import check_classes, file_digest
-from wsss_core.stages.step import StepConfig, read_step
+from wsss_core.stages.backbone_network import network_on_backbone
+from wsss_core.stages.inputs import file_digest
+from wsss_core.stages.step import read_step
 from wsss_core.store.atomic import atomic_path
-from wsss_core.store.checkpoints import load_network, save_network
+from wsss_core.store.checkpoints import save_network
 from wsss_core.store.masks import IGNORE, mask_name, read_mask
 from wsss_core.store.shards import fingerprint
 
@@ -87,7 +87,7 @@ def run(
         raise UserError(f"{table}: no image plays the role 'train'")
     files = _label_files(labels, list(records))
     labels_digest = _survey(files, records, len(images.class_names) + 1)
-    name, network, initial = _network(settings, step, classifier, images.class_names)
+    name, network, initial = network_on_backbone(IrnNetwork, settings, step, classifier, images.class_names)
     load = _loader(records, files, execution.workers)
     batches = RelationBatches(list(records), load, settings, seed=step.seed, stage=step.stage)
     log.info("%d images, %d steps of %d images", len(records), len(batches), batches.batch_size)
@@ -132,33 +132,6 @@ def _survey(files: dict[str, Path], records: dict[str, ImageRecord], n_labels: i
         kind = "background" if shares[0] == 0 else "foreground"
         raise UserError(f"the confident labels hold no {kind}: change labels.foreground or labels.background")
     return fingerprint(digests)
-
-
-def _network(
-    settings: NetworkSettings, step: StepConfig, classifier: Path | None, class_names: Sequence[str]
-) -> tuple[str, IrnNetwork, str]:
-    """Name of the backbone, the network with its initial weights, and a digest of where these come from."""
-    if classifier is None and (settings.backbone is None or settings.weights == "classifier"):
-        raise UserError("network.backbone or network.weights name the classifier's, but none was given")
-    content, meta = load_network(classifier, "classifier") if classifier is not None else ({}, {})
-    if classifier is not None:
-        check_classes(classifier, meta["class_names"], class_names)
-    name = settings.backbone or meta["backbone"]
-    torch.manual_seed(keyed.integer(step.seed, step.stage, "initial weights"))
-    network = IrnNetwork(backbone(name))
-    if settings.weights is None:
-        log.warning("the frozen backbone %s has random weights: its boundaries will be poor", name)
-        return name, network, "random"
-    if settings.weights != "classifier":
-        network.backbone.load(load_weights(Path(settings.weights)))
-        return name, network, file_digest(Path(settings.weights))
-    if meta["backbone"] != name:
-        raise UserError(
-            f"network.weights is classifier, but {classifier} has the backbone {meta['backbone']}, not {name}"
-        )
-    prefix = "backbone."
-    network.backbone.load_state_dict({k.removeprefix(prefix): v for k, v in content.items() if k.startswith(prefix)})
-    return name, network, file_digest(classifier)
 
 
 def _loader(

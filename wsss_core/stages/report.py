@@ -10,7 +10,6 @@ import logging
 import math
 import os
 import platform
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -24,7 +23,7 @@ from wsss_core.config import read_schema
 from wsss_core.data.decode import read_image
 from wsss_core.data.table import ImageRecord
 from wsss_core.errors import UserError
-from wsss_core.evaluate.tables import CURVE_COLUMNS, read_evaluation
+from wsss_core.evaluate.tables import CURVE_COLUMNS, read_evaluation, undecided_pixels
 from wsss_core.execution import Execution
 from wsss_core.registry import METHODS
 from wsss_core.report import overlays
@@ -45,8 +44,10 @@ from wsss_core.report.page import (
     render,
     slug,
 )
-from wsss_core.report.provenance import Cost, costs, duration, settings_lines
+from wsss_core.report.provenance import Cost, duration, settings_lines
 from wsss_core.report.summary import summarise
+from wsss_core.stages.analyses import analyses, figures
+from wsss_core.stages.costs import step_costs
 from wsss_core.stages.run_files import Labels, RunFiles
 from wsss_core.store.atomic import atomic_path
 from wsss_core.store.masks import read_mask
@@ -103,6 +104,8 @@ def run(*, config: Path, run: Path, report: Path, execution: Execution) -> None:
         galleries=galleries(files),
         thresholds=_thresholds(files),
         tables=_class_tables(files, results),
+        figures=figures(files),
+        analyses=analyses(files),
         training=_training(files),
         recorded=_recorded(files),
         graph=_graph(files, results),
@@ -174,16 +177,10 @@ def _results(files: RunFiles) -> dict[str, Result]:
             header=header,
             threshold="; ".join(words),
             leaks="oracle" in rule or bool(inherited),
-            undecided=_undecided(header),
+            undecided=undecided_pixels(header),
             best=(oracle["value"], oracle["miou"]) if oracle else None,
         )
     return results
-
-
-def _undecided(header: Mapping[str, str]) -> int:
-    """Number of undecided pixels that an evaluation's header tells of."""
-    found = re.search(r"\((\d+) pixels\)", header.get("ignored in prediction", ""))
-    return int(found[1]) if found else 0
 
 
 def _path(files: RunFiles, results: Mapping[str, Result]) -> list[Result]:
@@ -462,18 +459,11 @@ def _settings(files: RunFiles) -> list[StageSettings]:
 
 
 def _costs(files: RunFiles) -> list[Cost]:
-    root = files.run / "benchmarks"
     steps = {"dataset": ["index"]}
     for name, stage in files.stages.items():
         if name in files.current:
             steps[f"{stage['section']}/{name}"] = list(METHODS[stage["section"]][stage["method"]].steps)
-    found = [
-        (f"{folder}/{path.name}", path.read_text(encoding="utf-8"))
-        for folder, names in steps.items()
-        for step in names
-        for path in sorted((root / folder).glob(f"{step}.*"))
-    ]
-    return costs(found)
+    return [cost for folder, names in steps.items() for cost in step_costs(files.run, folder, names)]
 
 
 def _versions(device: torch.device) -> list[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -17,14 +18,15 @@ from wsss_core.data.table import read_table
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution
 from wsss_core.models.backbones import load_weights
-from wsss_core.models.deeplab import KIND, DeepLabV2, torchvision_names
-from wsss_core.segment.batches import Sample, SegmentationBatches, network_input
-from wsss_core.segment.deeplab import DeepLabSettings, build_network, loss_terms, optimizer
+from wsss_core.models.deeplab import KIND
+from wsss_core.segment import Inputs
+from wsss_core.segment.batches import Sample
 from wsss_core.settings import from_mapping
-from wsss_core.stages.inputs import check_classes, file_digest
+from wsss_core.stages.classifier import open_classifier
+from wsss_core.stages.inputs import file_digest
 from wsss_core.stages.step import read_step
 from wsss_core.store.atomic import atomic_path
-from wsss_core.store.checkpoints import load_network, save_network
+from wsss_core.store.checkpoints import save_network
 from wsss_core.store.masks import IGNORE, mask_name, read_mask
 from wsss_core.store.shards import fingerprint
 
@@ -47,7 +49,7 @@ def run(
     Parameters
     ----------
     config
-        The step's JSON, settings of `DeepLabSettings`.
+        The step's JSON; its method is a module of `wsss_core.segment`.
     table
         `images.csv`.
     masks
@@ -65,46 +67,51 @@ def run(
         If a mask is missing or wrong, or the masks hold nothing to learn.
     """
     step = read_step(config)
-    settings = from_mapping(DeepLabSettings, step.settings)
+    objective = importlib.import_module(f"wsss_core.segment.{step.method}")
+    settings = from_mapping(objective.SETTINGS, step.settings)
     images = read_table(table)
-    n_labels = len(images.class_names) + 1
     records = images.split("train")
     if not records:
         raise UserError(f"{table}: no image plays the role 'train'")
-    samples = [Sample(Path(r.path), _find(masks, r.id), r.size) for r in records]
+    samples = [Sample(Path(r.path), _find(masks, r.id), r.size, r.classes) for r in records]
     masks_digest = _survey(samples, images.class_names)
-    torch.manual_seed(keyed.integer(step.seed, step.stage, "initial weights"))
-    network = build_network(settings, n_labels)
-    initial = _load_initial_weights(network, settings, classifier, images.class_names)
-    batches = SegmentationBatches(
+    initial = _initial_file(settings.weights, classifier)
+    from_classifier = initial is not None and settings.weights == "classifier"
+    inputs = Inputs(
         samples,
-        n_labels,
-        iterations=settings.iterations,
-        batch_size=settings.batch_size,
-        crop=settings.crop,
-        scales=settings.scales,
-        seed=step.seed,
-        stage=step.stage,
+        images.class_names,
+        load_weights(initial) if initial and not from_classifier else None,
+        step.seed,
+        step.stage,
+        open_classifier(initial, images.class_names, torch.device("cpu")) if from_classifier else None,
     )
-    network.train()
+    torch.manual_seed(keyed.integer(step.seed, step.stage, "initial weights"))
+    plan = objective.plan(settings, inputs)
+    plan.network.train()
     rows = training.fit(
-        network,
-        batches,
-        lambda batch: loss_terms(network(network_input(batch)), batch["labels"], settings.balanced),
-        optimizer(network, settings),
-        training.polynomial(settings.iterations, settings.power, settings.decay_every),
+        plan.network,
+        plan.batches,
+        plan.loss,
+        plan.optimizer,
+        plan.rate,
         seed=keyed.integer(step.seed, step.stage),
         execution=execution,
         state=state,
-        fingerprint=fingerprint(step.digest, [r.digest for r in records], masks_digest, initial),
+        fingerprint=fingerprint(
+            step.digest,
+            [(r.digest, r.classes) for r in records],
+            masks_digest,
+            file_digest(initial) if initial else "random",
+        ),
     )
     meta = {
         "network": "deeplab_v2",
+        "method": step.method,
         "backbone": settings.backbone,
         "class_names": list(images.class_names),
         "settings": asdict(settings),
     }
-    save_network(model, KIND, network.state_dict(), meta)
+    save_network(model, KIND, plan.network.state_dict(), meta)
     with atomic_path(history) as temporary:
         pd.DataFrame(rows).to_csv(temporary, index=False)
 
@@ -144,28 +151,8 @@ def _survey(samples: Sequence[Sample], class_names: Sequence[str]) -> str:
     return fingerprint(digests)
 
 
-def _load_initial_weights(
-    network: DeepLabV2, settings: DeepLabSettings, classifier: Path | None, class_names: Sequence[str]
-) -> str:
-    """Load what the settings ask for into the backbone; the digest of it."""
-    if settings.weights is None:
-        if settings.backbone != "small":
-            log.warning("%s starts from random weights: set `weights` to a file of ImageNet weights", settings.backbone)
-        return "random"
-    if settings.weights != "classifier":
-        state = load_weights(Path(settings.weights))
-        network.backbone.load(torchvision_names(state) if settings.variant == "official" else state)
-        return file_digest(Path(settings.weights))
-    if settings.variant == "official":
-        raise UserError("weights: classifier needs variant: paper; the classifier has torchvision's layout")
-    if classifier is None:
-        raise UserError("weights: classifier, but there is no classifier upstream of these masks")
-    content, meta = load_network(classifier, "classifier")
-    if meta["backbone"] != settings.backbone:
-        raise UserError(
-            f"weights: classifier, but {classifier} has the backbone {meta['backbone']}, not {settings.backbone}"
-        )
-    check_classes(classifier, meta["class_names"], class_names)
-    prefix = "backbone."
-    network.backbone.load_state_dict({k.removeprefix(prefix): v for k, v in content.items() if k.startswith(prefix)})
-    return file_digest(classifier)
+def _initial_file(weights: str | None, classifier: Path | None) -> Path | None:
+    """The file that training starts from: that of the settings, or the classifier's checkpoint if they ask for it."""
+    if weights == "classifier":
+        return classifier
+    return Path(weights) if weights else None

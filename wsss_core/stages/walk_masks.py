@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from wsss_core.data.table import read_manifest
+from wsss_core.data.table import ImageTable, read_manifest
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution
 from wsss_core.refine import resolve_threshold
-from wsss_core.refine.walk import MaskSettings, score_mask
+from wsss_core.refine.threshold import MaskSettings, score_mask
 from wsss_core.settings import from_mapping
 from wsss_core.stages.inputs import open_scores, read_threshold, threshold_words
 from wsss_core.stages.step import read_step
 from wsss_core.store.atomic import atomic_folder
 from wsss_core.store.masks import mask_name, write_about, write_mask
+from wsss_core.store.scores import ScoreStore
+from wsss_core.store.seeds import SeedStore
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,14 @@ def run(
         If the band does not ascend, the threshold is not known, or the shard lacks an image.
     """
     execution.torch_device()
+    table = read_manifest(manifest)
+    write_masks(config, table, open_scores(scores, table), threshold, masks)
+
+
+def write_masks(
+    config: Path, table: ImageTable, store: ScoreStore | SeedStore, threshold: Path | None, masks: Path
+) -> None:
+    """Cut the masks of a shard's images from their scores or seed maps; parameters and errors as for `run`."""
     settings = from_mapping(MaskSettings, read_step(config).settings)
     if settings.band is not None and settings.band[0] > settings.band[1]:
         raise UserError(f"{config}: masks.band is {list(settings.band)}; the first number must not exceed the second")
@@ -50,12 +60,9 @@ def run(
         rule = threshold_words(settings.threshold, value, chosen)
     else:
         value, rule = 0.0, "band: background below {}, foreground above {}, undecided between".format(*settings.band)
-    table = read_manifest(manifest)
-    store = open_scores(scores, table)
     with atomic_folder(masks) as folder:
         for record in table.records:
-            walked = store[record.id]
-            labels = score_mask(walked.full(), walked.classes, value, settings.band)
-            write_mask(folder / mask_name(record.id), labels)
+            maps = store[record.id]
+            write_mask(folder / mask_name(record.id), score_mask(maps.full(), maps.classes, value, settings.band))
         write_about(folder, crf="no", threshold=rule)
     log.info("%d masks, threshold %s", len(table.records), rule)

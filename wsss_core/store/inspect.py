@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from wsss_core.errors import UserError
-from wsss_core.store.scores import ScoreStore
-from wsss_core.store.seeds import SeedStore
+from wsss_core.store.posteriors import Posteriors, PosteriorStore
+from wsss_core.store.scores import ScoreMaps, ScoreStore
+from wsss_core.store.seeds import SeedMaps, SeedStore
 
 
 def describe(path: Path) -> str:
@@ -28,13 +31,18 @@ def _hdf5(path: Path) -> str:
     import h5py
 
     with h5py.File(path) as file:
-        store = {"seeds": SeedStore, "scores": ScoreStore}[file.attrs["kind"]](path)
+        store = {"seeds": SeedStore, "scores": ScoreStore, "posteriors": PosteriorStore}[file.attrs["kind"]](path)
     lines = [f"{len(store)} images", json.dumps(store.attrs, indent=1)]
     for image_id, maps in list(store.items())[:5]:
-        scales = maps.maps if isinstance(store, SeedStore) else {"stride 4": maps.scores}
-        shapes = {scale: tuple(values.shape) for scale, values in scales.items()}
+        shapes = {scale: tuple(values.shape) for scale, values in _arrays(maps).items()}
         lines.append(f"{image_id}: {maps.size[1]}x{maps.size[0]}, classes {list(maps.classes)}, maps {shapes}")
     return "\n".join(lines)
+
+
+def _arrays(maps: SeedMaps | ScoreMaps | Posteriors) -> Mapping[Any, Any]:
+    if isinstance(maps, SeedMaps):
+        return maps.maps
+    return {"stride 1": maps.values} if isinstance(maps, Posteriors) else {f"stride {maps.stride}": maps.scores}
 
 
 def _checkpoint(path: Path) -> str:

@@ -1,7 +1,7 @@
-"""Refined class scores at stride 4, such as the result of the IRN random walk, in HDF5 shards.
+"""Refined class scores on a grid, the results of random walks, in HDF5 shards.
 
-A group per image holds one float32 dataset ``scores`` [K, h4, w4] and the attributes ``id``, ``classes``,
-``size`` and ``fingerprint``.
+A group per image holds a float32 dataset ``scores`` [K, h, w], where the background walked too a dataset
+``background`` [h, w], and the attributes ``id``, ``classes``, ``size``, ``stride`` and ``fingerprint``.
 """
 
 from __future__ import annotations
@@ -28,33 +28,54 @@ class ScoreMaps:
     classes
         The K present classes, 0-based.
     scores
-        [K, (H-1)//4+1, (W-1)//4+1], float32, not normalised.
+        [K, (H-1)//stride+1, (W-1)//stride+1], float32, not normalised.
     size
         (H, W) of the image in pixels.
+    stride
+        Side of a cell in pixels.
+    background
+        Score of the background, [(H-1)//stride+1, (W-1)//stride+1], where the method gives it one.
     """
 
     classes: tuple[int, ...]
     scores: torch.Tensor
     size: tuple[int, int]
+    stride: int = 4
+    background: torch.Tensor | None = None
 
     def full(self) -> torch.Tensor:
-        """[K, H, W]: enlarged four times (bilinear), cropped, divided by the maximum over all classes and pixels."""
+        """[K, H, W] in [0, 1]: scores f, enlarged (bilinear), relative to their maximum or to the background.
+
+        Without a background score, f is divided by the maximum over all classes and pixels. With one, b, the result
+        is f / (f + b): above 0.5 where the class exceeds the background, so that the threshold 0.5 gives the argmax
+        over background and classes, and any other threshold t weighs the background with t / (1 - t).
+        """
         import torch
+
+        if not self.classes:
+            return torch.zeros(0, *self.size)
+        full = self._enlarged(self.scores)
+        tiny = torch.finfo(full.dtype).tiny
+        if self.background is None:
+            return full / full.max().clamp_min(tiny)
+        return full / (full + self._enlarged(self.background[None])).clamp_min(tiny)
+
+    def _enlarged(self, values: torch.Tensor) -> torch.Tensor:
         import torch.nn.functional as F
 
         height, width = self.size
-        if not self.classes:
-            return torch.zeros(0, height, width)
-        full = F.interpolate(self.scores[None], scale_factor=4, mode="bilinear", align_corners=False)[0]
-        full = full[:, :height, :width]
-        return full / full.max().clamp_min(torch.finfo(full.dtype).tiny)
+        full = F.interpolate(values[None], scale_factor=self.stride, mode="bilinear", align_corners=False)[0]
+        return full[:, :height, :width]
 
 
 def write_record(group: Any, maps: ScoreMaps) -> None:
     """Write one image's scores into an HDF5 group."""
     group.attrs["classes"] = np.asarray(maps.classes, dtype=np.int64)
     group.attrs["size"] = np.asarray(maps.size, dtype=np.int64)
-    group.create_dataset("scores", data=maps.scores.detach().cpu().numpy().astype(np.float32))
+    group.attrs["stride"] = maps.stride
+    for name in ("scores", "background"):
+        if (values := getattr(maps, name)) is not None:
+            group.create_dataset(name, data=values.detach().cpu().numpy().astype(np.float32))
 
 
 def read_record(group: Any) -> ScoreMaps:
@@ -65,6 +86,8 @@ def read_record(group: Any) -> ScoreMaps:
         classes=tuple(int(c) for c in group.attrs["classes"]),
         scores=torch.from_numpy(group["scores"][()]),
         size=tuple(int(n) for n in group.attrs["size"]),
+        stride=int(group.attrs["stride"]),
+        background=torch.from_numpy(group["background"][()]) if "background" in group else None,
     )
 
 

@@ -1,8 +1,9 @@
 """HDF5 files of one record an image: written whole, resumable, with unchanged records reused.
 
-`build` computes the records of a shard one by one. Finished records live in a cache file beside the state of
-the stage, keyed by a fingerprint of everything they depend on, so a killed job continues where it was and an
-image that did not change is not computed again. The declared output is always rebuilt from it and renamed.
+`build` computes the records of a shard one by one, `build_batched` several at a time. Finished records live in a
+cache file beside the state of the stage, keyed by a fingerprint of everything they depend on, so a killed job
+continues where it was and an image that did not change is not computed again. The declared output is always rebuilt
+from it and renamed.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,24 +62,63 @@ def build(
         Method, settings and class names, JSON-serialisable, kept with the file.
     cache
         File of finished records, kept between runs.
+    save_seconds
+        Finished records are added to the cache after so many seconds.
 
     Returns
     -------
     The number of records that were reused.
     """
+
+    def one_by_one(ids: Sequence[str]) -> Iterable[tuple[str, Any]]:
+        return ((image_id, compute(image_id)) for image_id in ids)
+
+    return build_batched(
+        path, kind, fingerprints, one_by_one, write_record, attrs, cache=cache, save_seconds=save_seconds
+    )
+
+
+def build_batched(
+    path: Path,
+    kind: str,
+    fingerprints: Mapping[str, str],
+    compute: Callable[[Sequence[str]], Iterable[tuple[str, Any]]],
+    write_record: Callable[[Any, Any], None],
+    attrs: Mapping[str, Any],
+    *,
+    cache: Path,
+    save_seconds: float = 60.0,
+) -> int:
+    """`build` for records that are computed several at a time.
+
+    Parameters
+    ----------
+    compute
+        From the ids of all images without a valid record in the cache to (id, record) of each, in any order; consumed
+        as it goes, so that what was yielded survives a kill.
+
+    Raises
+    ------
+    ValueError
+        If `compute` left out an image.
+    """
     records = _read_cache(cache, kind, fingerprints)
     reused = len(records)
     began = saved = time.monotonic()
     todo = [image_id for image_id in fingerprints if image_id not in records]
+    missing = set(todo)
     cache.parent.mkdir(parents=True, exist_ok=True)
     pending: dict[str, Any] = {}
-    for number, image_id in enumerate(todo, 1):
-        pending[image_id] = compute(image_id)
+    for number, (image_id, record) in enumerate(compute(todo), 1):
+        pending[image_id] = record
+        missing.discard(image_id)
         if time.monotonic() - saved > save_seconds:
             _write(cache, kind, fingerprints, cache, pending, write_record, attrs, complete=False)
             pending, saved = {}, time.monotonic()
             pace = (saved - began) / number
             log.info("image %d/%d  %.2f s/image  %.0f s left", number, len(todo), pace, pace * (len(todo) - number))
+    if missing:
+        raise ValueError(f"no record was computed for {sorted(missing)}")
     _write(path, kind, fingerprints, cache, pending, write_record, attrs, complete=True)
     with atomic_path(cache) as link:
         os.link(path, link)
@@ -169,4 +209,5 @@ def _rewrite(source: h5py.Group, target: h5py.Group) -> None:
     for name, value in source.attrs.items():
         target.attrs[name] = value
     for name, dataset in source.items():
-        target.create_dataset(name, data=dataset[()])
+        layout = {"chunks": dataset.chunks, "compression": dataset.compression}
+        target.create_dataset(name, data=dataset[()], compression_opts=dataset.compression_opts, **layout)

@@ -1,0 +1,98 @@
+# Evaluations and benchmarks of all stages -> one table; the table -> figures.
+
+RESULTS = f"{R}/results.csv"
+FIGURE_NAMES = [figure["name"] for figure in CONFIGURATION.figures]
+FIGURES = [f"{R}/figures/{name}.svg" for name in FIGURE_NAMES]
+
+
+rule results_config:
+    output:
+        f"{R}/config/results.json",
+    log:
+        f"{R}/logs/config/results.log",
+    localrule: True
+    conda:
+        "../envs/wsss.yaml"
+    params:
+        text=CONFIGURATION.results_json(),
+    message:
+        "settings of the table of results"
+    shell:
+        "printf '%s\\n' {params.text:q} > {output:q} 2> {log:q}"
+
+
+rule results_table:
+    input:
+        config=f"{R}/config/results.json",
+        products=lambda wildcards: [path for name in CONFIGURATION.targets for path in stage_products(name)],
+    output:
+        report(
+            RESULTS,
+            caption="../report/results.rst",
+            category="Overview",
+        ),
+    log:
+        f"{R}/logs/results.log",
+    benchmark:
+        f"{R}/benchmarks/results.tsv"
+    conda:
+        "../envs/wsss.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(1000),
+        runtime=runtime(10),
+    params:
+        run=lambda wildcards, output: str(Path(output[0]).parent),
+    message:
+        "the table of results of run {CONFIGURATION.run}"
+    shell:
+        "python -m wsss_core.cli results --config {input.config:q} --run {params.run:q} --table {output:q}"
+        " --device cpu > {log:q} 2>&1"
+
+
+rule figure_config:
+    output:
+        f"{R}/config/figures/{{figure}}.json",
+    log:
+        f"{R}/logs/config/figures/{{figure}}.log",
+    wildcard_constraints:
+        figure=one_of(FIGURE_NAMES),
+    localrule: True
+    conda:
+        "../envs/wsss.yaml"
+    params:
+        text=lambda wildcards: CONFIGURATION.figure_json(wildcards.figure),
+    message:
+        "settings of figure {wildcards.figure}"
+    shell:
+        "printf '%s\\n' {params.text:q} > {output:q} 2> {log:q}"
+
+
+rule figure:
+    input:
+        config=f"{R}/config/figures/{{figure}}.json",
+        results=RESULTS,
+    output:
+        report(
+            f"{R}/figures/{{figure}}.svg",
+            caption="../report/figure.rst",
+            category="Figures",
+            labels={"figure": "{figure}"},
+        ),
+    log:
+        f"{R}/logs/figures/{{figure}}.log",
+    benchmark:
+        f"{R}/benchmarks/figures/{{figure}}.tsv"
+    wildcard_constraints:
+        figure=one_of(FIGURE_NAMES),
+    conda:
+        "../envs/wsss.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(1000),
+        runtime=runtime(10),
+    message:
+        "figure {wildcards.figure}"
+    shell:
+        "python -m wsss_core.cli figure --config {input.config:q} --results {input.results:q} --figure {output:q}"
+        " --device cpu > {log:q} 2>&1"

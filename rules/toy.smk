@@ -1,0 +1,47 @@
+# The toy experiment of RIB: digits with marks -> high gradient ratios of a small classifier's layers. Needs no data set.
+
+TOY = f"{R}/toy"
+
+
+rule toy_config:
+    output:
+        f"{R}/config/toy.json",
+    log:
+        f"{R}/logs/config/toy.log",
+    localrule: True
+    conda:
+        "../envs/wsss.yaml"
+    params:
+        text=CONFIGURATION.toy_json(),
+    message:
+        "settings of the toy experiment"
+    shell:
+        "printf '%s\\n' {params.text:q} > {output:q} 2> {log:q}"
+
+
+rule toy_experiment:
+    input:
+        config=f"{R}/config/toy.json",
+        digits=digit_files,
+    output:
+        f"{TOY}/hgr_layers.csv",
+        f"{TOY}/hgr_iterations.csv",
+        f"{TOY}/layers.svg",
+        f"{TOY}/iterations.svg",
+    log:
+        f"{R}/logs/toy.log",
+    benchmark:
+        f"{R}/benchmarks/toy.tsv"
+    conda:
+        "../envs/wsss.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=runtime(30),
+    params:
+        folder=TOY,
+    message:
+        "the toy experiment of RIB"
+    shell:
+        "python -m wsss_core.cli toy --config {input.config:q} --folder {params.folder:q} --device cpu"
+        " --threads {threads} > {log:q} 2>&1"

@@ -1,0 +1,78 @@
+"""Masks straight from seed maps."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+import torch
+
+from wsss_core.data.table import ImageRecord, write_manifest
+from wsss_core.errors import UserError
+from wsss_core.execution import Execution
+from wsss_core.refine.seed_threshold import SeedThresholdSettings
+from wsss_core.stages import seed_threshold_masks
+from wsss_core.store import seeds, shards
+from wsss_core.store.masks import ABOUT, mask_name, read_mask
+from wsss_core.store.seeds import SeedMaps
+
+CLASSES = ("round", "long")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """An image of class 1, whose seed rises from left to right in steps of 0.1, and one without a class."""
+    ramp = torch.linspace(0.1, 1.0, 10).repeat_interleave(16).expand(1, 16, 160)
+    maps = {"a": SeedMaps((1,), {1.0: ramp}, (16, 160)), "b": SeedMaps((), {}, (16, 160))}
+    records = [ImageRecord(name, f"{name}.png", 16, 160, ("train",), m.classes) for name, m in maps.items()]
+    write_manifest(tmp_path / "shard.json", CLASSES, records)
+    shards.build(
+        tmp_path / "seeds.h5",
+        "seeds",
+        dict.fromkeys(maps, "f"),
+        maps.__getitem__,
+        seeds.write_record,
+        {"class_names": list(CLASSES)},
+        cache=tmp_path / "cache.h5",
+    )
+    return tmp_path
+
+
+def run(folder, settings, chosen=None):
+    """Labels of the image with a class, one per step of its seed."""
+    content = {"stage": "refinements/x", "step": "masks", "method": "m", "seed": 0, "settings": asdict(settings)}
+    (folder / "step.json").write_text(json.dumps(content))
+    threshold = folder / "threshold.json"
+    threshold.write_text(json.dumps(chosen))
+    seed_threshold_masks.run(
+        config=folder / "step.json",
+        manifest=folder / "shard.json",
+        maps=folder / "seeds.h5",
+        threshold=threshold if chosen else None,
+        masks=folder / "masks",
+        execution=Execution(device="cpu"),
+    )
+    assert not read_mask(folder / "masks" / mask_name("b")).any()
+    mask = read_mask(folder / "masks" / mask_name("a"), (16, 160), 3)
+    assert (mask == mask[0]).all()
+    return mask[0, 8::16].tolist()
+
+
+def test_thresholds(folder):
+    assert run(folder, SeedThresholdSettings(threshold=0.45)) == [0] * 4 + [2] * 6
+    chosen = {"rule": "fixed", "value": 0.25, "oracle": {"value": 0.75, "miou": 0.5}}
+    assert run(folder, SeedThresholdSettings(), chosen) == [0] * 2 + [2] * 8
+    about = json.loads((folder / "masks" / ABOUT).read_text())
+    assert about == {"crf": "no", "threshold": "0.25, rule fixed of the maps' scores"}
+    assert run(folder, SeedThresholdSettings(threshold="oracle"), chosen) == [0] * 7 + [2] * 3
+
+
+def test_a_band_leaves_pixels_undecided(folder):
+    assert run(folder, SeedThresholdSettings(band=(0.25, 0.65))) == [0] * 2 + [255] * 4 + [2] * 4
+    assert "undecided between" in json.loads((folder / "masks" / ABOUT).read_text())["threshold"]
+
+
+def test_mistakes(folder):
+    with pytest.raises(UserError, match="no threshold file was given"):
+        run(folder, SeedThresholdSettings())
+    with pytest.raises(UserError, match="masks.band is .0.6, 0.2.; the first number must not exceed"):
+        run(folder, SeedThresholdSettings(band=(0.6, 0.2)))

@@ -1,0 +1,60 @@
+"""A classifier's features of many images in the plane."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from wsss_core import keyed
+from wsss_core.settings import setting
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """Classifiers' features in the plane, by t-SNE (van der Maaten & Hinton, JMLR 2008)."""
+
+    classifiers: tuple[str, ...] = setting(
+        (), "classifiers shown side by side on the same images, such as before and after; their names", minItems=1
+    )
+    images: int = setting(500, "at most so many images, chosen by a hash of their ids", minimum=4)
+    classes: tuple[str, ...] = setting((), "names of the classes shown; []: all")
+    perplexity: float = setting(
+        30.0, "t-SNE's perplexity; at most a third of the number of images is taken", exclusiveMinimum=0
+    )
+
+
+def embed(features: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
+    """t-SNE of features, started from their first two principal components.
+
+    Parameters
+    ----------
+    features
+        [N, D], N at least 4.
+    perplexity
+        Lowered to (N - 1) / 3 where it is higher.
+    seed
+        Seed of the random draws, below 2**32.
+
+    Returns
+    -------
+    float32 [N, 2], centred, of unit mean square.
+    """
+    from sklearn.manifold import TSNE
+
+    values = np.asarray(features, dtype=np.float32)
+    tsne = TSNE(
+        2,
+        perplexity=min(perplexity, (len(values) - 1) / 3),
+        init="pca" if values.std() > 0 else "random",
+        random_state=seed,
+        method="exact" if len(values) < 100 else "barnes_hut",
+    )
+    places = tsne.fit_transform(values)
+    places = places - places.mean(0)
+    return (places / max(float(np.sqrt(np.square(places).mean())), 1e-12)).astype(np.float32)
+
+
+def tsne_seed(run_seed: int, stage: str) -> int:
+    """Seed of `embed` for a classifier of a run."""
+    return keyed.integer(run_seed, stage, "t-SNE") % 2**32

@@ -1,0 +1,261 @@
+"""The table of a run's results: one row for every scored product of every stage variant."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wsss_core.errors import UserError
+from wsss_core.store.atomic import write_text
+
+SCORES = ("miou", "precision", "recall", "f1")
+HINDSIGHT = ("oracle_threshold", "oracle_miou")
+BEFORE = ("section", "stage", "base")
+"""Columns before those of the swept keys."""
+AFTER = (
+    "product",
+    "upstream",
+    "split",
+    "images",
+    "rule",
+    "threshold",
+    *SCORES,
+    "undecided",
+    *HINDSIGHT,
+    "seconds",
+    "memory_mb",
+    "settings",
+)
+"""Columns after those of the swept keys."""
+ABOUT = (
+    ("scores", "fractions in [0, 1], averaged over the labels that occur in the scored masks, background included"),
+    (
+        "oracle_threshold and oracle_miou",
+        "best in hindsight on the scored masks: optimistic, for reporting only, used by nothing unless rule says so",
+    ),
+    ("seconds and memory_mb", "of the whole stage: wall-clock time added up over its jobs, largest job"),
+)
+"""Comment lines of the file beside "run" and "seed"."""
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """Scores of one product of one stage variant.
+
+    Attributes
+    ----------
+    base
+        Name of the stage without its swept values: "rib" for "rib@steps=5".
+    swept
+        Swept key ("rib.steps": stage and setting) to this variant's value, also of the stages it is built on.
+    product
+        What was scored: "maps" of a seed, "walk" (maps after a random walk), "masks", or "predictions".
+    split
+        "score" (training images whose masks are used for scoring only) or "val".
+    images
+        Number of images scored; 0 where there were no masks.
+    rule
+        How the background threshold was chosen, in words; "" if the stage has none of its own.
+    threshold
+        Background threshold; NaN if there is no single one.
+    miou, precision, recall, f1
+        Fractions; NaN where there were no masks.
+    undecided
+        Pixels that the masks leave undecided.
+    oracle_threshold, oracle_miou
+        The threshold that is best in hindsight on the scored masks; NaN without a curve.
+    seconds, memory_mb
+        Cost of the whole stage, as `wsss_core.report.provenance.costs` adds it up; NaN where it was not recorded.
+    settings
+        Digest of the stage's settings and of those it is built on, without the run's seed.
+    """
+
+    section: str
+    stage: str
+    base: str
+    swept: Mapping[str, Any] = field(default_factory=dict)
+    product: str = ""
+    upstream: tuple[str, ...] = ()
+    split: str = ""
+    images: int = 0
+    rule: str = ""
+    threshold: float = math.nan
+    miou: float = math.nan
+    precision: float = math.nan
+    recall: float = math.nan
+    f1: float = math.nan
+    undecided: int = 0
+    oracle_threshold: float = math.nan
+    oracle_miou: float = math.nan
+    seconds: float = math.nan
+    memory_mb: float = math.nan
+    settings: str = ""
+
+
+@dataclass(frozen=True)
+class Results:
+    """A run's table of results."""
+
+    run: str
+    seed: int
+    rows: tuple[ResultRow, ...]
+
+    @property
+    def swept(self) -> tuple[str, ...]:
+        """All swept keys, in order of appearance."""
+        return tuple(dict.fromkeys(key for row in self.rows for key in row.swept))
+
+
+def write_results(path: Path, results: Results) -> None:
+    """Write a table of results as CSV with comment lines; undefined numbers and keys a row does not have are empty."""
+    text = io.StringIO()
+    for key, value in (("run", results.run), ("seed", results.seed), *ABOUT):
+        text.write(f"# {key}: {value}\n")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*BEFORE, *results.swept, *AFTER])
+    for row in results.rows:
+        swept = [value_text(row.swept[key]) if key in row.swept else "" for key in results.swept]
+        texts = {column: _text(getattr(row, column)) for column in (*BEFORE, *AFTER)}
+        writer.writerow([*(texts[c] for c in BEFORE), *swept, *(texts[c] for c in AFTER)])
+    write_text(path, text.getvalue())
+
+
+def read_results(path: Path) -> Results:
+    """Read a table written by `write_results`.
+
+    Raises
+    ------
+    UserError
+        If the file is missing or is not a table of results.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path}: table of results cannot be read ({error}); make it with `snakemake results`"
+        ) from error
+    head = list(itertools.takewhile(lambda line: line.startswith("# "), lines))
+    header = {key: value for key, _, value in (line[2:].partition(": ") for line in head)}
+    reader = csv.DictReader(lines[len(head) :])
+    columns = tuple(reader.fieldnames or ())
+    swept = columns[len(BEFORE) : len(columns) - len(AFTER)]
+    if (*BEFORE, *swept, *AFTER) != columns or not {"run", "seed"} <= set(header):
+        raise UserError(f"{path}: is not a table of results; make it with `snakemake results`")
+    try:
+        rows = tuple(_row(row, swept) for row in reader)
+        return Results(header["run"], int(header["seed"]), rows)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: is not a table of results ({error}); make it with `snakemake results`") from error
+
+
+def value_text(value: Any) -> str:
+    """A swept value as it stands in the table: texts as they are, everything else as JSON.
+
+    Examples
+    --------
+    >>> value_text("gap"), value_text(None), value_text([1.0, 0.5]), value_text(5e-06)
+    ('gap', 'null', '[1.0, 0.5]', '5e-06')
+    """
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _row(row: Mapping[str, str], swept: Sequence[str]) -> ResultRow:
+    counts = {column: int(row[column] or 0) for column in ("images", "undecided")}
+    numbers = ("threshold", *SCORES, *HINDSIGHT, "seconds", "memory_mb")
+    texts = ("section", "stage", "base", "product", "split", "rule", "settings")
+    return ResultRow(
+        swept={key: _value(row[key]) for key in swept if row[key]},
+        upstream=tuple(row["upstream"].split()),
+        **{column: row[column] for column in texts},
+        **counts,
+        **{column: float(row[column] or "nan") for column in numbers},
+    )
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return " ".join(value)
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.6f}".rstrip("0").rstrip(".")
+    return str(value)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A number over several runs: its mean and its standard deviation (n - 1); NaN where a run has none."""
+
+    mean: float
+    deviation: float
+    runs: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Of the values that are defined.
+
+        Examples
+        --------
+        >>> Spread.of([0.5, 0.7]).mean, round(Spread.of([0.5, 0.7]).deviation, 4), Spread.of([0.5]).deviation
+        (0.6, 0.1414, nan)
+        """
+        known = [value for value in values if not math.isnan(value)]
+        if not known:
+            return cls(math.nan, math.nan, 0)
+        mean = math.fsum(known) / len(known)
+        if len(known) == 1:
+            return cls(mean, math.nan, 1)
+        return cls(mean, math.sqrt(math.fsum((v - mean) ** 2 for v in known) / (len(known) - 1)), len(known))
+
+
+@dataclass(frozen=True)
+class Combined:
+    """The same row of several runs: the first run's texts, and the spread of every number."""
+
+    row: ResultRow
+    numbers: Mapping[str, Spread]
+
+
+def combine(runs: Sequence[Results]) -> list[Combined]:
+    """Join the rows of runs that differ in their seed alone, in the order of the first run that has them.
+
+    Raises
+    ------
+    UserError
+        If two runs have the same seed, or a stage's settings (or those it is built on) differ between runs.
+    """
+    seeds: dict[int, str] = {}
+    for results in runs:
+        if results.seed in seeds:
+            raise UserError(
+                f"runs {seeds[results.seed]!r} and {results.run!r} have the same seed {results.seed}: a spread is "
+                "taken over different seeds (`--config run=… seed=…`)"
+            )
+        seeds[results.seed] = results.run
+    found: dict[tuple[str, str], list[tuple[str, ResultRow]]] = {}
+    for results in runs:
+        for row in results.rows:
+            found.setdefault((row.stage, row.product), []).append((results.run, row))
+    for (stage, _), rows in found.items():
+        for run, row in rows:
+            if row.settings != rows[0][1].settings:
+                raise UserError(
+                    f"stage {stage!r} has other settings in run {run!r} than in {rows[0][0]!r}, or is built on others"
+                )
+    numbers = ("threshold", *SCORES, *HINDSIGHT, "seconds", "memory_mb")
+    return [
+        Combined(rows[0][1], {name: Spread.of([getattr(row, name) for _, row in rows]) for name in numbers})
+        for rows in found.values()
+    ]

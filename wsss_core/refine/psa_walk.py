@@ -1,0 +1,85 @@
+"""Pseudo-masks by a random walk of seed maps and background on learned affinities (Ahn & Kwak, CVPR 2018)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wsss_core.data.augment import normalise
+from wsss_core.kernels.paths import mean_differences
+from wsss_core.kernels.random_walk import walk
+from wsss_core.models.affinity import STRIDE, AffinityNetwork
+from wsss_core.refine.psa_labels import background_score
+from wsss_core.settings import setting
+from wsss_core.store.scores import ScoreMaps
+from wsss_core.store.seeds import SeedMaps
+
+
+@dataclass(frozen=True)
+class WalkSettings:
+    """Random walk of seed maps and background at stride 8."""
+
+    alpha: float = setting(
+        16.0,
+        "exponent of the background score (1 - highest map), which walks as a channel of its own (PSA 16; SEAM 6)",
+        exclusiveMinimum=0,
+    )
+    radius: int = setting(5, "cells closer than this are neighbours", minimum=2)
+    beta: float = setting(8.0, "exponent of the affinities", exclusiveMinimum=0)
+    log2_steps: int = setting(8, "binary logarithm of the number of steps (PSA 8; SEAM 6)", minimum=0, maximum=14)
+
+
+@torch.no_grad()
+def predict_affinities(network: AffinityNetwork, image: np.ndarray, radius: float, beta: float) -> Tensor:
+    """Affinities of every cell of an image to its neighbours.
+
+    Parameters
+    ----------
+    network
+        In evaluation mode, on the device of the result.
+    image
+        uint8 [H, W, 3]; padded with the mean colour, right and below, to multiples of 8.
+
+    Returns
+    -------
+    float64 [P, ceil(H / 8), ceil(W / 8)], P as in `paths.directions`: ``exp(-beta mean |f_i - f_j|)``, 0 where the
+    neighbour lies outside the grid.
+    """
+    height, width = image.shape[:2]
+    device = next(network.parameters()).device
+    pixels = torch.from_numpy(normalise(image))[None].to(device)
+    features = network(F.pad(pixels, (0, -width % STRIDE, 0, -height % STRIDE)))[0]
+    differences = torch.stack(mean_differences(features, radius, border=torch.inf))
+    return (-beta * differences.double()).exp()
+
+
+def walk_scores(network: AffinityNetwork, image: np.ndarray, maps: SeedMaps, settings: WalkSettings) -> ScoreMaps:
+    """Seed maps and background of one image after the random walk on its predicted affinities.
+
+    Maps and background are averaged over cells of 8 x 8 pixels, 0 outside the image, as in the published code.
+
+    Parameters
+    ----------
+    network
+        In evaluation mode; the walk runs on its device.
+    image
+        uint8 [H, W, 3].
+    """
+    height, width = maps.size
+    rows, columns = -(-height // STRIDE), -(-width // STRIDE)
+    if not maps.classes:
+        empty = torch.zeros(0, rows, columns)
+        return ScoreMaps((), empty, maps.size, STRIDE, torch.ones(rows, columns))
+    full = maps.full()
+    channels = torch.cat([full, background_score(full, settings.alpha)])
+    cells = F.avg_pool2d(F.pad(channels, (0, -width % STRIDE, 0, -height % STRIDE)), STRIDE)
+    affinities = predict_affinities(network, image, settings.radius, settings.beta)
+    walked = walk(
+        cells.to(affinities.device), affinities, radius=settings.radius, log2_steps=settings.log2_steps
+    ).clamp_min(0)
+    *scores, background = walked.cpu()
+    return ScoreMaps(maps.classes, torch.stack(scores), maps.size, STRIDE, background)

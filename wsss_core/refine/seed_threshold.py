@@ -1,0 +1,27 @@
+"""Label masks cut straight from seed maps: no CRF, no walk.
+
+What networks that are trained on seeds start from, and the masks that a seed's own evaluation scores.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from wsss_core.refine.threshold import MaskSettings
+from wsss_core.settings import setting
+
+
+@dataclass(frozen=True)
+class SeedThresholdSettings(MaskSettings):
+    """Label masks from seed maps, each class scaled to [0, 1]."""
+
+    threshold: float | Literal["score", "oracle"] = setting(
+        "score",
+        "background threshold: a number; score: the value that the seed's score rule chose; oracle: the best value in "
+        "hindsight, which uses the masks",
+    )
+    band: tuple[float, float] | None = setting(
+        None,
+        "(low, high): background below low, foreground above high, undecided (255) between; replaces the threshold",
+    )

@@ -1,0 +1,100 @@
+"""The table of results in Markdown, for pages that should not be typed by hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from wsss_core.evaluate.results import Combined, Results, Spread, combine, value_text
+
+
+def results_table(runs: Sequence[Results]) -> str:
+    """A Markdown table of one run, or of several that differ in their seed: mean ± standard deviation (n - 1).
+
+    Raises
+    ------
+    UserError
+        If the runs have the same seed or other settings; see `combine`.
+    """
+    rows = combine(runs)
+    columns: list[tuple[str, Callable[[Combined], str]]] = [("stage", _stage)]
+    swept = dict.fromkeys(key for results in runs for key in results.swept)
+    columns += [(key, lambda c, key=key: _swept(c, key)) for key in swept]
+    columns += [
+        ("scored on", lambda c: f"{c.row.split}, {c.row.images} images" if c.row.images else "no masks"),
+        ("threshold", _threshold),
+        ("mIoU", lambda c: percent(c.numbers["miou"]) + (" †" if c.row.undecided else "")),
+        ("precision", lambda c: percent(c.numbers["precision"])),
+        ("recall", lambda c: percent(c.numbers["recall"])),
+        ("F1", lambda c: percent(c.numbers["f1"])),
+        ("best in hindsight", _hindsight),
+        ("time", lambda c: _seconds(c.numbers["seconds"])),
+        ("memory", lambda c: _megabytes(c.numbers["memory_mb"])),
+    ]
+    if any(c.numbers["miou"].runs not in (0, len(runs)) for c in rows):
+        columns.append(("runs", lambda c: str(c.numbers["miou"].runs)))
+    lines = [[title for title, _ in columns], ["---"] * len(columns)]
+    lines += [[text(row) for _, text in columns] for row in rows]
+    table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return f"{table}\n\n{_note(runs, rows)}"
+
+
+def percent(spread: Spread) -> str:
+    """Fractions as percent.
+
+    Examples
+    --------
+    >>> percent(Spread(0.4567, 0.0123, 3)), percent(Spread(0.4567, float("nan"), 1)), percent(Spread.of([]))
+    ('45.7 ± 1.2', '45.7', '')
+    """
+    return _number(spread, lambda value: f"{100 * value:.1f}")
+
+
+def _number(spread: Spread, text: Callable[[float], str]) -> str:
+    if spread.runs == 0:
+        return ""
+    return text(spread.mean) + ("" if math.isnan(spread.deviation) else f" ± {text(spread.deviation)}")
+
+
+def _stage(combined: Combined) -> str:
+    row = combined.row
+    return f"{row.base if row.swept else row.stage}{' (walked maps)' if row.product == 'walk' else ''}"
+
+
+def _swept(combined: Combined, key: str) -> str:
+    swept = combined.row.swept
+    return value_text(swept[key]) if key in swept else ""
+
+
+def _threshold(combined: Combined) -> str:
+    spread = combined.numbers["threshold"]
+    same = spread.runs < 2 or spread.deviation < 1e-9
+    value = f"{spread.mean:.2f}" if same and spread.runs else _number(spread, lambda v: f"{v:.2f}")
+    return ", ".join(part for part in (value, combined.row.rule) if part)
+
+
+def _hindsight(combined: Combined) -> str:
+    best, at = combined.numbers["oracle_miou"], combined.numbers["oracle_threshold"]
+    return f"{percent(best)} at {_number(at, lambda v: f'{v:.2f}')}" if best.runs else ""
+
+
+def _seconds(spread: Spread) -> str:
+    return _number(spread, lambda v: f"{v:.0f} s") if spread.runs else ""
+
+
+def _megabytes(spread: Spread) -> str:
+    return f"{spread.mean:.0f} MB" if spread.runs else ""
+
+
+def _note(runs: Sequence[Results], rows: Sequence[Combined]) -> str:
+    names = ", ".join(f"{results.run} (seed {results.seed})" for results in runs)
+    words = [f"Run{'s' if len(runs) > 1 else ''} {names}."]
+    if len(runs) > 1:
+        words.append(f"Mean ± standard deviation over {len(runs)} runs.")
+    words.append("Percent, averaged over the labels that occur in the masks scored, background included.")
+    if any(row.numbers["oracle_miou"].runs for row in rows):
+        words.append("Best in hindsight: at the threshold that suits the scored masks best, so optimistic.")
+    if any(row.row.undecided for row in rows):
+        words.append("†: with undecided pixels, which its evaluation counts as background or skips.")
+    words.append("Time: added up over the jobs of the stage.")
+    return " ".join(words)

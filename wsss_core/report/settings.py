@@ -1,0 +1,69 @@
+"""What the page of a run shows beside its scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from wsss_core.evaluate.embedding import FeatureSettings
+from wsss_core.evaluate.sizes import SizeSettings
+from wsss_core.settings import setting
+
+
+@dataclass(frozen=True)
+class ReportSettings:
+    """The HTML page of a run; a stage that is swept stands for all its variants."""
+
+    images: int = setting(9, "pictures shown: best, median and worst by the last stage's score", minimum=0)
+    scores: tuple[str, ...] = setting((), "stages whose precision, recall and F1 are shown for every class")
+    gains: tuple[tuple[str, str], ...] = setting(
+        (), "pairs of stages, [from, to], whose IoU is compared class by class, greatest gain first"
+    )
+    sizes: SizeSettings | None = setting(
+        None, "compares stages on small, medium and large objects; {} for the defaults"
+    )
+    features: FeatureSettings | None = setting(None, "shows classifiers' features of the training images in the plane")
+    adaptation: tuple[str, ...] = setting(
+        (), "seeds that adapt to each image (RIB) whose course is shown: why images ended, and their logits"
+    )
+
+
+def report_mistakes(
+    report: Mapping[str, Any], variants: Mapping[str, Sequence[str]], sections: Mapping[str, str]
+) -> list[str]:
+    """Mistakes in the names of stages.
+
+    Parameters
+    ----------
+    report
+        Settings of `ReportSettings`, filled.
+    variants
+        Name of every stage, without swept values, to the names of its variants.
+    sections
+        The same names to their sections.
+
+    Returns
+    -------
+    One line a mistake.
+    """
+    wanted = [("scores", name, ()) for name in report["scores"]]
+    wanted += [("gains", name, ()) for pair in report["gains"] for name in pair]
+    wanted += [("adaptation", name, ("seeds",)) for name in report["adaptation"]]
+    wanted += [("sizes.stages", name, ()) for name in (report["sizes"] or {}).get("stages", ())]
+    wanted += [("features.classifiers", n, ("classifiers",)) for n in (report["features"] or {}).get("classifiers", ())]
+    scored = ("seeds", "refinements", "segmentations")
+    mistakes = []
+    for key, name, allowed in wanted:
+        allowed = allowed or scored
+        options = [
+            n for base, names in variants.items() if sections[base] in allowed for n in dict.fromkeys([base, *names])
+        ]
+        if name not in options:
+            mistakes.append(
+                f"report.{key}: there is no stage {name!r} in {', '.join(allowed)}; known: {', '.join(options)}"
+            )
+    limits = (report["sizes"] or {}).get("limits", (0, 1))
+    if limits[0] > limits[1]:
+        mistakes.append(f"report.sizes.limits: {list(limits)} do not ascend")
+    return mistakes

@@ -1,0 +1,28 @@
+"""What several seed methods ask of a classifier: that its logit maps come from a 1x1 convolution."""
+
+from __future__ import annotations
+
+from wsss_core.errors import UserError
+from wsss_core.models.cam import CamNetwork
+
+
+def check_pointwise(network: CamNetwork, method: str) -> None:
+    """Refuse a classifier whose cells are classified in company, as those of FickleNet are.
+
+    Parameters
+    ----------
+    method
+        Name of the seed method, for the message.
+
+    Raises
+    ------
+    UserError
+        If the classifier is not a 1x1 convolution.
+    """
+    sides = network.classifier.kernel_size
+    if sides != (1, 1):
+        shape = "x".join(map(str, sides))
+        raise UserError(
+            f"classifier: the seed method {method} needs a 1x1 convolution for a classifier, and that of "
+            f"{network.architecture} is {shape}; name another one, or use the seed method ficklenet, cam or grad_cam"
+        )
