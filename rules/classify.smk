@@ -56,14 +56,12 @@ checkpoint ood_selection:
     resources:
         mem_mb=memory(4000),
         runtime=runtime(240),
-    params:
-        execution=execution(),
     message:
         "choosing out-of-distribution photos for {wildcards.classifier}"
     shell:
         "python -m wsss_core.cli ood-selection --config {input.config:q} --table {input.table:q}"
         " --candidates {input.candidates:q} --classifier {input.classifier:q} --selected {output.selected:q}"
-        " --pictures {output.pictures:q} {params.execution} > {log:q} 2>&1"
+        " --pictures {output.pictures:q} --device cpu --threads {threads} > {log:q} 2>&1"
 
 
 rule train_classifier:

@@ -35,7 +35,7 @@ rule seed_threshold_masks:
         "thresholded seeds {wildcards.refinement}, shard {wildcards.shard}"
     shell:
         "python -m wsss_core.cli seed-threshold-masks --config {input.config:q} --manifest {input.manifest:q}"
-        " --maps {input.maps:q} --threshold {input.threshold:q} --masks {output:q} --threads {threads} > {log:q} 2>&1"
+        " --maps {input.maps:q} --threshold {input.threshold:q} --masks {output:q} --device cpu --threads {threads} > {log:q} 2>&1"
 
 
 rule crf_masks:
@@ -62,7 +62,7 @@ rule crf_masks:
         "dense CRF {wildcards.refinement}, shard {wildcards.shard}"
     shell:
         "python -m wsss_core.cli crf-masks --config {input.config:q} --manifest {input.manifest:q} --maps {input.maps:q}"
-        " --threshold {input.threshold:q} --masks {output:q} --threads {threads} > {log:q} 2>&1"
+        " --threshold {input.threshold:q} --masks {output:q} --device cpu --threads {threads} > {log:q} 2>&1"
 
 
 rule irn_labels:
@@ -88,7 +88,7 @@ rule irn_labels:
         "confident labels for {wildcards.refinement}, shard {wildcards.shard}"
     shell:
         "python -m wsss_core.cli irn-labels --config {input.config:q} --manifest {input.manifest:q} --maps {input.maps:q}"
-        " --labels {output:q} --threads {threads} > {log:q} 2>&1"
+        " --labels {output:q} --device cpu --threads {threads} > {log:q} 2>&1"
 
 
 rule train_irn:
@@ -180,7 +180,7 @@ rule psa_labels:
         "posteriors for {wildcards.refinement}, shard {wildcards.shard}"
     shell:
         "python -m wsss_core.cli psa-labels --config {input.config:q} --manifest {input.manifest:q} --maps {input.maps:q}"
-        " --labels {output:q} --cache {params.cache:q} --threads {threads} > {log:q} 2>&1"
+        " --labels {output:q} --cache {params.cache:q} --device cpu --threads {threads} > {log:q} 2>&1"
 
 
 rule train_psa:
@@ -300,7 +300,7 @@ rule walk_masks:
         "pseudo-masks {wildcards.refinement}, shard {wildcards.shard}"
     shell:
         "python -m wsss_core.cli walk-masks --config {input.config:q} --manifest {input.manifest:q} --scores {input.scores:q}"
-        " --threshold {input.threshold:q} --masks {output:q} --threads {threads} > {log:q} 2>&1"
+        " --threshold {input.threshold:q} --masks {output:q} --device cpu --threads {threads} > {log:q} 2>&1"
 
 
 rule saliency_masks:
@@ -328,7 +328,7 @@ rule saliency_masks:
         "agreement with saliency {wildcards.refinement}, shard {wildcards.shard}"
     shell:
         "python -m wsss_core.cli saliency-masks --config {input.config:q} --manifest {input.manifest:q}"
-        " --masks {input.masks:q} --agreeing {output:q} --threads {threads} > {log:q} 2>&1"
+        " --masks {input.masks:q} --agreeing {output:q} --device cpu --threads {threads} > {log:q} 2>&1"
 
 
 rule fill_masks:
