@@ -7,13 +7,14 @@ from torch import nn
 
 from benchmarks.baselines.pair_labels import relation_loss_by_tables
 from wsss_core.models.irn import IrnNetwork, resize
+from wsss_core.refine.batches import SampleBatches
 from wsss_core.refine.irn import (
     NetworkSettings,
-    RelationBatches,
     estimate_mean_shift,
     optimizer,
     reduce_labels,
     relation_loss,
+    relation_sample,
 )
 
 
@@ -133,9 +134,14 @@ def load(name):
     return rng.integers(0, 256, (50, 70, 3), dtype=np.uint8), rng.integers(0, 3, (50, 70), dtype=np.uint8)
 
 
-def batches(**changes):
-    settings = NetworkSettings(crop=64, batch_size=3, epochs=2)
-    return RelationBatches([str(i) for i in range(7)], load, settings, **{"seed": 0, "stage": "irn", **changes})
+def batches(count=7, seed=0):
+    settings = NetworkSettings(crop=64)
+    names = [str(i) for i in range(count)]
+
+    def sample(name, rng):
+        return relation_sample(*load(name), settings, rng)
+
+    return SampleBatches(names, sample, epochs=2, batch_size=3, seed=seed, stage="irn")
 
 
 def test_batches_are_a_map_of_the_step():
@@ -155,7 +161,7 @@ def test_batches_are_a_map_of_the_step():
 
 
 def test_fewer_images_than_a_batch():
-    few = RelationBatches(["1", "2"], load, NetworkSettings(crop=64, epochs=2), seed=0, stage="irn")
+    few = batches(count=2)
     assert len(few) == 2 and few[0][0].shape[0] == 2
 
 

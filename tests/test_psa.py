@@ -16,7 +16,8 @@ from wsss_core.kernels.dense_crf import dense_crf
 from wsss_core.kernels.paths import directions, mean_differences
 from wsss_core.models.affinity import AffinityNetwork
 from wsss_core.models.backbones import backbone
-from wsss_core.refine.psa import AffinityBatches, NetworkSettings, affinity_loss, optimizer
+from wsss_core.refine.batches import SampleBatches
+from wsss_core.refine.psa import NetworkSettings, affinity_loss, affinity_sample, optimizer
 from wsss_core.refine.psa_labels import LabelSettings, background_score, confident_labels, crf_posteriors
 from wsss_core.refine.psa_masks import PsaMaskSettings, PsaScoreSettings
 from wsss_core.refine.psa_walk import WalkSettings, predict_affinities, walk_scores
@@ -179,9 +180,13 @@ def load(name):
     return image, Posteriors((2,), np.concatenate([255 - foreground, foreground], 1))
 
 
-def batches(**changes):
-    settings = NetworkSettings(crop=64, batch_size=3, epochs=2)
-    return AffinityBatches([str(i) for i in range(7)], load, settings, **{"seed": 0, "stage": "psa", **changes})
+def batches(seed=0, **changes):
+    settings = NetworkSettings(crop=64, **changes)
+
+    def sample(name, rng):
+        return affinity_sample(*load(name), settings, rng)
+
+    return SampleBatches([str(i) for i in range(7)], sample, epochs=2, batch_size=3, seed=seed, stage="psa")
 
 
 def test_batches_are_a_map_of_the_step():
@@ -207,9 +212,7 @@ def test_crops_beyond_the_image_are_black_and_unknown():
     unknown = torch.nn.functional.avg_pool2d(outside[:, None].float(), 8)[:, 0] == 1
     assert unknown.any() and (labels[unknown] == 255).all()
     assert images.unique().numel() > 6
-    plain = batches()
-    plain.settings = NetworkSettings(crop=64, batch_size=3, epochs=2, colour_jitter=None)
-    assert plain[0][0].unique().numel() == 6
+    assert batches(colour_jitter=None)[0][0].unique().numel() == 6
 
 
 def test_training_lowers_the_loss():

@@ -187,7 +187,13 @@ def _load(batches: Batches, start: int, workers: int) -> Any:
     rest = _From(batches, start)
     if workers == 0:
         return (rest[index] for index in range(len(rest)))
-    return torch.utils.data.DataLoader(rest, batch_size=None, num_workers=workers, pin_memory=torch.cuda.is_available())
+    return torch.utils.data.DataLoader(
+        rest,
+        batch_size=None,
+        num_workers=workers,
+        multiprocessing_context="fork",  # batches hold functions, which other ways of starting cannot pass on
+        pin_memory=torch.cuda.is_available(),
+    )
 
 
 def _means(window: list[dict[str, Tensor]]) -> dict[str, float]:

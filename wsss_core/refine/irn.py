@@ -9,17 +9,16 @@ exists outside the loss.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from wsss_core import keyed
 from wsss_core.data.augment import normalise, random_crop, random_flip, random_rescale
 from wsss_core.kernels.paths import destinations, pair_kinds, path_maxima, rows, source
+from wsss_core.models import BackboneName
 from wsss_core.models.irn import STRIDE, IrnNetwork
 from wsss_core.settings import setting
 
@@ -32,9 +31,7 @@ EPSILON = 1e-5
 class NetworkSettings:
     """Training of the inter-pixel relation network."""
 
-    backbone: Literal["resnet50", "resnet101", "mobilenet_v2", "vgg16", "small"] | None = setting(
-        None, "frozen backbone network; null: the classifier's"
-    )
+    backbone: BackboneName | None = setting(None, "frozen backbone network; null: the classifier's")
     weights: str | None = setting(
         "classifier",
         "weights of the backbone: a file with torchvision's parameter names (the paper uses ImageNet weights), "
@@ -56,57 +53,26 @@ class NetworkSettings:
     scales: tuple[float, float] = setting((0.5, 1.5), "range of the random rescaling")
 
 
-class RelationBatches:
-    """Training batches; ``batches[k]`` depends on (seed, stage, k) and nothing else.
-
-    A batch is a pair of images, float32 [B, 3, S, S], and labels, uint8 [B, S/4, S/4]. Every image is seen once an
-    epoch, in an order of that epoch; what does not fill a batch is left out, as in the published code.
+def relation_sample(
+    image: np.ndarray, labels: np.ndarray, settings: NetworkSettings, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rescale, flip and crop at random.
 
     Parameters
     ----------
-    names
-        One key per image.
-    load
-        From a key to the image, uint8 [H, W, 3], and its labels, uint8 [H, W] (255 undecided).
+    image
+        uint8 [H, W, 3].
+    labels
+        uint8 [H, W], 255 undecided.
+
+    Returns
+    -------
+    Normalised image float32 [3, S, S] and labels uint8 [S/4, S/4].
     """
-
-    def __init__(
-        self,
-        names: Sequence[str],
-        load: Callable[[str], tuple[np.ndarray, np.ndarray]],
-        settings: NetworkSettings,
-        *,
-        seed: int,
-        stage: str,
-    ) -> None:
-        self.names, self.load, self.settings = list(names), load, settings
-        self.seed, self.stage = seed, stage
-        self.batch_size = min(settings.batch_size, len(self.names))
-        self.steps_per_epoch = len(self.names) // self.batch_size
-
-    def __len__(self) -> int:
-        return self.steps_per_epoch * self.settings.epochs
-
-    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
-        if not 0 <= step < len(self):
-            raise IndexError(step)
-        samples = [self._sample(name, step) for name in self.batch_names(step)]
-        images, labels = zip(*samples, strict=True)
-        return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))
-
-    def batch_names(self, step: int) -> list[str]:
-        """The images of a step."""
-        epoch, place = divmod(step, self.steps_per_epoch)
-        order = keyed.generator(self.seed, self.stage, "epoch", epoch).permutation(len(self.names))
-        return [self.names[i] for i in order[place * self.batch_size : (place + 1) * self.batch_size]]
-
-    def _sample(self, name: str, step: int) -> tuple[np.ndarray, np.ndarray]:
-        rng = keyed.generator(self.seed, self.stage, "batch", step, name)
-        image, labels = self.load(name)
-        image, labels = random_rescale(image, labels, *self.settings.scales, rng)
-        image, labels = random_flip(normalise(image), labels, rng)
-        image, labels = random_crop(image, labels, self.settings.crop, rng)
-        return image, reduce_labels(labels)
+    image, labels = random_rescale(image, labels, *settings.scales, rng)
+    image, labels = random_flip(normalise(image), labels, rng)
+    image, labels = random_crop(image, labels, settings.crop, rng)
+    return image, reduce_labels(labels)
 
 
 def reduce_labels(labels: np.ndarray) -> np.ndarray:

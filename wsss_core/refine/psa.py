@@ -9,14 +9,12 @@ channels in place of the sum. With the published initial values the sum would ma
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from wsss_core import keyed
 from wsss_core.data.augment import normalise, random_colour_jitter, random_crop, random_flip
 from wsss_core.kernels.paths import mean_differences, pair_kinds, rows
 from wsss_core.models import BackboneName
@@ -60,63 +58,31 @@ class NetworkSettings:
     )
 
 
-class AffinityBatches:
-    """Training batches; ``batches[k]`` depends on (seed, stage, k) and nothing else.
+def affinity_sample(
+    image: np.ndarray, posteriors: Posteriors, settings: NetworkSettings, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Change colours, crop and flip at random; images are not rescaled.
 
-    A batch is a pair of images, float32 [B, 3, S, S], and labels, uint8 [B, S/8, S/8]. Every image is seen once an
-    epoch, in an order of that epoch; what does not fill a batch is left out, as in the published code. Images are not
-    rescaled. Image and posteriors are cropped together before the image is normalised, so that, as in the published
-    code, crops beyond the image are black, not of the mean colour as elsewhere.
+    Image and posteriors are cropped together before the image is normalised, so that, as in the published code, crops
+    beyond the image are black, not of the mean colour as elsewhere.
 
     Parameters
     ----------
-    names
-        One key per image.
-    load
-        From a key to the image, uint8 [H, W, 3], and its `Posteriors` of the same size.
+    image
+        uint8 [H, W, 3].
+
+    Returns
+    -------
+    Normalised image float32 [3, S, S] and labels uint8 [S/8, S/8].
     """
-
-    def __init__(
-        self,
-        names: Sequence[str],
-        load: Callable[[str], tuple[np.ndarray, Posteriors]],
-        settings: NetworkSettings,
-        *,
-        seed: int,
-        stage: str,
-    ) -> None:
-        self.names, self.load, self.settings = list(names), load, settings
-        self.seed, self.stage = seed, stage
-        self.batch_size = min(settings.batch_size, len(self.names))
-        self.steps_per_epoch = len(self.names) // self.batch_size
-
-    def __len__(self) -> int:
-        return self.steps_per_epoch * self.settings.epochs
-
-    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
-        if not 0 <= step < len(self):
-            raise IndexError(step)
-        samples = [self._sample(name, step) for name in self.batch_names(step)]
-        images, labels = zip(*samples, strict=True)
-        return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))
-
-    def batch_names(self, step: int) -> list[str]:
-        """The images of a step."""
-        epoch, place = divmod(step, self.steps_per_epoch)
-        order = keyed.generator(self.seed, self.stage, "epoch", epoch).permutation(len(self.names))
-        return [self.names[i] for i in order[place * self.batch_size : (place + 1) * self.batch_size]]
-
-    def _sample(self, name: str, step: int) -> tuple[np.ndarray, np.ndarray]:
-        rng = keyed.generator(self.seed, self.stage, "batch", step, name)
-        image, posteriors = self.load(name)
-        passes, labels, height, width = posteriors.values.shape
-        if self.settings.colour_jitter is not None:
-            image = random_colour_jitter(image, self.settings.colour_jitter, rng)
-        planes = np.concatenate([image.transpose(2, 0, 1), posteriors.values.reshape(-1, height, width)])
-        planes, _ = random_crop(planes, None, self.settings.crop, rng)
-        planes, _ = random_flip(planes, None, rng)
-        values = planes[3:].reshape(passes, labels, *planes.shape[1:])
-        return normalise(planes[:3].transpose(1, 2, 0)), confident_labels(values, posteriors.classes, STRIDE)
+    passes, labels, height, width = posteriors.values.shape
+    if settings.colour_jitter is not None:
+        image = random_colour_jitter(image, settings.colour_jitter, rng)
+    planes = np.concatenate([image.transpose(2, 0, 1), posteriors.values.reshape(-1, height, width)])
+    planes, _ = random_crop(planes, None, settings.crop, rng)
+    planes, _ = random_flip(planes, None, rng)
+    values = planes[3:].reshape(passes, labels, *planes.shape[1:])
+    return normalise(planes[:3].transpose(1, 2, 0)), confident_labels(values, posteriors.classes, STRIDE)
 
 
 def affinity_loss(features: Tensor, labels: Tensor, radius: int) -> dict[str, Tensor]:

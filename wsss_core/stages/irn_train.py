@@ -20,12 +20,13 @@ from wsss_core.data.table import ImageRecord, read_table
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution
 from wsss_core.models.irn import KIND, IrnNetwork
+from wsss_core.refine.batches import SampleBatches
 from wsss_core.refine.irn import (
     NetworkSettings,
-    RelationBatches,
     estimate_mean_shift,
     optimizer,
     relation_loss,
+    relation_sample,
 )
 from wsss_core.settings import from_mapping
 from wsss_core.stages.backbone_network import network_on_backbone
@@ -89,7 +90,14 @@ def run(
     labels_digest = _survey(files, records, len(images.class_names) + 1)
     name, network, initial = network_on_backbone(IrnNetwork, settings, step, classifier, images.class_names)
     load = _loader(records, files, execution.workers)
-    batches = RelationBatches(list(records), load, settings, seed=step.seed, stage=step.stage)
+    batches = SampleBatches(
+        list(records),
+        lambda name, rng: relation_sample(*load(name), settings, rng),
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        seed=step.seed,
+        stage=step.stage,
+    )
     log.info("%d images, %d steps of %d images", len(records), len(batches), batches.batch_size)
     network.train()
     rows = training.fit(

@@ -17,7 +17,8 @@ from wsss_core.data.table import ImageRecord, read_table
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution
 from wsss_core.models.affinity import KIND, STRIDE, AffinityNetwork
-from wsss_core.refine.psa import AffinityBatches, NetworkSettings, affinity_loss, optimizer
+from wsss_core.refine.batches import SampleBatches
+from wsss_core.refine.psa import NetworkSettings, affinity_loss, affinity_sample, optimizer
 from wsss_core.refine.psa_labels import confident_labels
 from wsss_core.settings import from_mapping
 from wsss_core.stages.backbone_network import network_on_backbone
@@ -84,7 +85,14 @@ def run(
     load = _loader(records, files)
     if total_bytes * max(1, execution.workers) < CACHE_BYTES:
         load = functools.cache(load)
-    batches = AffinityBatches(list(records), load, settings, seed=step.seed, stage=step.stage)
+    batches = SampleBatches(
+        list(records),
+        lambda name, rng: affinity_sample(*load(name), settings, rng),
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        seed=step.seed,
+        stage=step.stage,
+    )
     log.info("%d images, %d steps of %d images", len(records), len(batches), batches.batch_size)
     network.train()
     rows = training.fit(
