@@ -24,7 +24,7 @@ from wsss_core.classify import bce
 from wsss_core.classify.batches import ClassifierBatches
 from wsss_core.data.table import ImageRecord
 from wsss_core.execution import Execution
-from wsss_core.segment import deeplab
+from wsss_core.segment import deeplab, deeplab_v2
 from wsss_core.segment.batches import Sample, SegmentationBatches, network_input
 from wsss_core.training import Batches, fit, polynomial, to_device
 
@@ -145,7 +145,7 @@ def _deeplab(case: Case, device: torch.device) -> Run:
     )
 
     def loss(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        return deeplab.loss_terms(network(network_input(batch)), batch["labels"])
+        return deeplab_v2.loss_terms(network(network_input(batch)), batch["labels"])
 
     return _run(case, network, batches, loss, lambda: deeplab.optimizer(network, settings), device)
 
