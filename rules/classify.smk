@@ -3,6 +3,18 @@
 WOOD = one_of(CONFIGURATION.section("classifiers", "w_ood"))
 
 
+def selection_execution(wildcards, threads):
+    """Flags of the `execution` section where photos are erased; else the CPU, as a review may be waited for."""
+    erases = settings("classifiers", wildcards.classifier, "selection")["rule"] == "erased"
+    return execution()(wildcards, threads) if erases else f"--device cpu --threads {threads}"
+
+
+def selection_runtime(wildcards, attempt):
+    """Minutes of the selection, and those that it may wait for a review."""
+    waits = settings("classifiers", wildcards.classifier, "selection")["wait_minutes"]
+    return runtime(240)(wildcards, attempt) + round(waits)
+
+
 rule ood_candidates:
     input:
         config=f"{R}/config/classifiers/{{classifier}}/candidates.json",
@@ -55,13 +67,15 @@ checkpoint ood_selection:
     threads: 1
     resources:
         mem_mb=memory(4000),
-        runtime=runtime(240),
+        runtime=selection_runtime,
+    params:
+        execution=selection_execution,
     message:
         "choosing out-of-distribution photos for {wildcards.classifier}"
     shell:
         "python -m wsss_core.cli ood-selection --config {input.config:q} --table {input.table:q}"
         " --candidates {input.candidates:q} --classifier {input.classifier:q} --selected {output.selected:q}"
-        " --pictures {output.pictures:q} --device cpu --threads {threads} > {log:q} 2>&1"
+        " --pictures {output.pictures:q} {params.execution} > {log:q} 2>&1"
 
 
 rule train_classifier:

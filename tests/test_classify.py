@@ -11,6 +11,7 @@ from PIL import Image
 
 from wsss_core.classify import Inputs, bce
 from wsss_core.classify.batches import ClassifierBatches, multi_hot, training_crop
+from wsss_core.classify.kept import kept
 from wsss_core.data.augment import normalise
 from wsss_core.data.table import ImageRecord, ImageTable, write_table
 from wsss_core.errors import UserError
@@ -115,6 +116,14 @@ def test_frozen_stages_follow_the_weights(table):
     assert all(p.requires_grad for p in given.parameters())
     plan = bce.plan(bce.BceSettings(backbone="small", batch_size=2), Inputs(table, None, 0, "c"))
     assert len(plan.batches) == 25
+
+
+def test_what_was_computed_of_the_images_is_kept_for_the_same_inputs(tmp_path):
+    first = kept(tmp_path / "a.pt", "one", lambda: {"x": torch.arange(3)})
+    again = kept(tmp_path / "a.pt", "one", lambda: {"x": torch.zeros(3)})
+    assert torch.equal(first["x"], again["x"]) and again["x"].tolist() == [0, 1, 2]
+    assert kept(tmp_path / "a.pt", "two", lambda: {"x": torch.ones(2)})["x"].tolist() == [1, 1]
+    assert kept(tmp_path / "a.pt", "two", lambda: {})["x"].tolist() == [1, 1]
 
 
 def random_state(name: str) -> dict:

@@ -85,6 +85,18 @@ def test_entropy_against_a_loop():
     assert float(class_entropy(torch.zeros(1, 4, 2, 2))) == pytest.approx(math.log(4))
 
 
+def test_entropy_where_all_probabilities_are_too_small_for_a_float():
+    maps = torch.full((1, 3, 1, 1), -200.0)
+    maps[0, 0] = -199.0  # quotients of the sigmoids: 1, 1/e and 1/e
+    maps.requires_grad_(True)
+    entropy = class_entropy(maps)
+    exponentials = [math.exp(1), math.exp(1 / math.e), math.exp(1 / math.e)]
+    shares = [e / sum(exponentials) for e in exponentials]
+    assert float(entropy.detach()) == pytest.approx(-sum(p * math.log(p) for p in shares), rel=1e-5)
+    entropy.backward()
+    assert torch.isfinite(maps.grad).all()
+
+
 def test_concentration_by_hand():
     maps = torch.full((2, 2, 3, 5), -1.0)
     maps[0, 0, 0, 1] = maps[0, 0, 2, 1] = 6.0  # two equal cells, two rows apart: one square cell

@@ -208,6 +208,24 @@ def test_two_rounds_as_stages(table, tmp_path):
     assert maps.maps[1.0].shape == (1, 3, 3)
 
 
+def test_a_resumed_round_goes_on_with_its_sub_categories(table, tmp_path, monkeypatch):
+    """Killed before its first step, and resumed where other features, and so other clusters, would come out."""
+    plain = {key: value for key, value in TINY.items() if key != "clusters"}
+    first = train(tmp_path, table, "bce", "bce", None, **plain, epochs=1, learning_rate=0.01)
+    expected = train(tmp_path, table, "sc", "sc_cam", first, **TINY, epochs=2).read_bytes()
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(classify.training, "fit", killed)
+        train(tmp_path, table, "sc", "sc_cam", first, **TINY, epochs=2)
+    other = np.random.default_rng(0).normal(size=(9, 160)).astype(np.float32)
+    monkeypatch.setattr(sc_cam, "pooled_features", lambda *_: other)
+    assert train(tmp_path, table, "sc", "sc_cam", first, **TINY, epochs=2).read_bytes() == expected
+    assert train(tmp_path, table, "sc", "sc_cam", first, **TINY, epochs=2).read_bytes() != expected, "nothing is left"
+
+
 def test_mistakes_are_named(table):
     with pytest.raises(UserError, match="schedule_epochs: 20, but the training takes 31 epochs"):
         sc_cam.plan(ScCamSettings(**TINY, schedule_epochs=20), inputs_of(table))

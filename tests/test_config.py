@@ -69,6 +69,29 @@ def mistakes(given) -> str:
         ({"dataset__format": "vok"}, 'dataset.format: "vok" is not allowed; allowed: voc, coco, table, demo'),
         ({"dataset": None}, "dataset: is missing"),
         ({"run": "a/b"}, 'run: "a/b" is not allowed'),
+        ({"execution": {"device": "gpu"}}, 'execution.device: "gpu" is not allowed; allowed: auto, cpu, cuda'),
+        (
+            {"refinements__confident__band": [0.4, 0.2]},
+            "refinements.confident.band: [0.4, 0.2] is not allowed; the first number must not exceed the second",
+        ),
+        ({"refinements__confident__band": [20, 30]}, "refinements.confident.band: [20.0, 30.0] is not allowed"),
+        (
+            {"refinements__crf__threshold": 30},
+            "refinements.crf.threshold: 30.0 is not allowed; allowed: number ≥ 0 and ≤ 1 or score, oracle",
+        ),
+        ({"seeds__rib__steps": [2, 4, 2]}, "seeds.rib: two variants would have the name rib@steps=2"),
+        (
+            {"seeds__rib__steps": [2, 4], "refinements__crf__seed": "rib@steps=3"},
+            "refinements.crf.seed: there is no stage 'rib@steps=3'; variants of rib: rib@steps=2, rib@steps=4",
+        ),
+        (
+            {
+                "seeds__rib__steps": [2, 4],
+                "refinements__filled__masks": "confident@steps=2",
+                "refinements__filled__segmentation": "deeplab@steps=4",
+            },
+            "refinements.filled: confident@steps=2 and deeplab@steps=4 have no variants with the same swept values",
+        ),
     ],
 )
 def test_mistakes_name_key_value_and_what_is_allowed(changes, message):
@@ -108,6 +131,21 @@ def test_sweeps_expand_with_all_that_is_built_on_them():
     fill = configuration.stages["filled@steps=5@walk.beta=8"]
     assert fill.upstream == {"masks": "confident@steps=5@walk.beta=8", "segmentation": "deeplab@steps=5@walk.beta=8"}
     assert configuration.stages["rib@steps=5"].settings["maps"]["steps"] == 5
+
+
+def test_masks_cut_at_an_oracle_threshold_are_known_downstream():
+    def oracles(**changes):
+        configuration = load(raw(**changes))
+        return {name: found for name in configuration.stages if (found := configuration.oracle_of(name))}
+
+    assert oracles() == {} == oracles(seeds__rib__score={"rule": "oracle"})
+    assert oracles(refinements__crf__threshold="oracle") == {"crf": "crf"}
+    after = dict.fromkeys(("confident", "deeplab", "filled"), "confident")
+    assert oracles(refinements__confident__threshold="oracle") == after
+    assert oracles(refinements__confident__threshold="oracle", refinements__confident__band=[0.2, 0.3]) == {}
+    score = {"refinements__crf__threshold": "score", "refinements__confident__threshold": "score"}
+    assert oracles(seeds__rib__score={"rule": "oracle"}, **score) == {"crf": "crf"}
+    assert oracles(refinements__irn__score={"rule": "oracle"}, **score) == after
 
 
 def test_sweep_of_a_list_setting_takes_lists_of_lists():

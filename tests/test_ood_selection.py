@@ -29,6 +29,7 @@ from wsss_core.data.table import ImageRecord, ImageTable, read_table, write_tabl
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution
 from wsss_core.models import cam_network
+from wsss_core.seeds.cam import cam_seed
 from wsss_core.stages import ood_candidates, ood_selection
 from wsss_core.store.checkpoints import save_network
 
@@ -95,6 +96,7 @@ def test_random_subsets_are_keyed_and_nested():
         "\ufeffkeep;rank;id\r\nYes;1;p1\r\nno;2;p2\r\n",
         "id\tkeep\np1\tTRUE\np2\tfalse\n",
         'keep,id,class\n1.0,"p1","dog, small"\n',
+        "id,keep,class\np1,1,cat\n,,\n , ,\n",
     ],
 )
 def test_reviews_come_from_any_spreadsheet(tmp_path, text):
@@ -228,6 +230,22 @@ def test_erased_photos_are_files_of_the_table(run):
     assert [r.digest for r in run.select(rule="erased", threshold=found[1].probability).records] == digests
     run.select(rule="random")
     assert list((run.folder / "erased").iterdir()) == []
+
+
+def test_large_photos_are_erased_as_the_classifier_ranked_them(run, monkeypatch):
+    """Maps are made at `erase_long`, four scales of it; the photo keeps its size."""
+    found, sizes = run.rank(long_side=32), []
+
+    def watched(network, image, classes, settings):
+        sizes.append(image.shape)
+        return cam_seed(network, image, classes, settings)
+
+    monkeypatch.setattr(ood_selection, "cam_seed", watched)
+    (record,) = run.select(rule="erased", threshold=found[0].probability, erase_long=32).records
+    assert sizes == [(26, 32, 3)]
+    assert np.asarray(Image.open(record.path)).shape == (33, 40, 3) and record.size == (33, 40)
+    run.select(rule="erased", threshold=found[0].probability, erase_long=None)
+    assert sizes[1:] == [(33, 40, 3)]
 
 
 def test_a_review_is_asked_for_and_used(run):

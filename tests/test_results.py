@@ -323,7 +323,7 @@ def test_names_of_figures_are_unique():
         ({"gains": [["cam", "bce"]]}, "report.gains: there is no stage 'bce'"),
         ({"gains": [["cam"]]}, 'report.gains: [["cam"]] is not allowed'),
         ({"adaptation": ["irn"]}, "report.adaptation: there is no stage 'irn' in seeds"),
-        ({"sizes": {"limits": [0.5, 0.1]}}, "report.sizes.limits: [0.5, 0.1] do not ascend"),
+        ({"sizes": {"limits": [0.5, 0.1]}}, "report.sizes.limits: [0.5, 0.1] is not allowed; the first number must"),
         ({"sizes": {"stages": ["x"]}}, "report.sizes.stages: there is no stage 'x'"),
         ({"features": {"classifiers": ["cam"]}}, "report.features.classifiers: there is no stage 'cam' in classifiers"),
         ({"features": {}}, "report.features.classifiers: [] is not allowed"),
@@ -333,6 +333,35 @@ def test_mistakes_of_analyses_are_found_before_anything_runs(report, message):
     with pytest.raises(UserError) as caught:
         load(raw(report=report))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("shown", "message"),
+    [
+        ({"figures": [{"name": "f", "stages": ["cam"]}]}, "figures[0].stages: 'cam' is not a target"),
+        ({"figures": [{"name": "f", "x": "stage"}], "targets": ["bce"]}, "figures[0]: no target is scored"),
+        ({"report": {"scores": ["cam"]}}, "report.scores: 'cam' is not a target, so it is not scored"),
+        ({"report": {"adaptation": ["rib"]}}, "report.adaptation: no target is built on 'rib', so it is not made"),
+        ({"report": {"adaptation": ["cam"], "scores": ["deeplab"], "features": {"classifiers": ["bce"]}}}, None),
+    ],
+)
+def test_what_no_target_scores_cannot_be_shown(shown, message):
+    """The table of results holds targets alone; what a target is built on need not be scored, or be up to date."""
+    configuration = raw(**({"targets": ["deeplab"]} | shown))
+    if message is None:
+        assert load(configuration).targets == ("deeplab",)
+        return
+    with pytest.raises(UserError) as caught:
+        load(configuration)
+    assert message in str(caught.value)
+
+
+def test_one_variant_of_a_sweep_is_one_point():
+    built_on_one = {"irn": {"method": "irn", "seed": "rib@steps=2@margin=600"}}
+    figures = [{"name": "f", "stages": ["irn", "cam"]}]
+    assert load(raw(refinements=built_on_one, figures=figures)).figures
+    targets = ["cam", "rib@steps=2@margin=600"]
+    assert load(raw(targets=targets, figures=[{"name": "f", "stages": ["rib", "cam"]}])).figures
 
 
 def test_analyses_may_name_stages_with_and_without_swept_values():

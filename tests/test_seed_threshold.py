@@ -74,5 +74,3 @@ def test_a_band_leaves_pixels_undecided(folder):
 def test_mistakes(folder):
     with pytest.raises(UserError, match="no threshold file was given"):
         run(folder, SeedThresholdSettings())
-    with pytest.raises(UserError, match="masks.band is .0.6, 0.2.; the first number must not exceed"):
-        run(folder, SeedThresholdSettings(band=(0.6, 0.2)))

@@ -9,12 +9,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 
 from tests.conftest import REPOSITORY
 from wsss_core.data.demo import DemoSettings, generate
 from wsss_core.data.table import shard_of
+from wsss_core.registry import DISCRIMINATOR, METHODS
+from wsss_core.store.masks import read_mask
 
 pytestmark = pytest.mark.workflow
 
@@ -224,3 +228,23 @@ def test_added_images_rerun_their_shard_and_what_trains_on_them(project):
     done = project.snakemake("dataset")
     assert done.returncode == 0, done.stdout + done.stderr
     assert project.jobs() >= CLASSIFIER | CAM | AFTER_RIB
+
+
+def test_every_method_runs(tmp_path):
+    """All of them in one graph, on the same few pictures."""
+    made = Project(tmp_path)
+    made.config = yaml.safe_load((REPOSITORY / "tests/config/methods.yaml").read_text())
+    used = {section: {stage[DISCRIMINATOR[section]] for stage in made.config[section].values()} for section in METHODS}
+    assert used == {section: set(methods) - {"fill"} for section, methods in METHODS.items()}
+    drawn = {key: value for key, value in made.config["dataset"].items() if key != "format"}
+    pictures = generate(DemoSettings(**drawn | {"root": str(tmp_path / "data/demo")}))
+    (tmp_path / "saliency").mkdir()
+    for path in (pictures / "SegmentationClass").glob("*.png"):
+        Image.fromarray((read_mask(path) > 0).astype("uint8")).save(tmp_path / "saliency" / path.name)
+    done = made.snakemake(configfile=made.write_config(made.config))
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    scored = pd.read_csv(made.results / "results.csv", comment="#")
+    assert set(scored["stage"]) == {name for section in used for name in made.config[section]} - set(
+        made.config["classifiers"]
+    )
+    assert made.jobs(made.config) == set()

@@ -83,6 +83,21 @@ class Configuration:
             stage = self.stages[next(iter(stage.upstream.values()))]
         return stage
 
+    def oracle_of(self, name: str) -> str:
+        """The stage, this one or one it is built on, whose masks are cut at a threshold that was chosen with true masks
+        on these very images (rule oracle); "" if there is none.
+        """
+        stage = self.stages[name]
+        masks = stage.settings.get("masks", {})
+        asked = masks.get("threshold") if masks.get("band") is None else None
+        if asked == "score":
+            scored = stage if "scores" in stage.settings else self.stages[next(iter(stage.upstream.values()))]
+            asked = scored.settings["scores"]["rule"]
+        if asked == "oracle":
+            return name
+        built_on = [self.oracle_of(up) for edge, up in stage.upstream.items() if edge in ("masks", "segmentation")]
+        return next(filter(None, built_on), "")
+
     def step_json(self, section: str, name: str, step: str) -> str:
         """Canonical JSON text of one step's settings, which is an input file of the step's rule."""
         stage = self.stages[name]
@@ -122,6 +137,7 @@ class Configuration:
                     "method": s.method,
                     "upstream": dict(s.upstream),
                     "settings": dict(s.settings),
+                    "oracle": self.oracle_of(name),
                 }
                 for name, s in self.stages.items()
             },
@@ -146,6 +162,7 @@ class Configuration:
                     "method": s.method,
                     "swept": list(s.swept.items()),
                     "upstream": list(s.upstream.values()),
+                    "oracle": self.oracle_of(s.name),
                     "settings": self._lineage(s.name),
                 }
                 for s in sorted(scored, key=lambda s: list(METHODS).index(s.section))
@@ -227,7 +244,7 @@ def load(raw: Mapping[str, Any]) -> Configuration:
         raise UserError(_listing(mistakes))
     stages, variants = _expanded(given, mistakes)
     targets = _targets(top["targets"], variants, mistakes)
-    _check_shown(top, stages, variants, mistakes)
+    _check_shown(top, stages, variants, targets, mistakes)
     if mistakes:
         raise UserError(_listing(mistakes))
     return Configuration(
@@ -355,7 +372,10 @@ def _check_settings(given: Mapping[str, Mapping], mistakes: list[str]) -> None:
 
 
 def _expanded(given: Mapping[str, Mapping], mistakes: list[str]) -> tuple[dict[str, Stage], dict[str, list[str]]]:
-    """All stages with sweeps expanded, and base name to the names of its variants."""
+    """All stages with sweeps expanded, and base name to the names of its variants.
+
+    Values that give two variants the same name, and edges that leave a stage without any variant, are mistakes.
+    """
     sections = {name: section for section, stages in given.items() for name in stages}
     stages: dict[str, Stage] = {}
     tags_of: dict[str, dict[tuple[str, str], Any]] = {}
@@ -369,6 +389,14 @@ def _expanded(given: Mapping[str, Mapping], mistakes: list[str]) -> tuple[dict[s
         for target in edges.values():
             expand(str(target).split("@")[0])
         variants[name] = []
+        for edge, target in edges.items():
+            base = str(target).split("@")[0]
+            if variants[base] and not _variant_names(str(target), variants):
+                mistakes.append(
+                    f"{section}.{name}.{edge}: there is no stage {target!r}; variants of {base}: "
+                    f"{', '.join(variants[base])}"
+                )
+                return
         definition = read_schema()["$defs"][f"{section}.{method}"]
         choices = [_variant_names(str(target), variants) for target in edges.values()]
         sweeps = list(_sweeps(settings, definition))
@@ -382,6 +410,9 @@ def _expanded(given: Mapping[str, Mapping], mistakes: list[str]) -> tuple[dict[s
                 for (key, _), value in zip(sweeps, values, strict=True):
                     chosen = _replaced(chosen, key.split("."), value)
                 full = "".join([name, *(f"@{key}={_tag(value)}" for (_, key), value in tags.items())])
+                if full in stages:
+                    mistakes.append(f"{section}.{name}: two variants would have the name {full}; give each value once")
+                    continue
                 filled = _filled(chosen, definition, f"{section}.{full}", mistakes)
                 stages[full] = Stage(
                     section,
@@ -393,6 +424,9 @@ def _expanded(given: Mapping[str, Mapping], mistakes: list[str]) -> tuple[dict[s
                 )
                 tags_of[full] = tags
                 variants[name].append(full)
+        if not variants[name] and all(choices):
+            sources = " and ".join(map(str, edges.values()))
+            mistakes.append(f"{section}.{name}: {sources} have no variants with the same swept values")
 
     for name in sections:
         expand(name)
@@ -426,7 +460,11 @@ def _targets(given: Any, variants: Mapping[str, list[str]], mistakes: list[str])
 
 
 def _check_shown(
-    top: Mapping[str, Any], stages: Mapping[str, Stage], variants: Mapping[str, list[str]], mistakes: list[str]
+    top: Mapping[str, Any],
+    stages: Mapping[str, Stage],
+    variants: Mapping[str, list[str]],
+    targets: tuple[str, ...],
+    mistakes: list[str],
 ) -> None:
     """Mistakes in the figures and the report, which name stages and swept keys."""
     from wsss_core.evaluate.figures import figure_mistakes
@@ -434,11 +472,16 @@ def _check_shown(
 
     if mistakes:
         return
-    made = {base: names for base, names in variants.items() if names}
-    sections = {base: stages[names[0]].section for base, names in made.items()}
-    swept = {base: list(stages[names[0]].swept) for base, names in made.items()}
-    mistakes += figure_mistakes(top["figures"], swept, sections)
-    mistakes += report_mistakes(top["report"], made, sections)
+    sections = {base: stages[names[0]].section for base, names in variants.items()}
+    scored = {base: [stages[name].swept for name in names if name in targets] for base, names in variants.items()}
+    mistakes += figure_mistakes(top["figures"], scored, sections)
+    made, todo = set(), list(targets)
+    while todo:
+        name = todo.pop()
+        if name not in made:
+            made.add(name)
+            todo += stages[name].upstream.values()
+    mistakes += report_mistakes(top["report"], variants, sections, targets, made)
 
 
 def _sweeps(settings: Mapping[str, Any], schema: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, list]]:
@@ -510,6 +553,8 @@ def _value(value: Any, schema: Mapping[str, Any], where: str, mistakes: list[str
     errors = list(Draft202012Validator(schema).iter_errors(value))
     if errors:
         mistakes.append(f"{where}: {_shown(value)} is not allowed; {allowed_words(schema)}{_yaml_hint(value, schema)}")
+    elif schema.get("ascending") and value is not None and value != sorted(value):
+        mistakes.append(f"{where}: {_shown(value)} is not allowed; the first number must not exceed the second")
     return value
 
 
@@ -531,8 +576,13 @@ def _coerced(value: Any, schema: Mapping[str, Any]) -> Any:
 
 def allowed_words(schema: Mapping[str, Any]) -> str:
     """What a schema allows, in words."""
+    bounds = {"minimum": "≥", "maximum": "≤", "exclusiveMinimum": ">", "exclusiveMaximum": "<", "minItems": "items ≥"}
     if "anyOf" in schema:
-        return " or ".join(allowed_words(option) for option in schema["anyOf"]).replace("or allowed: ", "or ")
+        given = {key: schema[key] for key in bounds if key in schema}
+        options = [
+            option | given if option.get("type") in ("number", "integer") else option for option in schema["anyOf"]
+        ]
+        return " or ".join(map(allowed_words, options)).replace("or allowed: ", "or ")
     if "enum" in schema:
         return "allowed: " + ", ".join(str(option) for option in schema["enum"])
     types = schema.get("type", "anything")
@@ -544,7 +594,6 @@ def allowed_words(schema: Mapping[str, Any]) -> str:
             else ""
         )
         text = f"allowed: a list of {count}{schema['items'].get('type', 'values')}s"
-    bounds = {"minimum": "≥", "maximum": "≤", "exclusiveMinimum": ">", "exclusiveMaximum": "<", "minItems": "items ≥"}
     shown = [f"{sign} {schema[key]}" for key, sign in bounds.items() if key in schema and "maxItems" not in schema]
     return text + (f" {' and '.join(shown)}" if shown else "")
 

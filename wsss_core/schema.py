@@ -142,7 +142,11 @@ def _execution_schema() -> dict[str, Any]:
         "default": {},
         "description": "How stages run; never a reason to run one again",
         "properties": {
-            "device": {"type": "string", "default": "auto", "description": "auto, cpu or cuda"},
+            "device": {
+                "enum": ["auto", "cpu", "cuda"],
+                "default": "auto",
+                "description": "auto: a GPU where there is one",
+            },
             "workers": {
                 "type": "integer",
                 "minimum": 0,

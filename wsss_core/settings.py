@@ -34,7 +34,8 @@ def setting(default: Any, description: str, **constraints: Any) -> Any:
     description
         One line for the schema and the documentation: meaning, unit, source.
     **constraints
-        JSON-schema keywords, such as ``minimum=0`` or ``exclusiveMaximum=1``.
+        JSON-schema keywords, such as ``minimum=0`` or ``exclusiveMaximum=1``; and ``ascending=True`` for a pair of
+        numbers of which the first must not exceed the second.
     """
     metadata = {"description": description, **constraints}
     if isinstance(default, type):

@@ -36,6 +36,9 @@ class Inputs:
         The classifier that the stage's edge ``init`` names, in evaluation mode on its device; None without the edge.
     ood
         Images that hold none of the classes, for objectives that use them.
+    once
+        From a function that computes tensors of all images to these tensors. A training that is resumed gets those of
+        its beginning, which matters where they number what was found.
     """
 
     table: ImageTable
@@ -44,6 +47,7 @@ class Inputs:
     stage: str
     init: CamNetwork | None = None
     ood: Sequence[ImageRecord] = ()
+    once: Callable[[Callable[[], Mapping[str, Tensor]]], Mapping[str, Tensor]] = lambda compute: compute()
 
 
 @dataclass(frozen=True)

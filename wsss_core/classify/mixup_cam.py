@@ -157,8 +157,8 @@ def class_entropy(maps: Tensor) -> Tensor:
     maps
         Logit maps [B, C, h, w].
     """
-    scores = maps.sigmoid()
-    logs = (scores / scores.amax(1, keepdim=True)).log_softmax(1)
+    scores = F.logsigmoid(maps)  # the quotient is formed here, as the sigmoids of very low logits are all 0
+    logs = (scores - scores.amax(1, keepdim=True)).exp().log_softmax(1)
     return -(logs.exp() * logs).sum(1).mean()
 
 

@@ -72,6 +72,12 @@ class SelectionSettings:
         minimum=0,
         maximum=1,
     )
+    erase_long: int | None = setting(
+        500,
+        "rule erased: longer side that photos are resized to for these maps, in pixels, as for p(c) of the candidates; "
+        "null: as they are",
+        minimum=32,
+    )
 
 
 @dataclass(frozen=True)
@@ -112,11 +118,17 @@ def require_plain(network: CamNetwork) -> None:
         )
 
 
+def with_long_side(image: np.ndarray, long_side: int | None) -> np.ndarray:
+    """An image, uint8 [H, W, 3], resized by its longer side; None leaves it as it is."""
+    if long_side is None:
+        return image
+    return resize(image, scaled_size(image.shape[:2], long_side / max(image.shape[:2])))
+
+
 def network_input(network: CamNetwork, image: np.ndarray, long_side: int | None) -> Tensor:
     """An image, uint8 [H, W, 3], resized by its longer side and normalised: [1, 3, H', W'] on the network's device."""
-    if long_side is not None:
-        image = resize(image, scaled_size(image.shape[:2], long_side / max(image.shape[:2])))
-    return torch.from_numpy(normalise(image))[None].to(network.classifier.weight.device)
+    pixels = torch.from_numpy(normalise(with_long_side(image, long_side)))
+    return pixels[None].to(network.classifier.weight.device)
 
 
 @torch.no_grad()
@@ -182,6 +194,8 @@ def read_review(path: Path, ids: Collection[str]) -> set[str]:
     kept = set()
     for number, row in enumerate(rows, 2):
         name, word = (row["id"] or "").strip(), (row["keep"] or "").strip().lower()
+        if not name and not word:
+            continue  # spreadsheets write rows of nothing but commas
         if name not in ids:
             raise UserError(f"{path}, row {number}: {name!r} is not the id of a candidate")
         if word not in (*YES, *NO):

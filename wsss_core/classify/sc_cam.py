@@ -122,8 +122,13 @@ def plan(settings: ScCamSettings, inputs: Inputs) -> Plan:
     )
     bce.prepare(network, settings, inputs.weights)
     batches = bce.training_batches(settings, inputs)
-    features = pooled_features(inputs.init, batches.images)
-    sublabels = subclass_labels(features, batches.labels, settings.clusters, inputs.seed, inputs.stage)
+
+    def discovered() -> dict[str, Tensor]:
+        features = pooled_features(inputs.init, batches.images)
+        found = subclass_labels(features, batches.labels, settings.clusters, inputs.seed, inputs.stage)
+        return {"sublabels": found.bool()}
+
+    sublabels = inputs.once(discovered)["sublabels"].float()
     optimizer = {"official": bce.optimizer, "paper": bce.adam}[settings.variant](network, settings)
     rate = polynomial(settings.schedule_epochs * batches.steps_per_epoch, settings.power)
     return Plan(network, SubclassBatches(batches, sublabels), loss(network, settings), optimizer, rate)
@@ -175,11 +180,11 @@ def pooled_features(network: CamNetwork, images: Sequence[np.ndarray]) -> np.nda
     float32 [N, D].
     """
     device = network.classifier.weight.device
-    rows = []
-    for image in images:
+    features = np.empty((len(images), network.classifier.in_channels), np.float32)
+    for row, image in zip(features, images, strict=True):
         pixels = torch.from_numpy(normalise(image))[None].to(device)
-        rows.append(network.features(pixels).mean((2, 3))[0].float().cpu().numpy())
-    return np.stack(rows)
+        row[:] = network.features(pixels).mean((2, 3))[0].cpu().numpy()
+    return features
 
 
 def subclass_labels(features: np.ndarray, labels: Tensor, clusters: int, seed: int, stage: str) -> Tensor:
@@ -203,7 +208,7 @@ def subclass_labels(features: np.ndarray, labels: Tensor, clusters: int, seed: i
     found = torch.zeros(*labels.shape, clusters)
     for c in range(labels.shape[1]):
         members = torch.nonzero(labels[:, c])[:, 0].numpy()
-        number = min(clusters, len(np.unique(features[members], axis=0)))
+        number = _distinct(features, members, clusters)
         if not number:
             continue
         start = keyed.integer(seed, stage, "clusters", c) % 2**32
@@ -212,6 +217,16 @@ def subclass_labels(features: np.ndarray, labels: Tensor, clusters: int, seed: i
         found[members, c, assigned] = 1.0
         log.info("class %d: %d images in %d sub-categories", c, len(members), number)
     return found.flatten(1)
+
+
+def _distinct(features: np.ndarray, members: np.ndarray, most: int) -> int:
+    """How many different features [N, D] some images have, counted up to `most`."""
+    seen: set[bytes] = set()
+    for index in members:
+        seen.add((features[index] + 0.0).tobytes())  # -0.0 has other bytes than 0.0
+        if len(seen) == most:
+            break
+    return len(seen)
 
 
 def loss(network: ScCamNetwork, settings: ScCamSettings) -> Callable[[tuple[Tensor, ...]], dict[str, Tensor]]:

@@ -151,7 +151,9 @@ def plan(settings: WOodSettings, inputs: Inputs) -> Plan:
         stage=inputs.stage,
     )
     excluded = None if settings.excluded is None else names.index(settings.excluded)
-    terms = loss(network, centres(inputs.init, records, inputs.ood, settings), settings, excluded)
+    found = inputs.once(lambda: vars(centres(inputs.init, records, inputs.ood, settings)))
+    device = inputs.init.classifier.weight.device
+    terms = loss(network, Centres(**{name: value.to(device) for name, value in found.items()}), settings, excluded)
     return Plan(network, batches, terms, optimizer(network, settings), polynomial(len(batches), settings.power))
 
 

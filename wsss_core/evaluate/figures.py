@@ -96,7 +96,9 @@ def series(settings: FigureSettings, results: Results) -> list[Series]:
 
 
 def figure_mistakes(
-    figures: Sequence[Mapping[str, Any]], swept: Mapping[str, Iterable[str]], sections: Mapping[str, str]
+    figures: Sequence[Mapping[str, Any]],
+    targets: Mapping[str, Sequence[Mapping[str, Any]]],
+    sections: Mapping[str, str],
 ) -> list[str]:
     """Mistakes of figures that can be seen before anything ran.
 
@@ -104,12 +106,13 @@ def figure_mistakes(
     ----------
     figures
         Settings of `FigureSettings`, filled.
-    swept
-        Name of every stage, without swept values, to the swept keys that its variants have.
+    targets
+        Name of every stage, without swept values, to the swept keys and values of each variant that is a target.
     sections
-        Name of every stage to its section.
+        The same names to their sections.
     """
     mistakes = []
+    swept = {name: list(variants[0]) for name, variants in targets.items() if variants}
     keys = list(dict.fromkeys(key for found in swept.values() for key in found))
     names: set[str] = set()
     for number, figure in enumerate(figures):
@@ -117,18 +120,24 @@ def figure_mistakes(
         if figure["name"] in names:
             mistakes.append(f"{where}.name: {figure['name']!r} is taken by another figure")
         names.add(figure["name"])
-        unknown = [name for name in figure["stages"] if name not in swept]
-        mistakes += [f"{where}.stages: there is no stage {name!r} (names without swept values)" for name in unknown]
-        unscored = [name for name in figure["stages"] if sections.get(name) == "classifiers"]
-        mistakes += [f"{where}.stages: {name!r} is a classifier, which has no scores" for name in unscored]
+        for name in figure["stages"]:
+            if name not in targets:
+                mistakes.append(f"{where}.stages: there is no stage {name!r} (names without swept values)")
+            elif sections[name] == "classifiers":
+                mistakes.append(f"{where}.stages: {name!r} is a classifier, which has no scores")
+            elif not targets[name]:
+                mistakes.append(f"{where}.stages: {name!r} is not a target, so it is not scored")
         for entry in ("x", "lines"):
             if figure[entry] not in (None, *keys) and not (entry == "x" and figure[entry] == STAGE):
                 listed = ", ".join(keys) or "none, as no setting is a list of values"
                 mistakes.append(f"{where}.{entry}: {figure[entry]!r} is not swept; swept keys: {listed}")
         if not mistakes:
             shown = figure["stages"] or default_stages(figure["x"], swept, sections)
+            if not shown:
+                mistakes.append(f"{where}: no target is scored that it could show")
             for name in shown:
-                free = sorted(set(swept[name]) - {figure["x"], figure["lines"]})
+                values = {key: {value_text(variant[key]) for variant in targets[name]} for key in swept[name]}
+                free = sorted(key for key in set(values) - {figure["x"], figure["lines"]} if len(values[key]) > 1)
                 if free:
                     mistakes.append(
                         f"{where}: {name} has several variants for each point, which differ in {', '.join(free)}; name "

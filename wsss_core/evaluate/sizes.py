@@ -21,6 +21,7 @@ class SizeSettings:
         (0.05, 0.2),
         "areas, as parts of an image's labelled pixels, from which on an object is medium and large; an object is all "
         "pixels of one class in one image",
+        ascending=True,
     )
     classes: int = setting(
         10,

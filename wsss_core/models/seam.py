@@ -62,11 +62,11 @@ class SeamNetwork(CamNetwork):
         Returns
         -------
         Logit maps [B, C, h, w] (of features that drop channels in training mode), and refined maps [B, C + 1, h, w] in
-        0..1, background first. Refined maps pass gradients to the correlation module alone.
+        0..1, background first, float32 under autocast too. Refined maps pass gradients to the correlation module alone.
         """
         taps = self.backbone(images)
         maps = self.classify(self.dropout(taps[-1]))
-        return maps, self.correlation(images, [taps[tap] for tap in TAPS], candidates(maps))
+        return maps, self.correlation(images, [taps[tap] for tap in TAPS], candidates(maps.float()))
 
 
 class PixelCorrelation(nn.Module):
@@ -152,17 +152,18 @@ def spread(maps: Tensor, embedding: Tensor, cells: int | None = None) -> Tensor:
 
     Returns
     -------
-    [B, L, h, w]; 0 at a cell without embedding.
+    [B, L, h, w] of the maps' type, under autocast too: means over all cells differ little from cell to cell, by less
+    than bfloat16 can tell, and the losses stretch these differences to 0..1. It is 0 at a cell without embedding.
     """
     batch, _, height, width = maps.shape
-    directions = embedding.flatten(2)
-    directions = directions / (directions.norm(dim=1, keepdim=True) + EPSILON)
-    values = maps.flatten(2).to(directions.dtype)
     cells = cells or max(1, BLOCK_ENTRIES[maps.device.type] // (batch * height * width))
     columns = []
-    for part in directions.split(cells, 2):
-        affinity = (directions.transpose(1, 2) @ part).relu()
-        columns.append(values @ affinity / (affinity.sum(1, keepdim=True) + EPSILON))
+    with torch.autocast(maps.device.type, enabled=False):
+        directions, values = embedding.flatten(2).to(maps.dtype), maps.flatten(2)
+        directions = directions / (directions.norm(dim=1, keepdim=True) + EPSILON)
+        for part in directions.split(cells, 2):
+            affinity = (directions.transpose(1, 2) @ part).relu()
+            columns.append(values @ affinity / (affinity.sum(1, keepdim=True) + EPSILON))
     return torch.cat(columns, 2).unflatten(2, (height, width))
 
 

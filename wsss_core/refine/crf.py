@@ -23,6 +23,8 @@ class CrfSettings:
         0.3,
         "background threshold on maps in [0, 1]; score: the value that the seed's score rule chose; oracle: the best "
         "value in hindsight, which uses the masks",
+        minimum=0,
+        maximum=1,
     )
     unary: Literal["label", "soft"] = setting(
         "label",

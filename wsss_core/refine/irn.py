@@ -50,7 +50,9 @@ class NetworkSettings:
         minimum=0,
         exclusiveMaximum=1,
     )
-    scales: tuple[float, float] = setting((0.5, 1.5), "range of the random rescaling")
+    scales: tuple[float, float] = setting(
+        (0.5, 1.5), "range of the random rescaling", ascending=True, items={"type": "number", "exclusiveMinimum": 0}
+    )
 
 
 def relation_sample(

@@ -32,8 +32,12 @@ class PsaMaskSettings(MaskSettings):
         "threshold on the share f / (f + b) of a class's score f against the background's b; 0.5 takes the highest of "
         "classes and background, as published; score: the value that the score rule of this stage chose; oracle: the "
         "best value in hindsight, which uses the masks",
+        minimum=0,
+        maximum=1,
     )
     band: tuple[float, float] | None = setting(
         None,
         "(low, high): background below low, foreground above high, undecided (255) between; replaces the threshold",
+        ascending=True,
+        items={"minimum": 0, "maximum": 1},
     )

@@ -20,8 +20,12 @@ class SeedThresholdSettings(MaskSettings):
         "score",
         "background threshold: a number; score: the value that the seed's score rule chose; oracle: the best value in "
         "hindsight, which uses the masks",
+        minimum=0,
+        maximum=1,
     )
     band: tuple[float, float] | None = setting(
         None,
         "(low, high): background below low, foreground above high, undecided (255) between; replaces the threshold",
+        ascending=True,
+        items={"minimum": 0, "maximum": 1},
     )

@@ -22,11 +22,15 @@ class MaskSettings:
         0.27,
         "background threshold (RIB .27; IRN and AdvCAM .25, W-OoD .22; RIB on COCO .22; after `psa` .5); score: the "
         "value that the score rule of the walk chose; oracle: the best value in hindsight, which uses the masks",
+        minimum=0,
+        maximum=1,
     )
     band: tuple[float, float] | None = setting(
         None,
         "(low, high): background below low, foreground above high, undecided (255) between; replaces the threshold. "
         "(0.2, 0.3) is RIB's choice for retraining",
+        ascending=True,
+        items={"minimum": 0, "maximum": 1},
     )
 
 

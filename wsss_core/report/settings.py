@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,11 @@ class ReportSettings:
 
 
 def report_mistakes(
-    report: Mapping[str, Any], variants: Mapping[str, Sequence[str]], sections: Mapping[str, str]
+    report: Mapping[str, Any],
+    variants: Mapping[str, Sequence[str]],
+    sections: Mapping[str, str],
+    targets: Collection[str],
+    made: Collection[str],
 ) -> list[str]:
     """Mistakes in the names of stages.
 
@@ -42,6 +46,10 @@ def report_mistakes(
         Name of every stage, without swept values, to the names of its variants.
     sections
         The same names to their sections.
+    targets
+        The variants that are scored.
+    made
+        These and the variants that they are built on.
 
     Returns
     -------
@@ -63,7 +71,8 @@ def report_mistakes(
             mistakes.append(
                 f"report.{key}: there is no stage {name!r} in {', '.join(allowed)}; known: {', '.join(options)}"
             )
-    limits = (report["sizes"] or {}).get("limits", (0, 1))
-    if limits[0] > limits[1]:
-        mistakes.append(f"report.sizes.limits: {list(limits)} do not ascend")
+        elif key == "adaptation" and not set(variants.get(name, [name])) & set(made):
+            mistakes.append(f"report.{key}: no target is built on {name!r}, so it is not made")
+        elif allowed == scored and not set(variants.get(name, [name])) & set(targets):
+            mistakes.append(f"report.{key}: {name!r} is not a target, so it is not scored")
     return mistakes

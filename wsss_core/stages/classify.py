@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +13,7 @@ import torch
 
 from wsss_core import keyed, training
 from wsss_core.classify import Inputs
+from wsss_core.classify.kept import kept
 from wsss_core.data.table import read_table
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution
@@ -56,7 +58,8 @@ def run(
     model, history
         The trained network and the CSV of its training.
     state
-        File to resume from after a kill.
+        File to resume from after a kill; one beside it, ``<name>.images.pt``, holds what the objective computed of the
+        images before training. Both are removed at the end.
 
     Raises
     ------
@@ -73,13 +76,22 @@ def run(
     if not any(record.classes for record in records):
         raise UserError(f"{table}: no image of the role 'train' has a class")
     weight_file = getattr(settings, "weights", None)
+    photos = read_table(ood).records if ood else ()
+    mark = fingerprint(
+        step.digest,
+        [(r.digest, r.classes) for r in records],
+        [r.digest for r in photos],
+        [file_digest(Path(path)) for path in (weight_file, init) if path],
+    )
+    computed = state.with_suffix(".images.pt")
     inputs = Inputs(
         images,
         load_weights(Path(weight_file)) if weight_file else None,
         step.seed,
         step.stage,
         open_classifier(init, images.class_names, execution.torch_device()) if init else None,
-        read_table(ood).records if ood else (),
+        photos,
+        partial(kept, computed, mark),
     )
     torch.manual_seed(keyed.integer(step.seed, step.stage, "initial weights"))
     plan = objective.plan(settings, inputs)
@@ -94,12 +106,7 @@ def run(
         seed=keyed.integer(step.seed, step.stage),
         execution=execution,
         state=state,
-        fingerprint=fingerprint(
-            step.digest,
-            [(r.digest, r.classes) for r in records],
-            [r.digest for r in inputs.ood],
-            [file_digest(Path(path)) for path in (weight_file, init) if path],
-        ),
+        fingerprint=mark,
     )
     meta = {
         "backbone": plan.network.backbone.name,
@@ -113,3 +120,4 @@ def run(
     save_network(model, KIND, plan.network.state_dict(), meta)
     with atomic_path(history) as temporary:
         pd.DataFrame(rows).to_csv(temporary, index=False)
+    computed.unlink(missing_ok=True)

@@ -20,6 +20,7 @@ from wsss_core.classify.out_of_distribution import (
     erased,
     read_candidates,
     read_review,
+    with_long_side,
 )
 from wsss_core.data.decoded import read_record
 from wsss_core.data.table import ImageRecord, ImageTable, read_table, write_table
@@ -121,8 +122,10 @@ def _erase(
 ) -> ImageRecord:
     """Write the photo without the regions of the classes it is taken for; the record of the written file."""
     image = read_record(record)
-    classes = confused(candidate, settings.threshold)
-    maps = cam_seed(network, image, classes, CamSettings()).full().cpu().numpy()
+    found = cam_seed(
+        network, with_long_side(image, settings.erase_long), confused(candidate, settings.threshold), CamSettings()
+    )
+    maps = replace(found, size=image.shape[:2]).full().cpu().numpy()
     buffer = io.BytesIO()
     Image.fromarray(erased(image, maps, settings.erase_threshold)).save(buffer, format="PNG")
     name = mask_name(record.id)

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from wsss_core.data.table import ImageRecord, ImageTable, read_manifest
@@ -24,6 +23,7 @@ from wsss_core.store.atomic import write_text
 from wsss_core.store.masks import read_mask
 from wsss_core.store.scores import ScoreStore
 from wsss_core.store.seeds import SeedStore
+from wsss_core.store.shards import kind_of
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def run(
     if not records:
         _without_masks(settings, curve, evaluation, threshold, class_names)
         return
-    stores = [_open(path, class_names) for path in maps]
+    _check_maps(maps, records, class_names)
     held_out = settings.rule == "heldout"
     choosing = [r for r in records if held_out and is_held_out(r.id, settings.heldout_fraction)]
     evaluated = [r for r in records if not (held_out and is_held_out(r.id, settings.heldout_fraction))]
@@ -79,7 +79,7 @@ def run(
             f"{len(choosing)} to choose the threshold on and {len(evaluated)} to evaluate; change heldout_fraction"
         )
     levels = settings.thresholds()
-    matrices = sweep(_pairs(stores, evaluated, len(class_names) + 1), levels, len(class_names) + 1)
+    matrices = sweep(_pairs(maps, evaluated, class_names), levels, len(class_names) + 1)
     scores = metrics(matrices)
     best = int(scores.mean("iou").argmax())
     if settings.rule == "fixed":
@@ -87,7 +87,7 @@ def run(
     elif settings.rule == "oracle":
         chosen = best
     else:
-        chosen_on = sweep(_pairs(stores, choosing, len(class_names) + 1), levels, len(class_names) + 1)
+        chosen_on = sweep(_pairs(maps, choosing, class_names), levels, len(class_names) + 1)
         chosen = int(metrics(chosen_on).mean("iou").argmax())
     header = {
         "split": "score (images for training whose masks are used for scoring only)",
@@ -160,11 +160,7 @@ def _class_names(tables: Sequence[ImageTable], manifests: Sequence[Path]) -> tup
 
 
 def _open(path: Path, class_names: Sequence[str]) -> SeedStore | ScoreStore:
-    try:
-        with h5py.File(path, "r") as file:
-            kind = file.attrs.get("kind")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read as HDF5 ({error}); delete it and run again") from error
+    kind = kind_of(path)
     if kind not in STORES:
         raise UserError(f"{path}: holds {kind or 'no'} records, not seeds or scores")
     store = STORES[kind](path)
@@ -172,11 +168,19 @@ def _open(path: Path, class_names: Sequence[str]) -> SeedStore | ScoreStore:
     return store
 
 
-def _pairs(
-    stores: Sequence[SeedStore | ScoreStore], records: Sequence[ImageRecord], n_labels: int
-) -> Iterator[tuple[Any, np.ndarray]]:
-    owner = {image_id: store for store in stores for image_id in store}
+def _check_maps(maps: Sequence[Path], records: Sequence[ImageRecord], class_names: Sequence[str]) -> None:
+    held = {image_id for path in maps for image_id in _open(path, class_names)}
     for record in records:
-        if record.id not in owner:
+        if record.id not in held:
             raise UserError(f"image {record.id!r} has a mask to score but no maps")
-        yield owner[record.id][record.id], read_mask(Path(record.mask), record.size, n_labels)
+
+
+def _pairs(
+    maps: Sequence[Path], records: Sequence[ImageRecord], class_names: Sequence[str]
+) -> Iterator[tuple[Any, np.ndarray]]:
+    """Maps and true mask of every record, one shard open at a time."""
+    wanted = {record.id: record for record in records}
+    for path in maps:
+        store = _open(path, class_names)
+        for record in (wanted[image_id] for image_id in store if image_id in wanted):
+            yield store[record.id], read_mask(Path(record.mask), record.size, len(class_names) + 1)

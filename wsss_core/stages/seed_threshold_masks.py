@@ -27,7 +27,7 @@ def run(*, config: Path, manifest: Path, maps: Path, threshold: Path | None, mas
     Raises
     ------
     UserError
-        If the band does not ascend, the threshold is not known, or the shard lacks an image.
+        If the threshold is not known, or the shard lacks an image.
     """
     execution.torch_device()
     table = read_manifest(manifest)

@@ -6,7 +6,6 @@ import logging
 from pathlib import Path
 
 from wsss_core.data.table import ImageTable, read_manifest
-from wsss_core.errors import UserError
 from wsss_core.execution import Execution
 from wsss_core.refine import resolve_threshold
 from wsss_core.refine.threshold import MaskSettings, score_mask
@@ -40,7 +39,7 @@ def run(
     Raises
     ------
     UserError
-        If the band does not ascend, the threshold is not known, or the shard lacks an image.
+        If the threshold is not known, or the shard lacks an image.
     """
     execution.torch_device()
     table = read_manifest(manifest)
@@ -52,8 +51,6 @@ def write_masks(
 ) -> None:
     """Cut the masks of a shard's images from their scores or seed maps; parameters and errors as for `run`."""
     settings = from_mapping(MaskSettings, read_step(config).settings)
-    if settings.band is not None and settings.band[0] > settings.band[1]:
-        raise UserError(f"{config}: masks.band is {list(settings.band)}; the first number must not exceed the second")
     if settings.band is None:
         chosen = read_threshold(threshold)
         value = resolve_threshold(settings.threshold, chosen)

@@ -47,6 +47,14 @@ def load_network(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
     UserError
         If the file is missing, is not such a file, or holds another kind of network.
     """
+    content = read_checkpoint(path)
+    if content["kind"] != kind:
+        raise UserError(f"{path}: holds a network of kind {content['kind']!r}, not {kind!r}")
+    return content["state"], content["meta"]
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """All that a file written by `save_network` holds: "kind", "version", "meta" and "state"; errors as for that."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: checkpoint not found")
@@ -56,6 +64,4 @@ def load_network(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
         raise UserError(f"{path}: is not a readable checkpoint ({str(error).splitlines()[0]})") from error
     if not isinstance(content, dict) or not {"kind", "meta", "state"} <= set(content):
         raise UserError(f"{path}: is not a checkpoint of this program")
-    if content["kind"] != kind:
-        raise UserError(f"{path}: holds a network of kind {content['kind']!r}, not {kind!r}")
-    return content["state"], content["meta"]
+    return content

@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from wsss_core.errors import UserError
+from wsss_core.store.checkpoints import read_checkpoint
 from wsss_core.store.posteriors import Posteriors, PosteriorStore
 from wsss_core.store.scores import ScoreMaps, ScoreStore
 from wsss_core.store.seeds import SeedMaps, SeedStore
+from wsss_core.store.shards import kind_of
+
+
+STORES = {"seeds": SeedStore, "scores": ScoreStore, "posteriors": PosteriorStore}
 
 
 def describe(path: Path) -> str:
-    """Text that says what a seed file, score file, checkpoint or image table holds.
+    """Text that says what a file of seeds, scores or posteriors, a checkpoint or an image table holds.
 
     Raises
     ------
@@ -28,10 +33,10 @@ def describe(path: Path) -> str:
 
 
 def _hdf5(path: Path) -> str:
-    import h5py
-
-    with h5py.File(path) as file:
-        store = {"seeds": SeedStore, "scores": ScoreStore, "posteriors": PosteriorStore}[file.attrs["kind"]](path)
+    kind = kind_of(path)
+    if kind not in STORES:
+        raise UserError(f"{path}: holds {kind or 'no'} records, not {', '.join(STORES)}")
+    store = STORES[kind](path)
     lines = [f"{len(store)} images", json.dumps(store.attrs, indent=1)]
     for image_id, maps in list(store.items())[:5]:
         shapes = {scale: tuple(values.shape) for scale, values in _arrays(maps).items()}
@@ -46,9 +51,7 @@ def _arrays(maps: SeedMaps | ScoreMaps | Posteriors) -> Mapping[Any, Any]:
 
 
 def _checkpoint(path: Path) -> str:
-    import torch
-
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    content = read_checkpoint(path)
     parameters = sum(tensor.numel() for tensor in content["state"].values())
     return f"{content['kind']}, {parameters:,} numbers\n{json.dumps(content['meta'], indent=1)}"
 

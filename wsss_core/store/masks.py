@@ -73,7 +73,8 @@ def read_mask(path: Path, size: tuple[int, int] | None = None, n_labels: int | N
     Raises
     ------
     UserError
-        If the file is missing, unreadable, of another size, in colour, or holds a value out of range.
+        If the file is missing, unreadable, of another size, in colour, or holds a value out of range, which without
+        `n_labels` is one above 255.
     """
     try:
         with Image.open(path) as image:
@@ -84,8 +85,9 @@ def read_mask(path: Path, size: tuple[int, int] | None = None, n_labels: int | N
         raise UserError(f"{path}: mask cannot be read ({error})") from error
     if size is not None and labels.shape != tuple(size):
         raise UserError(f"{path}: mask is {labels.shape[1]}x{labels.shape[0]}, its image is {size[1]}x{size[0]}")
-    if n_labels is not None:
-        wrong = np.unique(labels[(labels >= n_labels) & (labels != IGNORE)])
-        if wrong.size:
-            raise UserError(f"{path}: mask holds {wrong[:5].tolist()}, allowed are 0..{n_labels - 1} and 255")
+    highest = (IGNORE + 1 if n_labels is None else n_labels) - 1
+    wrong = (labels < 0) | ((labels > highest) & (labels != IGNORE))
+    if wrong.any():
+        listed = np.unique(labels[wrong])[:5].tolist()
+        raise UserError(f"{path}: mask holds {listed}, allowed are 0..{highest}{' and 255' * (highest < IGNORE)}")
     return labels.astype(np.uint8)

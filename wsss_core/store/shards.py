@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -120,20 +121,26 @@ def build_batched(
     if missing:
         raise ValueError(f"no record was computed for {sorted(missing)}")
     _write(path, kind, fingerprints, cache, pending, write_record, attrs, complete=True)
-    with atomic_path(cache) as link:
-        os.link(path, link)
+    with atomic_path(cache) as copy:
+        try:
+            os.link(path, copy)
+        except OSError:  # a file system without hard links, or two file systems
+            shutil.copyfile(path, copy)
     log.info("%d records, %d reused, %.1f s", len(fingerprints), reused, time.monotonic() - began)
     return reused
+
+
+def kind_of(path: Path) -> str:
+    """What the records of a shard file are, "" if it does not say; UserError if it cannot be read as HDF5."""
+    with _opened(path) as file:
+        return str(file.attrs.get("kind", ""))
 
 
 class ShardFile:
     """One shard file, opened for reading and checked."""
 
     def __init__(self, path: Any, kind: str) -> None:
-        try:
-            self._file = h5py.File(path, "r")
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read as HDF5 ({error}); delete it and run again") from error
+        self._file = _opened(path)
         attrs = self._file.attrs
         if attrs.get("kind") != kind:
             raise UserError(f"{path}: holds {attrs.get('kind', 'no')} records, not {kind}")
@@ -152,6 +159,15 @@ class ShardFile:
     def fingerprint(self, image_id: str) -> str:
         """Digest of everything that the record of an image depends on; KeyError if the shard does not hold it."""
         return str(self.group(image_id).attrs["fingerprint"])
+
+
+def _opened(path: Any) -> h5py.File:
+    try:
+        return h5py.File(path, "r")
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: there is no such file") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read as HDF5 ({error}); delete it and run again") from error
 
 
 def _read_cache(cache: Path, kind: str, fingerprints: Mapping[str, str]) -> set[str]:
