@@ -211,3 +211,15 @@ def memory(base):
 def runtime(minutes):
     """Resource function: minutes, doubled at every retry."""
     return lambda wildcards, attempt: minutes * 2 ** (attempt - 1)
+
+
+def selection_execution(wildcards, threads):
+    """Flags of the `execution` section where photos are erased; else the CPU, as a review may be waited for."""
+    erases = settings("classifiers", wildcards.classifier, "selection")["rule"] == "erased"
+    return execution()(wildcards, threads) if erases else f"--device cpu --threads {threads}"
+
+
+def selection_runtime(wildcards, attempt):
+    """Minutes of the selection, and those that it may wait for a review."""
+    waits = settings("classifiers", wildcards.classifier, "selection")["wait_minutes"]
+    return runtime(240)(wildcards, attempt) + round(waits)

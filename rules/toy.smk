@@ -39,7 +39,7 @@ rule toy_experiment:
         mem_mb=memory(2000),
         runtime=runtime(30),
     params:
-        folder=TOY,
+        folder=lambda wildcards, output: str(Path(output[0]).parent),
     message:
         "the toy experiment of RIB"
     shell:

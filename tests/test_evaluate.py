@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -18,7 +19,7 @@ from wsss_core.execution import Execution
 from wsss_core.stages import score_maps, score_masks
 from wsss_core.store import scores as score_store
 from wsss_core.store import seeds as seed_store
-from wsss_core.store.masks import mask_name, write_mask
+from wsss_core.store.masks import mask_name, read_mask, write_mask
 from wsss_core.store.scores import ScoreMaps
 from wsss_core.store.seeds import SeedMaps
 from wsss_core.store.shards import build
@@ -284,6 +285,29 @@ def test_score_shards_are_read_too(images):
     assert threshold["miou"] == pytest.approx(metrics(sweep_naive(pairs, [0.25], 3)[0]).mean("iou"), abs=1e-6)
 
 
+def open_files():
+    return h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE)
+
+
+def test_one_shard_is_open_at_a_time(images, monkeypatch):
+    """COCO has hundreds of them, and a process may have no more than some thousand files open."""
+    folder, records, maps = images
+    shards = [folder / f"{r.id[-1]}.h5" for r in records]
+    for record, path in zip(records, shards, strict=True):
+        seed_shard(path, [record], maps)
+    before, opened = open_files(), []
+
+    def counting(*arguments):
+        opened.append(open_files())
+        return read_mask(*arguments)
+
+    monkeypatch.setattr(score_maps, "read_mask", counting)
+    together, _ = score(folder, shards)
+    assert len(opened) == 8 and max(opened) <= before + 1
+    seed_shard(folder / "all.h5", records, maps)
+    assert score(folder, [folder / "all.h5"])[0] == together
+
+
 def test_without_masks_the_fixed_threshold_stands_and_other_rules_are_refused(images):
     folder, records, maps = images
     write_manifest(folder / "manifest.json", ("cat", "dog"), records[8:])
@@ -346,7 +370,8 @@ def test_missing_and_wrong_masks_are_named(images):
     folder, records, _ = images
     with pytest.raises(UserError, match="'im/0'"):
         run_masks(folder, "refinements/x", "crf", {})
-    write_mask(folder / "masks" / mask_name("im/0"), np.full(records[0].size, 9))
+    for record in records:
+        write_mask(folder / "masks" / mask_name(record.id), np.full(record.size, 9))
     with pytest.raises(UserError, match=r"im%2F0.png: mask holds \[9\]"):
         run_masks(folder, "refinements/x", "crf", {})
 

@@ -16,6 +16,7 @@ from wsss_core.data.augment import scaled_pair
 from wsss_core.data.table import ImageRecord, ImageTable, write_manifest, write_table
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution
+from wsss_core.models import cam_network
 from wsss_core.models.backbones import backbone
 from wsss_core.models.ficklenet import FickleNetwork, relevance
 from wsss_core.seeds import Inputs as SeedInputs
@@ -260,6 +261,8 @@ def test_cam_and_grad_cam_read_the_plain_convolution(image):
     assert grad_cam_seed(network, image, CLASSES, GradCamSettings(scales=(1.0,))).maps[1.0].shape == (2, 3, 4)
     with pytest.raises(UserError, match="the seed method advcam needs a 1x1 convolution"):
         advcam.maker(advcam.AdvCamSettings(), SeedInputs(network, (), 0, "seeds/advcam"))
+    with pytest.raises(UserError, match="objective ficklenet, not one of kind cam"):
+        ficklenet.maker(FickleNetSeedSettings(), SeedInputs(cam_network("small", 2), (), 0, "seeds/f"))
 
 
 COLOURS = ((200, 40, 40), (40, 40, 200))

@@ -12,6 +12,7 @@ from wsss_core.refine.crf import CrfSettings, crf_mask
 from wsss_core.refine.irn_labels import LabelSettings, confident_labels
 from wsss_core.refine.threshold import score_mask
 from wsss_core.refine.walk import WalkSettings, predict_boundary, walk_scores
+from wsss_core.stages.inputs import threshold_words
 from wsss_core.store.seeds import SeedMaps
 
 
@@ -42,6 +43,15 @@ def test_thresholds():
         resolve_threshold("score", None)
     with pytest.raises(UserError, match="needs masks"):
         resolve_threshold("oracle", {"rule": "fixed", "value": 0.25})
+
+
+def test_a_threshold_says_how_it_was_chosen():
+    chosen = {"rule": "fixed", "value": 0.31}
+    assert threshold_words(0.3, 0.3, chosen) == "0.3, fixed, no masks used"
+    assert threshold_words("score", 0.31, chosen) == "0.31, rule fixed of the maps' scores"
+    assert threshold_words("oracle", 0.22, chosen) == "0.22, oracle, chosen with the masks"
+    heldout = threshold_words("score", 0.31, chosen | {"rule": "heldout"})
+    assert heldout == "0.31, rule heldout of the maps' scores; part of the images with masks chose it"
 
 
 @pytest.mark.parametrize("unary", ["label", "soft"])

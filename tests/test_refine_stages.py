@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from wsss_core.cli import main
 from wsss_core.data.table import ImageRecord, ImageTable, write_manifest, write_table
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution
@@ -20,7 +21,7 @@ from wsss_core.refine.threshold import MaskSettings
 from wsss_core.refine.walk import WalkSettings
 from wsss_core.stages import crf_masks, fill_masks, irn_labels, irn_train, irn_walk, walk_masks
 from wsss_core.store import checkpoints, seeds, shards
-from wsss_core.store.masks import ABOUT, mask_name, read_mask, write_mask
+from wsss_core.store.masks import ABOUT, mask_name, read_about, read_mask, write_about, write_mask
 from wsss_core.store.scores import ScoreStore
 from wsss_core.store.seeds import SeedMaps
 
@@ -212,6 +213,24 @@ def test_mistakes_name_the_file(data):
         walk(folder, folder / "irn.pt", manifest=folder / "more.json")
 
 
+def test_export_gathers_the_masks_of_the_shards_there_are(tmp_path, capsys):
+    """Beside them may lie those of an earlier dealing of the images, and what a killed job left."""
+    masks = tmp_path / "run" / "refinements" / "crf" / "masks"
+    for place, label in {"00-of-02/a": 1, "01-of-02/b": 2, "00-of-04/a": 3, ".tmp-9-01-of-02/b": 3}.items():
+        write_mask(masks / f"{place}.png", np.full((2, 2), label))
+
+    def exported(name):
+        assert main(["export", "--masks", str(masks), "--out", str(tmp_path / name)]) == 0
+        return {path.name: int(read_mask(path)[0, 0]) for path in (tmp_path / name).iterdir()}
+
+    assert exported("alone") == {"a.png": 3, "b.png": 2}
+    for shard in ("00-of-02", "01-of-02"):
+        write_manifest(tmp_path / "run" / "dataset" / "shards" / "train" / f"{shard}.json", CLASSES, [])
+    assert exported("dealt") == {"a.png": 1, "b.png": 2}
+    assert "2 masks in" in capsys.readouterr().out
+    assert main(["export", "--masks", str(tmp_path), "--out", str(tmp_path / "x")]) == 2
+
+
 def test_fill_keeps_decided_pixels():
     labels = np.array([[0, 255, 2, 255]], np.uint8)
     probabilities = np.array([[[0.5, 0.2, 0.5, 0.3]], [[0.1, 0.3, 0.1, 0.3]], [[0.4, 0.5, 0.4, 0.4]]])
@@ -227,6 +246,7 @@ def test_fill_masks(data, monkeypatch):
         labels = np.zeros(record.size, np.uint8)
         labels[:20] = 255
         write_mask(write / mask_name(record.id), labels)
+    write_about(write, crf="yes, 10 iterations", threshold="band", saliency="pixels that disagree are undecided")
 
     class Network:
         class_names = CLASSES
@@ -247,3 +267,5 @@ def test_fill_masks(data, monkeypatch):
     for record in table.records:
         mask = read_mask(folder / "filled" / mask_name(record.id), record.size, 3)
         assert (mask[:20] == (record.classes[0] + 1 if record.classes else 0)).all() and not mask[20:].any()
+    about = read_about(folder / "filled")
+    assert about["crf"] == "yes, 10 iterations" and "saliency" in about and about["threshold"].startswith("none")

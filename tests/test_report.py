@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import base64
+import gc
 import io
 import json
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -30,7 +33,7 @@ from wsss_core.report.graph import Node, graph_svg, layers
 from wsss_core.report.page import slug
 from wsss_core.report.provenance import costs, settings_lines
 from wsss_core.report.summary import summarise
-from wsss_core.stages import features, report, score_maps, score_masks
+from wsss_core.stages import features, report, run_files, score_maps, score_masks
 from wsss_core.store.checkpoints import save_network
 from wsss_core.store.masks import mask_name, write_mask
 from wsss_core.store.seeds import SeedMaps, write_record
@@ -42,7 +45,7 @@ BENCHMARK = "s\th:m:s\tmax_rss\tmax_vms\n12.5\t0:00:12\t{memory}\t900\n"
 
 
 def stage(section: str, method: str, settings: dict, **upstream: str) -> dict:
-    return {"section": section, "method": method, "upstream": upstream, "settings": settings}
+    return {"section": section, "method": method, "upstream": upstream, "settings": settings, "oracle": ""}
 
 
 SCORES = {"rule": "fixed", "threshold": 0.25}
@@ -297,8 +300,9 @@ def test_page_without_analyses_has_no_section_for_them(finished, schema):
 def test_sizes_of_objects_by_hand():
     """60 labelled pixels: class 1 covers 6 (a tenth), class 2 covers 30 (half); class 3 is not there."""
     matrix = np.array([[20, 4, 0, 0], [2, 3, 0, 1], [0, 10, 20, 0], [0, 0, 0, 0]])
-    assert object_parts(matrix).tolist() == [0.1, 0.5, 0.0]
-    counts = size_counts(matrix, (0.1, 0.6))
+    parts = object_parts(matrix.sum(1))
+    assert parts.tolist() == [0.1, 0.5, 0.0]
+    counts = size_counts(matrix, parts, (0.1, 0.6))
     expected = np.zeros((3, 3, 4), int)
     expected[1, 0] = (1, 3, 14, 3)
     expected[1, 1] = (1, 20, 0, 10)
@@ -306,7 +310,10 @@ def test_sizes_of_objects_by_hand():
     ious = size_ious(counts)
     assert ious[1] == pytest.approx((3 / 20 + 20 / 30) / 2)
     assert np.isnan(ious[[0, 2]]).all()
-    assert (size_counts(matrix, (0.11, 0.5))[[0, 2], [0, 1]] == expected[1, [0, 1]]).all()
+    assert (size_counts(matrix, parts, (0.11, 0.5))[[0, 2], [0, 1]] == expected[1, [0, 1]]).all()
+    skipped = matrix - [[0, 0, 0, 0], [2, 3, 0, 1], [0, 0, 19, 0], [0, 0, 0, 0]]
+    counts = size_counts(skipped, parts, (0.1, 0.6))
+    assert counts[1].tolist() == [[1, 0, 14, 0], [1, 1, 0, 10], [0, 0, 0, 0]], "undecided pixels shrink no object"
 
 
 def test_smallest_and_largest_classes_never_overlap():
@@ -424,6 +431,51 @@ def test_page_of_a_run_with_missing_files_leaves_them_out(tmp_path, schema):
     Reader(page)
     assert "not made" in page
     assert 'id="problems"' not in page
+
+
+def test_files_of_an_earlier_dealing_do_not_count(tmp_path, schema):
+    """Shards change their number when a data set grows; a killed job may leave a temporary file."""
+    config = make_run(tmp_path)
+    page = write_page(tmp_path, config)
+    own = tmp_path / "seeds" / "rib@steps=5" / "maps"
+    shutil.copy(next(own.glob("*.h5")), own / "00-of-64.h5")
+    (own / ".tmp-7-00-of-64.h5").write_bytes(b"half")
+    benchmarks = tmp_path / "benchmarks" / "seeds" / "rib@steps=5"
+    shutil.copy(next(benchmarks.glob("maps.*")), benchmarks / "maps.00-of-64.tsv")
+
+    def lasting(text):
+        return re.sub(r"\d\d:\d\d [A-Z]+", "", text)
+
+    assert lasting(write_page(tmp_path, config)) == lasting(page)
+
+
+def test_few_files_are_open_at_a_time(finished, schema, monkeypatch):
+    monkeypatch.setattr(run_files, "OPEN", 1)
+    folder, _ = finished
+    files = run_files.RunFiles(folder, content())
+    reader = run_files.Labels(files, files.shards("train"))
+    gc.collect()
+    before = h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE)
+    for record in files.table.split("train"):
+        for name in ("cam", "rib@steps=5"):
+            maps, _ = reader.maps(name, record.id)
+            assert maps.shape[1:] == record.size
+            assert h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE) <= before + 1
+    assert reader.maps("cam", record.id) is not None
+    reader.shards = dict.fromkeys(reader.shards, min(reader.shards.values()))
+    assert sum(reader.maps("cam", i) is None for i in reader.shards) > 0
+
+
+def test_masks_of_a_stage_that_is_no_target_may_leak_too(tmp_path, schema):
+    config = make_run(tmp_path)
+    stages = STAGES | {"deeplab": STAGES["deeplab"] | {"oracle": "rib-crf"}}
+    config.write_text(json.dumps(content(stages) | {"targets": ["cam", "deeplab"]}))
+    page = write_page(tmp_path, config)
+    rows = dict(
+        re.findall(r"<tr>\s*<th scope=\"row\"><span class=\"stage\">.*?</span>(\w+)</span>(.*?)</tr>", page, re.S)
+    )
+    assert "built on rib-crf" in rows["deeplab"] and "chosen with the scored masks" in rows["deeplab"]
+    assert "chosen with the scored masks" not in rows["cam"]
 
 
 def test_page_of_a_data_set_alone(tmp_path, schema):

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 
 from wsss_core.cli import main
 from wsss_core.config import load
+from wsss_core.data.table import write_manifest
 from wsss_core.errors import UserError
 from wsss_core.evaluate.confusion import metrics
 from wsss_core.evaluate.figures import FigureSettings, Series, series
@@ -65,6 +67,8 @@ def scored(path: Path, split: str, rule: str, threshold: str = "", images: str =
 def finished(tmp_path) -> Path:
     """A folder of a run with evaluations and benchmarks; one of the variants of RIB was not scored."""
     folder = tmp_path / "study"
+    for shard in ("00-of-02", "01-of-02"):
+        write_manifest(folder / "dataset" / "shards" / "train" / f"{shard}.json", ["cat"], [])
     for name in ("cam", "rib@steps=2@margin=None", "rib@steps=2@margin=600", "rib@steps=4@margin=None"):
         own = folder / "seeds" / name
         scored(own / "evaluation.csv", "score", "heldout, chosen on 65 other images with masks", "0.41")
@@ -132,6 +136,37 @@ def test_table_of_a_run_without_masks(finished):
     assert "no masks" in results_table([made(finished)])
 
 
+def test_time_is_that_of_the_shards_there_are_and_empty_if_one_of_them_is_missing(finished):
+    own = finished / "benchmarks" / "seeds" / "cam"
+    (own / "maps.00-of-04.tsv").write_text(BENCHMARK.format(1000, 1000))
+    cam = made(finished).rows[0]
+    assert (cam.seconds, cam.memory_mb) == (9.5, 120.25)
+    for name in ("maps.01-of-02.tsv", "scores.tsv"):
+        text = (own / name).read_text()
+        (own / name).unlink()
+        cam = made(finished).rows[0]
+        assert math.isnan(cam.seconds) and math.isnan(cam.memory_mb)
+        (own / name).write_text(text)
+
+
+def test_predictions_of_no_validation_images_took_no_time(finished):
+    own = finished / "benchmarks" / "segmentations" / "deeplab"
+    own.mkdir(parents=True)
+    for step in ("train", "evaluation"):
+        (own / f"{step}.tsv").write_text(BENCHMARK.format(2, 10))
+    assert made(finished).rows[-1].seconds == 4
+    write_manifest(finished / "dataset" / "shards" / "val" / "00-of-01.json", ["cat"], [])
+    assert math.isnan(made(finished).rows[-1].seconds)
+
+
+def test_what_is_built_on_an_oracle_threshold_says_so(finished):
+    plain = made(finished).rows[-1]
+    irn = {"irn": {"method": "irn", "seed": "cam", "masks": {"threshold": "oracle"}}}
+    masks, deeplab = made(finished, raw(refinements=irn)).rows[-2:]
+    assert plain.rule == "" and deeplab.rule == "built on irn: oracle, chosen with the masks"
+    assert "built on" not in masks.rule
+
+
 def test_targets_alone_are_in_the_table(finished):
     assert {row.stage for row in made(finished, raw(targets=["bce", "cam", "deeplab"])).rows} == {"cam", "deeplab"}
 
@@ -185,9 +220,13 @@ def test_runs_are_combined_as_mean_and_standard_deviation():
 def test_a_spread_needs_other_seeds_and_the_same_settings():
     with pytest.raises(UserError, match="'a' and 'b' have the same seed 0"):
         combine([with_scores("a", 0, cam=0.5), with_scores("b", 0, cam=0.5)])
-    rows = tuple(ResultRow("seeds", "rib", "rib", settings="other") for _ in range(1))
-    with pytest.raises(UserError, match="stage 'rib' has other settings in run 'b' than in 'a'"):
-        combine([with_scores("a", 0, rib=0.5), Results("b", 1, rows)])
+    for change, message in {
+        "settings": "stage 'rib' has other settings in run 'b' than in 'a'",
+        "split": "stage 'rib' is scored on 9 other images in run 'b', on 9 score images in 'a'",
+    }.items():
+        (row,) = with_scores("b", 1, rib=0.5).rows
+        with pytest.raises(UserError, match=message):
+            combine([with_scores("a", 0, rib=0.5), Results("b", 1, (replace(row, **{change: "other"}),))])
 
 
 def test_command_prints_a_table(finished, capsys):
@@ -270,6 +309,15 @@ def test_figures_are_drawn_and_the_same_bytes_come_again(settings):
     drawn = figure_svg(FigureSettings(name="f", title="Steps & pooling", **settings), lines)
     assert ET.fromstring(drawn).tag.endswith("svg")
     assert drawn == figure_svg(FigureSettings(name="f", title="Steps & pooling", **settings), lines)
+
+
+def test_figure_of_a_run_without_masks_says_so():
+    table = Results("s", 0, (row("cam", math.nan), row("rib", math.nan)))
+    settings = FigureSettings(name="f")
+    assert series(settings, table) == []
+    svg = figure_svg(settings, [])
+    assert "nothing was scored" in svg
+    assert "nothing was scored" not in figure_svg(settings, [Series("", (("cam", 0.4),))])
 
 
 def test_figure_of_a_run_is_a_file(finished):

@@ -5,10 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from wsss_core.errors import UserError
 from wsss_core.store import seeds, shards
 from wsss_core.store.atomic import atomic_folder, atomic_path
+from wsss_core.store.inspect import describe
 from wsss_core.store.masks import mask_name, read_mask, voc_palette, write_mask
 from wsss_core.store.seeds import SeedMaps, SeedStore
 
@@ -149,6 +151,33 @@ def test_unfinished_or_foreign_file(tmp_path):
         SeedStore(tmp_path / "o.h5")
 
 
+def test_a_file_system_without_hard_links_is_good_enough(tmp_path, monkeypatch):
+    def no_links(*_):
+        raise OSError("not supported")
+
+    monkeypatch.setattr(shards.os, "link", no_links)
+    write(tmp_path / "s.h5", {"a": "1"}, lambda _: seed_maps(), tmp_path / "cache.h5")
+    assert (tmp_path / "cache.h5").read_bytes() == (tmp_path / "s.h5").read_bytes()
+    assert write(tmp_path / "s.h5", {"a": "1"}, lambda _: pytest.fail("is in the cache"), tmp_path / "cache.h5") == 1
+
+
+def test_inspect_says_what_a_file_is_not(tmp_path):
+    write(tmp_path / "s.h5", dict.fromkeys("abcdefg", "1"), lambda _: seed_maps(), tmp_path / "cache.h5")
+    assert describe(tmp_path / "s.h5").splitlines()[-1].startswith("e: 40x20, classes [3, 7], maps {")
+    shards.build(tmp_path / "o.h5", "others", {}, lambda _: None, lambda *_: None, {}, cache=tmp_path / "c.h5")
+    torch.save({"step": 3}, tmp_path / "state.pt")
+    (tmp_path / "x.txt").touch()
+    for name, message in {
+        "o.h5": "holds others records, not seeds, scores, posteriors",
+        "none.h5": "there is no such file",
+        "none.pt": "checkpoint not found",
+        "state.pt": "is not a checkpoint of this program",
+        "x.txt": "only .h5, .pt",
+    }.items():
+        with pytest.raises(UserError, match=f"{name}: {message}"):
+            describe(tmp_path / name)
+
+
 def test_mask_round_trip_with_voc_colours(tmp_path):
     labels = np.array([[0, 1, 255], [20, 2, 0]], dtype=np.uint8)
     write_mask(tmp_path / mask_name("a/b"), labels)
@@ -163,6 +192,12 @@ def test_wrong_masks_are_named(tmp_path, size, n_labels, message):
     write_mask(tmp_path / "m.png", np.array([[0, 1, 255], [20, 2, 0]]))
     with pytest.raises(UserError, match=message):
         read_mask(tmp_path / "m.png", size, n_labels)
+
+
+def test_values_beyond_a_byte_are_not_cut_off(tmp_path):
+    Image.fromarray(np.array([[0, 257], [3, 300]], dtype=np.uint16)).save(tmp_path / "m.png")
+    with pytest.raises(UserError, match=r"mask holds \[257, 300\], allowed are 0\.\.255"):
+        read_mask(tmp_path / "m.png")
 
 
 def test_truncated_mask(tmp_path):

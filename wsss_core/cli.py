@@ -305,7 +305,12 @@ def _inspect(options: argparse.Namespace) -> None:
 def _export(options: argparse.Namespace) -> None:
     import shutil
 
-    masks = sorted(options.masks.glob("*-of-*/*.png"))
+    from wsss_core.stages.shard_names import shard_names
+
+    run = options.masks.resolve() / "../../.."
+    dealt = shard_names(run, "val" if options.masks.name == "predictions" else "train")
+    folders = [options.masks / name for name in dealt] or sorted(options.masks.glob("[0-9]*-of-*"))
+    masks = [path for folder in folders for path in sorted(folder.glob("*.png"))]
     if not masks:
         raise UserError(f"{options.masks}: holds no shard folders with masks")
     options.out.mkdir(parents=True, exist_ok=True)

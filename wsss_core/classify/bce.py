@@ -50,7 +50,9 @@ class BceSettings:
         exclusiveMaximum=1,
     )
     power: float = setting(0.9, "the rate falls as (1 - step / steps) ** power", minimum=0)
-    long_side: tuple[int, int] = setting((320, 640), "range of the longer side that images are resized to, in pixels")
+    long_side: tuple[int, int] = setting(
+        (320, 640), "range of the longer side that images are resized to, in pixels", ascending=True
+    )
     crop: int = setting(512, "side of the training crops in pixels", minimum=32)
     colour_jitter: tuple[float, float, float, float] | None = setting(
         None,

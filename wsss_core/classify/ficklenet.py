@@ -53,7 +53,9 @@ class FickleNetSettings:
     learning_rate: float = setting(1e-3, "of Adam, for all weights", exclusiveMinimum=0)
     halve_every: int = setting(10, "epochs after which the rate is halved, again and again", minimum=1)
     weight_decay: float = setting(0.0, "weight decay", minimum=0)
-    long_side: tuple[int, int] = setting((320, 640), "range of the longer side that images are resized to, in pixels")
+    long_side: tuple[int, int] = setting(
+        (320, 640), "range of the longer side that images are resized to, in pixels", ascending=True
+    )
     crop: int = setting(321, "side of the training crops in pixels", minimum=32)
 
 

@@ -1,4 +1,4 @@
-"""What an objective computes of all images before it trains, kept in a file so that a resumed training goes on with it."""
+"""What an objective computes of all images before it trains, kept in a file: a resumed training goes on with it."""
 
 from __future__ import annotations
 

@@ -70,7 +70,9 @@ class MixupCamSettings(bce.BceSettings):
         minimum=0,
         exclusiveMaximum=1,
     )
-    long_side: tuple[int, int] = setting((256, 512), "range of the longer side that images are resized to, in pixels")
+    long_side: tuple[int, int] = setting(
+        (256, 512), "range of the longer side that images are resized to, in pixels", ascending=True
+    )
     crop: int = setting(448, "side of the training crops in pixels", minimum=32)
     colour_jitter: tuple[float, float, float, float] | None = setting(
         (0.3, 0.3, 0.3, 0.1), "random changes of colour, as for the objective bce; null for none", items={"minimum": 0}

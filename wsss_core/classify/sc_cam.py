@@ -86,7 +86,9 @@ class ScCamSettings(bce.BceSettings):
         exclusiveMaximum=1,
     )
     power: float = setting(0.9, "the rate falls as (1 - epoch / schedule_epochs) ** power", minimum=0)
-    long_side: tuple[int, int] = setting((256, 512), "range of the longer side that images are resized to, in pixels")
+    long_side: tuple[int, int] = setting(
+        (256, 512), "range of the longer side that images are resized to, in pixels", ascending=True
+    )
     crop: int = setting(224, "side of the training crops in pixels", minimum=32)
     colour_jitter: tuple[float, float, float, float] | None = setting(
         (0.3, 0.3, 0.3, 0.1), "random changes of colour, as for the objective bce; null for none", items={"minimum": 0}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from torch.utils.data import get_worker_info
 
 from wsss_core.data.decode import read_image
 from wsss_core.data.table import ImageRecord
@@ -26,12 +27,12 @@ class DecodedImages(Sequence[np.ndarray]):
     Parameters
     ----------
     limit
-        Images are kept until they fill this many bytes; further ones are decoded every time.
+        Images are kept until they fill this many bytes, over all loader processes; further ones are decoded every time.
     """
 
     def __init__(self, records: Sequence[ImageRecord], limit: int = 2_000_000_000) -> None:
         self.records = list(records)
-        self._free = limit
+        self._limit, self._used = limit, 0
         self._kept: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
@@ -40,8 +41,14 @@ class DecodedImages(Sequence[np.ndarray]):
     def __getitem__(self, index: int) -> np.ndarray:
         if index not in self._kept:
             image = read_record(self.records[index])
-            if image.nbytes > self._free:
+            if self._used + image.nbytes > self._limit // _loaders():
                 return image
-            self._free -= image.nbytes
+            self._used += image.nbytes
             self._kept[index] = image
         return self._kept[index]
+
+
+def _loaders() -> int:
+    """Loader processes that this one is one of; each keeps images of its own."""
+    worker = get_worker_info()
+    return worker.num_workers if worker else 1

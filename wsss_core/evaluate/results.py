@@ -62,7 +62,8 @@ class ResultRow:
     images
         Number of images scored; 0 where there were no masks.
     rule
-        How the background threshold was chosen, in words; "" if the stage has none of its own.
+        How the background threshold was chosen, in words; "" if the stage has none of its own, unless it is built on
+        masks whose threshold was chosen with the masks scored, which is said here too.
     threshold
         Background threshold; NaN if there is no single one.
     miou, precision, recall, f1
@@ -72,7 +73,8 @@ class ResultRow:
     oracle_threshold, oracle_miou
         The threshold that is best in hindsight on the scored masks; NaN without a curve.
     seconds, memory_mb
-        Cost of the whole stage, as `wsss_core.report.provenance.costs` adds it up; NaN where it was not recorded.
+        Cost of the whole stage, as `wsss_core.report.provenance.costs` adds it up; NaN where that of any job was not
+        recorded.
     settings
         Digest of the stage's settings and of those it is built on, without the run's seed.
     """
@@ -234,7 +236,8 @@ def combine(runs: Sequence[Results]) -> list[Combined]:
     Raises
     ------
     UserError
-        If two runs have the same seed, or a stage's settings (or those it is built on) differ between runs.
+        If two runs have the same seed, or a stage's settings (or those it is built on) or the number of images that it
+        was scored on differ between runs.
     """
     seeds: dict[int, str] = {}
     for results in runs:
@@ -253,6 +256,12 @@ def combine(runs: Sequence[Results]) -> list[Combined]:
             if row.settings != rows[0][1].settings:
                 raise UserError(
                     f"stage {stage!r} has other settings in run {run!r} than in {rows[0][0]!r}, or is built on others"
+                )
+            scored = [f"{each.images} {each.split} images" for each in (row, rows[0][1])]
+            if scored[0] != scored[1]:
+                raise UserError(
+                    f"stage {stage!r} is scored on {scored[0]} in run {run!r}, on {scored[1]} in {rows[0][0]!r}: these "
+                    "are not the same data"
                 )
     numbers = ("threshold", *SCORES, *HINDSIGHT, "seconds", "memory_mb")
     return [

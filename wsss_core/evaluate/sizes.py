@@ -31,23 +31,22 @@ class SizeSettings:
     )
 
 
-def object_parts(matrix: np.ndarray) -> np.ndarray:
+def object_parts(pixels: np.ndarray) -> np.ndarray:
     """Part of one image's labelled pixels that each class covers.
 
     Parameters
     ----------
-    matrix
-        Confusion matrix [L, L] of the image, rows target, background first.
+    pixels
+        Pixels of each label in its true mask [L], background first.
 
     Returns
     -------
     float64 [L - 1] for the foreground classes; 0 for classes that the image does not hold.
     """
-    pixels = matrix.sum(1).astype(np.float64)
-    return pixels[1:] / max(pixels.sum(), 1.0)
+    return pixels[1:] / max(pixels.sum(), 1)
 
 
-def size_counts(matrix: np.ndarray, limits: Sequence[float]) -> np.ndarray:
+def size_counts(matrix: np.ndarray, parts: np.ndarray, limits: Sequence[float]) -> np.ndarray:
     """Pixels of one image's objects, by their size.
 
     An object is all pixels of one class in one image. Its size is its part of the labelled pixels: below the first
@@ -58,13 +57,14 @@ def size_counts(matrix: np.ndarray, limits: Sequence[float]) -> np.ndarray:
     ----------
     matrix
         Confusion matrix [L, L] of the image, rows target, background first.
+    parts
+        `object_parts` of the image; a matrix that skips undecided pixels does not tell them.
 
     Returns
     -------
     int64 [3, L - 1, 4]: for small, medium and large, and each foreground class: objects, true positive, false positive
     and false negative pixels. Add up over images and take `size_ious`.
     """
-    parts = object_parts(matrix)
     group = np.searchsorted(np.asarray(limits, dtype=np.float64), parts, side="right")
     hit = np.diagonal(matrix)[1:]
     counts = np.stack([np.ones_like(hit), hit, matrix.sum(0)[1:] - hit, matrix.sum(1)[1:] - hit], axis=-1)

@@ -56,6 +56,8 @@ def figure_svg(settings: FigureSettings, lines: Sequence[Series]) -> str:
         axes.set_axisbelow(True)
         if settings.title:
             axes.set_title(settings.title, loc="left", fontsize=11, pad=12)
+        if not lines:
+            axes.text(0.5, 0.5, "nothing was scored", transform=axes.transAxes, ha="center", color=MUTED)
         if any(line.label for line in lines):
             axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
         return _text(figure)

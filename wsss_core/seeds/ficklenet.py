@@ -36,6 +36,7 @@ from torch import Tensor
 
 from wsss_core import keyed
 from wsss_core.data.table import ImageRecord
+from wsss_core.errors import UserError
 from wsss_core.models.ficklenet import FickleNetwork, relevance
 from wsss_core.seeds import Inputs
 from wsss_core.seeds.cam import view_pair
@@ -67,13 +68,25 @@ SETTINGS = FickleNetSeedSettings
 
 
 def maker(settings: FickleNetSeedSettings, inputs: Inputs) -> Callable[[ImageRecord, np.ndarray], SeedMaps]:
-    """The method as the stage calls it; what is drawn depends on the image's id, the scale and the pass."""
+    """The method as the stage calls it; what is drawn depends on the image's id, the scale and the pass.
+
+    Raises
+    ------
+    UserError
+        If the classifier is not one of FickleNet.
+    """
+    network = inputs.network
+    if not isinstance(network, FickleNetwork):
+        raise UserError(
+            "classifier: the seed method ficklenet needs one of the objective ficklenet, not one of kind "
+            f"{network.architecture}"
+        )
 
     def make(record: ImageRecord, image: np.ndarray) -> SeedMaps:
         def draws(scale: float, number: int) -> np.random.Generator:
             return keyed.generator(inputs.seed, inputs.stage, "pass", record.id, str(scale), number)
 
-        return ficklenet_seed(inputs.network, image, record.classes, settings, draws)
+        return ficklenet_seed(network, image, record.classes, settings, draws)
 
     return make
 

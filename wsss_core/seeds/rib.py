@@ -117,7 +117,7 @@ class RibSettings:
         minItems=1,
     )
     pool_long: tuple[int, int] = setting(
-        (320, 640), "range of the longer side that auxiliary images are resized to, in pixels"
+        (320, 640), "range of the longer side that auxiliary images are resized to, in pixels", ascending=True
     )
     pool_crop: int = setting(512, "side of the crops of auxiliary images in pixels", minimum=32)
 

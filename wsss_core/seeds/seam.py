@@ -60,7 +60,7 @@ def maker(settings: SeamSettings, inputs: Inputs) -> Callable[[ImageRecord, np.n
     network = inputs.network
     if not isinstance(network, SeamNetwork):
         raise UserError(
-            f"seeds of SEAM need a classifier of the objective seam, not one of kind {network.architecture}"
+            f"classifier: the seed method seam needs one of the objective seam, not one of kind {network.architecture}"
         )
     return lambda record, image: seam_seed(network, image, record.classes, settings)
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import base64
-import json
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,7 @@ from wsss_core.report.charts import Line, line_chart
 from wsss_core.report.choose import sample
 from wsss_core.report.page import Analysis, Chart, ClassTable, Number, NumberTable, Picture, percent
 from wsss_core.stages.run_files import Labels, RunFiles
-from wsss_core.store.masks import read_mask
-from wsss_core.store.shards import ShardFile
+from wsss_core.store.masks import IGNORE, read_mask
 
 log = logging.getLogger(__name__)
 
@@ -177,14 +175,14 @@ def _sized(
     n = len(files.labels)
     parts: list[np.ndarray] = []
     sized = {name: _Sized(np.zeros((len(GROUPS), n - 1, 4), int), np.zeros((n, n), int)) for name in names}
-    for record in records:
+    for record in sorted(records, key=lambda record: reader.shards[record.id]):
         target = read_mask(Path(record.mask), record.size, n)
         matrices = {name: reader.matrix(name, record, target) for name in names}
         if any(matrix is None for matrix in matrices.values()):
             continue
-        parts.append(object_parts(next(iter(matrices.values()))))
+        parts.append(object_parts(np.bincount(target[target != IGNORE], minlength=n)))
         for name, matrix in matrices.items():
-            sized[name].counts[...] += size_counts(matrix, limits)
+            sized[name].counts[...] += size_counts(matrix, parts[-1], limits)
             sized[name].matrix[...] += matrix
     held = np.array(parts).reshape(-1, n - 1)
     with np.errstate(invalid="ignore"):
@@ -264,7 +262,7 @@ def _features(files: RunFiles) -> Analysis | None:
 
 
 def _adaptation(files: RunFiles, name: str) -> Analysis | None:
-    found = trajectories(_statistics(files.folder(name) / "maps"))
+    found = trajectories(files.statistics(name))
     if not found:
         return None
     counts = stop_counts(found)
@@ -301,10 +299,3 @@ def _logit_chart(name: str, found: Sequence[Trajectory], reasons: Sequence[str])
     ]
     note = f"{len(shown)} images, chosen by a hash of their ids, coloured by why they ended."
     return Chart("Target's summed logits", svg, note, legend)
-
-
-def _statistics(folder: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for path in sorted(folder.glob("*.h5")):
-        shard = ShardFile(path, kind="seeds")
-        for image_id in shard.ids:
-            yield image_id, json.loads(shard.group(image_id).attrs["statistics"])

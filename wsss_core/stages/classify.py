@@ -76,6 +76,8 @@ def run(
     if not any(record.classes for record in records):
         raise UserError(f"{table}: no image of the role 'train' has a class")
     weight_file = getattr(settings, "weights", None)
+    weights = load_weights(Path(weight_file)) if weight_file else None
+    start = open_classifier(init, images.class_names, execution.torch_device()) if init else None
     photos = read_table(ood).records if ood else ()
     mark = fingerprint(
         step.digest,
@@ -84,15 +86,8 @@ def run(
         [file_digest(Path(path)) for path in (weight_file, init) if path],
     )
     computed = state.with_suffix(".images.pt")
-    inputs = Inputs(
-        images,
-        load_weights(Path(weight_file)) if weight_file else None,
-        step.seed,
-        step.stage,
-        open_classifier(init, images.class_names, execution.torch_device()) if init else None,
-        photos,
-        partial(kept, computed, mark),
-    )
+    once = partial(kept, computed, mark)
+    inputs = Inputs(images, weights, step.seed, step.stage, start, photos, once)
     torch.manual_seed(keyed.integer(step.seed, step.stage, "initial weights"))
     plan = objective.plan(settings, inputs)
     plan.network.train()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ import numpy as np
 from wsss_core.data.decode import read_image
 from wsss_core.data.table import ImageRecord, ImageTable
 from wsss_core.errors import UserError
+from wsss_core.store.masks import mask_name
 from wsss_core.store.scores import ScoreStore
 from wsss_core.store.seeds import SeedMaps, SeedStore
 
@@ -51,6 +52,13 @@ def _checked(store: Store, path: Path, table: ImageTable) -> Store:
     return store
 
 
+def mask_files(folders: Sequence[Path], image_ids: Iterable[str]) -> dict[str, Path]:
+    """Image id to its mask, or label map, in one of the folders; an image that none of them holds is left out."""
+    found = {path.name: path for folder in folders for path in Path(folder).glob("*.png")}
+    names = {image_id: mask_name(image_id) for image_id in image_ids}
+    return {image_id: found[name] for image_id, name in names.items() if name in found}
+
+
 def read_image_of(record: ImageRecord, maps: SeedMaps) -> np.ndarray:
     """The image, uint8 [H, W, 3]; UserError if it cannot be read or its size is not that of its maps."""
     image = read_image(Path(record.path))
@@ -71,8 +79,10 @@ def read_threshold(path: Path | None) -> dict[str, Any] | None:
 
 def threshold_words(setting: float | str, value: float, chosen: Mapping[str, Any] | None) -> str:
     """How a threshold was chosen, for the header of an evaluation."""
+    rule = (chosen or {}).get("rule")
+    among = "; part of the images with masks chose it" if rule == "heldout" else ""
     rule = {
-        "score": f"rule {(chosen or {}).get('rule')} of the maps' scores",
+        "score": f"rule {rule} of the maps' scores{among}",
         "oracle": "oracle, chosen with the masks",
     }
     return f"{value:.10g}, {rule.get(str(setting), 'fixed, no masks used')}"

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import functools
-import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
-from wsss_core import keyed, training
 from wsss_core.data.augment import normalise, top_left_crop
 from wsss_core.data.decode import read_image
-from wsss_core.data.table import ImageRecord, read_table
+from wsss_core.data.table import ImageRecord
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution
 from wsss_core.models.irn import KIND, IrnNetwork
-from wsss_core.refine.batches import SampleBatches
 from wsss_core.refine.irn import (
     NetworkSettings,
     estimate_mean_shift,
@@ -29,18 +23,11 @@ from wsss_core.refine.irn import (
     relation_sample,
 )
 from wsss_core.settings import from_mapping
-from wsss_core.stages.backbone_network import network_on_backbone
-from wsss_core.stages.inputs import file_digest
+from wsss_core.stages.inputs import file_digest, mask_files
+from wsss_core.stages.label_training import check_shares, images_to_train_on, kept_if_small, train_on_labels
 from wsss_core.stages.step import read_step
-from wsss_core.store.atomic import atomic_path
-from wsss_core.store.checkpoints import save_network
-from wsss_core.store.masks import IGNORE, mask_name, read_mask
+from wsss_core.store.masks import read_mask
 from wsss_core.store.shards import fingerprint
-
-log = logging.getLogger(__name__)
-
-CACHE_BYTES = 1_000_000_000
-"""Data sets whose decoded images and labels need less are kept in memory."""
 
 
 def run(
@@ -82,48 +69,37 @@ def run(
     least = 16 * (1 + (settings.radius - 1) // 2)
     if settings.crop < least:
         raise UserError(f"network.crop: {settings.crop} holds no pairs of radius {settings.radius}; at least {least}")
-    images = read_table(table)
-    records = {record.id: record for record in images.split("train")}
-    if not records:
-        raise UserError(f"{table}: no image plays the role 'train'")
+    images, records = images_to_train_on(table)
     files = _label_files(labels, list(records))
     labels_digest = _survey(files, records, len(images.class_names) + 1)
-    name, network, initial = network_on_backbone(IrnNetwork, settings, step, classifier, images.class_names)
-    load = _loader(records, files, execution.workers)
-    batches = SampleBatches(
-        list(records),
-        lambda name, rng: relation_sample(*load(name), settings, rng),
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        seed=step.seed,
-        stage=step.stage,
-    )
-    log.info("%d images, %d steps of %d images", len(records), len(batches), batches.batch_size)
-    network.train()
-    rows = training.fit(
-        network,
-        batches,
-        lambda batch: relation_loss(*network(batch[0]), batch[1], settings.radius),
-        optimizer(network, settings),
-        training.polynomial(len(batches)),
-        seed=keyed.integer(step.seed, step.stage),
+    load = _loader(records, files, execution)
+    batch_size = min(settings.batch_size, len(records))
+    train_on_labels(
+        step,
+        settings,
+        images,
+        records,
+        classifier,
+        model,
+        state,
+        history,
+        kind=KIND,
+        architecture=IrnNetwork,
+        sample=lambda name, rng: relation_sample(*load(name), settings, rng),
+        labels_digest=labels_digest,
+        loss=lambda network, photos, targets: relation_loss(*network(photos), targets, settings.radius),
+        optimizer=optimizer,
+        finish=lambda network: estimate_mean_shift(network, _corners(records, load, settings.crop, batch_size)),
         execution=execution,
-        state=state,
-        fingerprint=fingerprint(step.digest, [r.digest for r in records.values()], labels_digest, initial),
     )
-    estimate_mean_shift(network, _corners(records, load, settings.crop, batches.batch_size))
-    meta = {"backbone": name, "class_names": list(images.class_names), "settings": asdict(settings)}
-    save_network(model, KIND, network.state_dict(), meta)
-    with atomic_path(history) as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False)
 
 
 def _label_files(folders: Sequence[Path], image_ids: Sequence[str]) -> dict[str, Path]:
-    found = {path.name: path for folder in folders for path in Path(folder).glob("*.png")}
-    missing = [image_id for image_id in image_ids if mask_name(image_id) not in found]
+    found = mask_files(folders, image_ids)
+    missing = [image_id for image_id in image_ids if image_id not in found]
     if missing:
         raise UserError(f"{len(missing)} images have no confident labels, such as {missing[0]!r}")
-    return {image_id: found[mask_name(image_id)] for image_id in image_ids}
+    return found
 
 
 def _survey(files: dict[str, Path], records: dict[str, ImageRecord], n_labels: int) -> str:
@@ -132,24 +108,18 @@ def _survey(files: dict[str, Path], records: dict[str, ImageRecord], n_labels: i
     for image_id, path in files.items():
         pixels += np.bincount(read_mask(path, records[image_id].size, n_labels).ravel(), minlength=256)
         digests.append(file_digest(path))
-    shares = pixels[0], pixels[1:IGNORE].sum(), pixels[IGNORE]
-    log.info(
-        "labels: %.1f %% background, %.1f %% foreground, %.1f %% undecided", *(100 * n / pixels.sum() for n in shares)
-    )
-    if shares[0] == 0 or shares[1] == 0:
-        kind = "background" if shares[0] == 0 else "foreground"
-        raise UserError(f"the confident labels hold no {kind}: change labels.foreground or labels.background")
+    check_shares(pixels, no_background="raise labels.background", no_foreground="lower labels.foreground")
     return fingerprint(digests)
 
 
 def _loader(
-    records: dict[str, ImageRecord], files: dict[str, Path], workers: int
+    records: dict[str, ImageRecord], files: dict[str, Path], execution: Execution
 ) -> Callable[[str], tuple[np.ndarray, np.ndarray]]:
     def load(image_id: str) -> tuple[np.ndarray, np.ndarray]:
         return read_image(Path(records[image_id].path)), read_mask(files[image_id], records[image_id].size)
 
     total = sum(4 * record.height * record.width for record in records.values())
-    return functools.cache(load) if total * max(1, workers) < CACHE_BYTES else load
+    return kept_if_small(load, total, execution)
 
 
 def _corners(

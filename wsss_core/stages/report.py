@@ -10,7 +10,7 @@ import logging
 import math
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,6 @@ from wsss_core.stages.costs import step_costs
 from wsss_core.stages.run_files import Labels, RunFiles
 from wsss_core.store.atomic import atomic_path
 from wsss_core.store.masks import read_mask
-from wsss_core.store.shards import ShardFile
 
 log = logging.getLogger(__name__)
 
@@ -159,14 +158,9 @@ def _results(files: RunFiles) -> dict[str, Result]:
         rule = header.get("threshold rule", "")
         rule = "" if stage["section"] == "segmentations" else rule
         value = f"{header['threshold']}, " if "threshold" in header else ""
-        inherited = [
-            up
-            for edge, up in stage["upstream"].items()
-            if edge in ("masks", "segmentation") and up in results and results[up].leaks
-        ]
         words = [value + rule.removesuffix(", chosen with the masks").removesuffix(", chosen with the scored masks")]
         words = words if rule else []
-        words += [f"built on {up}" for up in inherited]
+        words += [f"built on {stage['oracle']}"] if stage["oracle"] not in ("", name) else []
         results[name] = Result(
             stage=name,
             section=KINDS[stage["section"]],
@@ -176,7 +170,7 @@ def _results(files: RunFiles) -> dict[str, Result]:
             scores={"miou": mean["iou"], **{k: mean[k] for k in ("precision", "recall", "f1")}} if mean else {},
             header=header,
             threshold="; ".join(words),
-            leaks="oracle" in rule or bool(inherited),
+            leaks="oracle" in rule or bool(stage["oracle"]),
             undecided=undecided_pixels(header),
             best=(oracle["value"], oracle["miou"]) if oracle else None,
         )
@@ -397,7 +391,7 @@ def _training(files: RunFiles) -> list[Chart]:
 def _recorded(files: RunFiles) -> list[Recorded]:
     found = []
     for name in files.having("seeds", "maps"):
-        summary = summarise(_statistics(files.folder(name) / "maps"))
+        summary = summarise(record for _, record in files.statistics(name))
         if not summary.images:
             continue
         charts = []
@@ -414,13 +408,6 @@ def _recorded(files: RunFiles) -> list[Recorded]:
             charts.append(Chart(key, svg, reach))
         found.append(Recorded(name, summary.images, summary.counts, summary.numbers, charts))
     return found
-
-
-def _statistics(folder: Path) -> Iterator[Mapping[str, Any]]:
-    for path in sorted(folder.glob("*.h5")):
-        shard = ShardFile(path, kind="seeds")
-        for image_id in shard.ids:
-            yield json.loads(shard.group(image_id).attrs["statistics"])
 
 
 def _graph(files: RunFiles, results: Mapping[str, Result]) -> str:
@@ -463,7 +450,7 @@ def _costs(files: RunFiles) -> list[Cost]:
     for name, stage in files.stages.items():
         if name in files.current:
             steps[f"{stage['section']}/{name}"] = list(METHODS[stage["section"]][stage["method"]].steps)
-    return [cost for folder, names in steps.items() for cost in step_costs(files.run, folder, names)]
+    return [cost for folder, names in steps.items() for cost in step_costs(files.run, folder, names)[0]]
 
 
 def _versions(device: torch.device) -> list[tuple[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +58,7 @@ def _rows(run: Path, stage: Mapping[str, Any]) -> Iterator[ResultRow]:
     section, name = stage["section"], stage["stage"]
     folder = run / section / name
     steps = METHODS[section][stage["method"]].steps
-    spent = step_costs(run, f"{section}/{name}", list(steps))
-    cost = {
-        "seconds": math.fsum(cost.seconds for cost in spent) if spent else math.nan,
-        "memory_mb": max((cost.memory for cost in spent if cost.memory is not None), default=math.nan),
-    }
+    cost = _cost(run, f"{section}/{name}", list(steps))
     for product, file in PRODUCTS[section]:
         path = folder / file
         if product == "walk" and "scores" not in steps:
@@ -83,7 +79,7 @@ def _rows(run: Path, stage: Mapping[str, Any]) -> Iterator[ResultRow]:
             upstream=tuple(stage["upstream"]),
             split=evaluation.header.get("split", "").split(" ")[0],
             images=int(images) if images.isdigit() else 0,
-            rule="" if section == "segmentations" else rule,
+            rule="; ".join(filter(None, ["" if section == "segmentations" else rule, _inherited(stage)])),
             threshold=threshold,
             **{score: mean.get("iou" if score == "miou" else score, math.nan) for score in SCORES},
             undecided=undecided_pixels(evaluation.header),
@@ -91,6 +87,25 @@ def _rows(run: Path, stage: Mapping[str, Any]) -> Iterator[ResultRow]:
             **cost,
             settings=stage["settings"],
         )
+
+
+def _cost(run: Path, folder: str, steps: Sequence[str]) -> dict[str, float]:
+    """Seconds and memory of a stage; NaN where benchmarks are missing, as the sum of the others would look cheap."""
+    spent, missing = step_costs(run, folder, steps)
+    if missing:
+        log.info("%s: no time and memory, as %s is missing (%d in all)", folder, missing[0], len(missing))
+        return {"seconds": math.nan, "memory_mb": math.nan}
+    return {
+        "seconds": math.fsum(cost.seconds for cost in spent),
+        "memory_mb": max((cost.memory for cost in spent if cost.memory is not None), default=math.nan),
+    }
+
+
+def _inherited(stage: Mapping[str, Any]) -> str:
+    """Says that a stage is built on masks whose threshold was chosen with the masks scored; "" if it is not."""
+    if stage["oracle"] in ("", stage["stage"]):
+        return ""
+    return f"built on {stage['oracle']}: oracle, chosen with the masks"
 
 
 def _oracle(folder: Path) -> dict[str, float]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,13 @@ from wsss_core.registry import METHODS
 from wsss_core.report.choose import image_confusion
 from wsss_core.report.graph import layers
 from wsss_core.stages.inputs import read_threshold
+from wsss_core.stages.shard_names import shard_names
 from wsss_core.store.masks import mask_name, read_mask
 from wsss_core.store.seeds import SeedStore
+from wsss_core.store.shards import ShardFile
+
+OPEN = 64
+"""Seed shards that are open at a time; a process may have no more than some thousand files open."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +96,18 @@ class RunFiles:
 
     def shards(self, split: str) -> dict[str, str]:
         """Image id to name of its shard."""
-        paths = sorted((self.run / "dataset" / "shards" / split).glob("*.json"))
-        return {record.id: path.stem for path in paths for record in read_manifest(path).records}
+        folder = self.run / "dataset" / "shards" / split
+        names = shard_names(self.run, split)
+        return {record.id: name for name in names for record in read_manifest(folder / f"{name}.json").records}
+
+    def statistics(self, name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """(image id, what was recorded about it), of every image whose maps a seed has made."""
+        for shard in shard_names(self.run, "train"):
+            path = self.folder(name) / "maps" / f"{shard}.h5"
+            if path.exists():
+                file = ShardFile(path, kind="seeds")
+                for image_id in file.ids:
+                    yield image_id, json.loads(file.group(image_id).attrs["statistics"])
 
     def threshold(self, name: str) -> Mapping[str, Any] | None:
         """A stage's threshold file, or None."""
@@ -104,20 +120,17 @@ class Labels:
 
     def __init__(self, files: RunFiles, shards: Mapping[str, str]) -> None:
         self.files, self.shards = files, shards
-        self.stores: dict[Path, SeedStore] = {}
-        self.held: dict[Path, set[str]] = {}
+        self._opened = lru_cache(maxsize=OPEN)(SeedStore)
 
     def maps(self, name: str, image_id: str) -> tuple[torch.Tensor, Sequence[int]] | None:
         """[K, H, W] maps in [0, 1] and their classes."""
         path = self.files.folder(name) / "maps" / f"{self.shards[image_id]}.h5"
-        if path not in self.stores:
-            if not path.exists():
-                return None
-            self.stores[path] = SeedStore(path)
-            self.held[path] = set(self.stores[path])
-        if image_id not in self.held[path]:
+        if not path.exists():
             return None
-        maps = self.stores[path][image_id]
+        try:
+            maps = self._opened(path)[image_id]
+        except KeyError:
+            return None
         return maps.full(), maps.classes
 
     def threshold(self, name: str) -> float:

@@ -69,7 +69,6 @@ def run(
     if not records:
         _without_masks(settings, curve, evaluation, threshold, class_names)
         return
-    _check_maps(maps, records, class_names)
     held_out = settings.rule == "heldout"
     choosing = [r for r in records if held_out and is_held_out(r.id, settings.heldout_fraction)]
     evaluated = [r for r in records if not (held_out and is_held_out(r.id, settings.heldout_fraction))]
@@ -78,6 +77,7 @@ def run(
             f"rule heldout: a fraction of {settings.heldout_fraction} of {len(records)} images with masks leaves "
             f"{len(choosing)} to choose the threshold on and {len(evaluated)} to evaluate; change heldout_fraction"
         )
+    _check_maps(maps, records, class_names)
     levels = settings.thresholds()
     matrices = sweep(_pairs(maps, evaluated, class_names), levels, len(class_names) + 1)
     scores = metrics(matrices)

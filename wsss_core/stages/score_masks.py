@@ -15,6 +15,7 @@ from wsss_core.evaluate.sweep import MaskScoreSettings
 from wsss_core.evaluate.tables import label_names, write_evaluation
 from wsss_core.execution import Execution
 from wsss_core.settings import from_mapping
+from wsss_core.stages.inputs import mask_files
 from wsss_core.stages.step import StepConfig, read_step
 from wsss_core.store.masks import mask_name, read_about, read_mask
 
@@ -50,11 +51,12 @@ def run(
     class_names = tables[0].class_names if tables else ()
     n_labels = len(class_names) + 1
     records = [r for table in tables for r in table.records if role in r.splits and r.mask]
+    files = _mask_files(masks, [record.id for record in records])
     total = np.zeros((n_labels, n_labels), dtype=np.int64)
     undecided = 0
     for record in records:
         target = read_mask(Path(record.mask), record.size, n_labels)
-        prediction = read_mask(_find(masks, record.id), record.size, n_labels)
+        prediction = read_mask(files[record.id], record.size, n_labels)
         open_pixels = (prediction == IGNORE) & (target != IGNORE)
         undecided += int(open_pixels.sum())
         if settings.ignored == "skip":
@@ -91,11 +93,10 @@ def _header(
     }
 
 
-def _find(folders: Sequence[Path], image_id: str) -> Path:
-    for folder in folders:
-        path = Path(folder) / mask_name(image_id)
-        if path.exists():
-            return path
-    raise UserError(
-        f"image {image_id!r} has a mask to score but none of {len(folders)} folders holds {mask_name(image_id)}"
-    )
+def _mask_files(folders: Sequence[Path], image_ids: Sequence[str]) -> dict[str, Path]:
+    found = mask_files(folders, image_ids)
+    for image_id in image_ids:
+        if image_id not in found:
+            name = mask_name(image_id)
+            raise UserError(f"image {image_id!r} has a mask to score but none of {len(folders)} folders holds {name}")
+    return found

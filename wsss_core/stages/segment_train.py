@@ -23,7 +23,7 @@ from wsss_core.segment import Inputs
 from wsss_core.segment.batches import Sample
 from wsss_core.settings import from_mapping
 from wsss_core.stages.classifier import open_classifier
-from wsss_core.stages.inputs import file_digest
+from wsss_core.stages.inputs import file_digest, mask_files
 from wsss_core.stages.step import read_step
 from wsss_core.store.atomic import atomic_path
 from wsss_core.store.checkpoints import save_network
@@ -73,7 +73,8 @@ def run(
     records = images.split("train")
     if not records:
         raise UserError(f"{table}: no image plays the role 'train'")
-    samples = [Sample(Path(r.path), _find(masks, r.id), r.size, r.classes) for r in records]
+    files = _mask_files(masks, [r.id for r in records])
+    samples = [Sample(Path(r.path), files[r.id], r.size, r.classes) for r in records]
     masks_digest = _survey(samples, images.class_names)
     initial = _initial_file(settings.weights, classifier)
     from_classifier = initial is not None and settings.weights == "classifier"
@@ -116,12 +117,13 @@ def run(
         pd.DataFrame(rows).to_csv(temporary, index=False)
 
 
-def _find(folders: Sequence[Path], image_id: str) -> Path:
-    for folder in folders:
-        path = Path(folder) / mask_name(image_id)
-        if path.exists():
-            return path
-    raise UserError(f"image {image_id!r} has no mask to train on: {mask_name(image_id)} is in none of the folders")
+def _mask_files(folders: Sequence[Path], image_ids: Sequence[str]) -> dict[str, Path]:
+    found = mask_files(folders, image_ids)
+    for image_id in image_ids:
+        if image_id not in found:
+            name = mask_name(image_id)
+            raise UserError(f"image {image_id!r} has no mask to train on: {name} is in none of the folders")
+    return found
 
 
 def _survey(samples: Sequence[Sample], class_names: Sequence[str]) -> str:

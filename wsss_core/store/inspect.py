@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from wsss_core.errors import UserError
-from wsss_core.store.checkpoints import read_checkpoint
 from wsss_core.store.posteriors import Posteriors, PosteriorStore
 from wsss_core.store.scores import ScoreMaps, ScoreStore
 from wsss_core.store.seeds import SeedMaps, SeedStore
 from wsss_core.store.shards import kind_of
-
 
 STORES = {"seeds": SeedStore, "scores": ScoreStore, "posteriors": PosteriorStore}
 
@@ -38,7 +37,7 @@ def _hdf5(path: Path) -> str:
         raise UserError(f"{path}: holds {kind or 'no'} records, not {', '.join(STORES)}")
     store = STORES[kind](path)
     lines = [f"{len(store)} images", json.dumps(store.attrs, indent=1)]
-    for image_id, maps in list(store.items())[:5]:
+    for image_id, maps in itertools.islice(store.items(), 5):
         shapes = {scale: tuple(values.shape) for scale, values in _arrays(maps).items()}
         lines.append(f"{image_id}: {maps.size[1]}x{maps.size[0]}, classes {list(maps.classes)}, maps {shapes}")
     return "\n".join(lines)
@@ -51,6 +50,8 @@ def _arrays(maps: SeedMaps | ScoreMaps | Posteriors) -> Mapping[Any, Any]:
 
 
 def _checkpoint(path: Path) -> str:
+    from wsss_core.store.checkpoints import read_checkpoint
+
     content = read_checkpoint(path)
     parameters = sum(tensor.numel() for tensor in content["state"].values())
     return f"{content['kind']}, {parameters:,} numbers\n{json.dumps(content['meta'], indent=1)}"
