@@ -8,7 +8,6 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-import pandas as pd
 import torch
 
 from wsss_core import keyed, training
@@ -22,8 +21,7 @@ from wsss_core.settings import from_mapping
 from wsss_core.stages.classifier import open_classifier
 from wsss_core.stages.inputs import file_digest
 from wsss_core.stages.step import read_step
-from wsss_core.store.atomic import atomic_path
-from wsss_core.store.checkpoints import save_network
+from wsss_core.stages.training_files import images_to_train_on, write_trained
 from wsss_core.store.shards import fingerprint
 
 log = logging.getLogger(__name__)
@@ -69,10 +67,7 @@ def run(
     step = read_step(config)
     objective = importlib.import_module(f"wsss_core.classify.{step.method}")
     settings = from_mapping(objective.SETTINGS, step.settings)
-    images = read_table(table)
-    records = images.split("train")
-    if not records:
-        raise UserError(f"{table}: no image plays the role 'train'")
+    images, records = images_to_train_on(table)
     if not any(record.classes for record in records):
         raise UserError(f"{table}: no image of the role 'train' has a class")
     weight_file = getattr(settings, "weights", None)
@@ -112,7 +107,5 @@ def run(
         "settings": asdict(settings),
         "seed": step.seed,
     }
-    save_network(model, KIND, plan.network.state_dict(), meta)
-    with atomic_path(history) as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False)
+    write_trained(model, history, KIND, plan.network, meta, rows)
     computed.unlink(missing_ok=True)

@@ -24,8 +24,9 @@ from wsss_core.refine.irn import (
 )
 from wsss_core.settings import from_mapping
 from wsss_core.stages.inputs import file_digest, mask_files
-from wsss_core.stages.label_training import check_shares, images_to_train_on, kept_if_small, train_on_labels
+from wsss_core.stages.label_training import check_shares, kept_if_small, train_on_labels
 from wsss_core.stages.step import read_step
+from wsss_core.stages.training_files import images_to_train_on
 from wsss_core.store.masks import read_mask
 from wsss_core.store.shards import fingerprint
 
@@ -69,7 +70,8 @@ def run(
     least = 16 * (1 + (settings.radius - 1) // 2)
     if settings.crop < least:
         raise UserError(f"network.crop: {settings.crop} holds no pairs of radius {settings.radius}; at least {least}")
-    images, records = images_to_train_on(table)
+    images, train = images_to_train_on(table)
+    records = {record.id: record for record in train}
     files = _label_files(labels, list(records))
     labels_digest = _survey(files, records, len(images.class_names) + 1)
     load = _loader(records, files, execution)

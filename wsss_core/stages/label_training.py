@@ -10,20 +10,18 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from wsss_core import keyed, training
-from wsss_core.data.table import ImageRecord, ImageTable, read_table
+from wsss_core.data.table import ImageRecord, ImageTable
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution
 from wsss_core.models.backbones import Backbone
 from wsss_core.refine.batches import SampleBatches
 from wsss_core.stages.backbone_network import BackboneSettings, network_on_backbone
 from wsss_core.stages.step import StepConfig
-from wsss_core.store.atomic import atomic_path
-from wsss_core.store.checkpoints import save_network
+from wsss_core.stages.training_files import write_trained
 from wsss_core.store.masks import IGNORE
 from wsss_core.store.shards import fingerprint
 
@@ -40,15 +38,6 @@ class TrainingSettings(BackboneSettings, Protocol):
 
     batch_size: int
     epochs: int
-
-
-def images_to_train_on(table: Path) -> tuple[ImageTable, dict[str, ImageRecord]]:
-    """The image table, and its images of the role "train" by id; UserError if there are none."""
-    images = read_table(table)
-    records = {record.id: record for record in images.split("train")}
-    if not records:
-        raise UserError(f"{table}: no image plays the role 'train'")
-    return images, records
 
 
 def check_shares(counts: np.ndarray, *, no_background: str, no_foreground: str) -> None:
@@ -152,6 +141,4 @@ def train_on_labels(
     )
     finish(network)
     meta = {"backbone": name, "class_names": list(images.class_names), "settings": asdict(settings)}
-    save_network(model, kind, network.state_dict(), meta)
-    with atomic_path(history) as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False)
+    write_trained(model, history, kind, network, meta, rows)

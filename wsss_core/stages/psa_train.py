@@ -16,8 +16,9 @@ from wsss_core.refine.psa import NetworkSettings, affinity_loss, affinity_sample
 from wsss_core.refine.psa_labels import confident_labels
 from wsss_core.settings import from_mapping
 from wsss_core.stages.inputs import check_classes
-from wsss_core.stages.label_training import check_shares, images_to_train_on, kept_if_small, train_on_labels
+from wsss_core.stages.label_training import check_shares, kept_if_small, train_on_labels
 from wsss_core.stages.step import read_step
+from wsss_core.stages.training_files import images_to_train_on
 from wsss_core.store.posteriors import Posteriors, PosteriorStore
 from wsss_core.store.shards import fingerprint
 
@@ -61,7 +62,8 @@ def run(
     least = STRIDE * (2 * settings.radius - 1)
     if settings.crop < least:
         raise UserError(f"network.crop: {settings.crop} holds no pairs of radius {settings.radius}; at least {least}")
-    images, records = images_to_train_on(table)
+    images, train = images_to_train_on(table)
+    records = {record.id: record for record in train}
     files = _files(labels, list(records), images.class_names)
     labels_digest, total_bytes = _survey(files, records)
     load = kept_if_small(_loader(records, files), total_bytes, execution)

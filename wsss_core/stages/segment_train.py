@@ -10,11 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 
 from wsss_core import keyed, training
-from wsss_core.data.table import read_table
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution
 from wsss_core.models.backbones import load_weights
@@ -25,8 +23,7 @@ from wsss_core.settings import from_mapping
 from wsss_core.stages.classifier import open_classifier
 from wsss_core.stages.inputs import file_digest, mask_files
 from wsss_core.stages.step import read_step
-from wsss_core.store.atomic import atomic_path
-from wsss_core.store.checkpoints import save_network
+from wsss_core.stages.training_files import images_to_train_on, write_trained
 from wsss_core.store.masks import IGNORE, mask_name, read_mask
 from wsss_core.store.shards import fingerprint
 
@@ -69,10 +66,7 @@ def run(
     step = read_step(config)
     objective = importlib.import_module(f"wsss_core.segment.{step.method}")
     settings = from_mapping(objective.SETTINGS, step.settings)
-    images = read_table(table)
-    records = images.split("train")
-    if not records:
-        raise UserError(f"{table}: no image plays the role 'train'")
+    images, records = images_to_train_on(table)
     files = _mask_files(masks, [r.id for r in records])
     samples = [Sample(Path(r.path), files[r.id], r.size, r.classes) for r in records]
     masks_digest = _survey(samples, images.class_names)
@@ -112,9 +106,7 @@ def run(
         "class_names": list(images.class_names),
         "settings": asdict(settings),
     }
-    save_network(model, KIND, plan.network.state_dict(), meta)
-    with atomic_path(history) as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False)
+    write_trained(model, history, KIND, plan.network, meta, rows)
 
 
 def _mask_files(folders: Sequence[Path], image_ids: Sequence[str]) -> dict[str, Path]:
