@@ -9,12 +9,11 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from wsss_core import training
+from tests.scenes import kill_segmentation_at
 from wsss_core.data.table import ImageRecord, ImageTable, write_manifest, write_table
 from wsss_core.evaluate import confusion, metrics
 from wsss_core.execution import Execution
 from wsss_core.kernels.dense_crf import dense_crf
-from wsss_core.segment.batches import SegmentationBatches
 from wsss_core.segment.dsrg import (
     BoundarySettings,
     DsrgSettings,
@@ -304,22 +303,7 @@ def weights(network):
 def test_training_resumes_to_the_same_weights(scenes, monkeypatch):
     folder, _ = scenes
     whole = train(folder)
-
-    class Killed(Exception):
-        pass
-
-    def killed_at_four(self, step):
-        if step == 4:
-            raise Killed
-        return original(self, step)
-
-    original, fit = SegmentationBatches.__getitem__, training.fit
-    monkeypatch.setattr(training, "fit", lambda *args, **options: fit(*args, **options, save_seconds=0))
-    monkeypatch.setattr(SegmentationBatches, "__getitem__", killed_at_four)
-    with pytest.raises(Killed):
-        train(folder)
-    steps = []
-    monkeypatch.setattr(SegmentationBatches, "__getitem__", lambda self, k: (steps.append(k), original(self, k))[1])
+    steps = kill_segmentation_at(4, monkeypatch, lambda: train(folder))
     assert torch.equal(weights(whole), weights(train(folder)))
     assert steps == [4, 5]
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.scenes import write_scene
 from wsss_core.data.augment import normalise
-from wsss_core.data.table import ImageRecord, ImageTable, write_manifest, write_table
+from wsss_core.data.table import ImageRecord, ImageTable, write_table
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution
 from wsss_core.kernels.dense_crf import dense_crf
@@ -23,7 +24,7 @@ from wsss_core.refine.psa_masks import PsaMaskSettings, PsaScoreSettings
 from wsss_core.refine.psa_walk import WalkSettings, predict_affinities, walk_scores
 from wsss_core.refine.threshold import score_mask
 from wsss_core.stages import psa_labels, psa_train, psa_walk, score_maps, walk_masks
-from wsss_core.store import checkpoints, seeds, shards
+from wsss_core.store import checkpoints
 from wsss_core.store.inspect import describe
 from wsss_core.store.masks import mask_name, read_mask, write_mask
 from wsss_core.store.posteriors import Posteriors, PosteriorStore
@@ -322,23 +323,7 @@ def data(tmp_path):
         seed = torch.zeros(len(classes), height, width)
         seed[:, 18:46, 24:56] = 1.0
         maps[name] = SeedMaps(classes, {1.0: seed} if classes else {}, (height, width))
-    table = ImageTable(CLASSES, tuple(records))
-    write_table(tmp_path / "images.csv", table)
-    write_manifest(tmp_path / "shard.json", CLASSES, records)
-    shards.build(
-        tmp_path / "seeds.h5",
-        "seeds",
-        {name: f"fingerprint {name}" for name in maps},
-        maps.__getitem__,
-        seeds.write_record,
-        {"class_names": list(CLASSES)},
-        cache=tmp_path / "seeds.cache.h5",
-    )
-    torch.manual_seed(0)
-    state = {f"backbone.{k}": v for k, v in backbone("small").state_dict().items()}
-    meta = {"backbone": "small", "class_names": list(CLASSES), "settings": {}}
-    checkpoints.save_network(tmp_path / "classifier.pt", "classifier", state, meta)
-    return tmp_path, table
+    return tmp_path, write_scene(tmp_path, CLASSES, records, maps)
 
 
 def make_labels(folder, **settings):

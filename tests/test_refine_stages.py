@@ -8,11 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.scenes import write_scene
 from wsss_core.cli import main
-from wsss_core.data.table import ImageRecord, ImageTable, write_manifest, write_table
+from wsss_core.data.table import ImageRecord, write_manifest
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution
-from wsss_core.models.backbones import backbone
 from wsss_core.refine.crf import CrfSettings
 from wsss_core.refine.fill import FillSettings, fill_undecided
 from wsss_core.refine.irn import NetworkSettings
@@ -20,7 +20,7 @@ from wsss_core.refine.irn_labels import LabelSettings
 from wsss_core.refine.threshold import MaskSettings
 from wsss_core.refine.walk import WalkSettings
 from wsss_core.stages import crf_masks, fill_masks, irn_labels, irn_train, irn_walk, walk_masks
-from wsss_core.store import checkpoints, seeds, shards
+from wsss_core.store import checkpoints
 from wsss_core.store.masks import ABOUT, mask_name, read_about, read_mask, write_about, write_mask
 from wsss_core.store.scores import ScoreStore
 from wsss_core.store.seeds import SeedMaps
@@ -52,23 +52,7 @@ def data(tmp_path):
         seed = torch.zeros(len(classes), height, width)
         seed[:, 11:33, 22:48] = 1.0
         maps[name] = SeedMaps(classes, {1.0: seed} if classes else {}, (height, width))
-    table = ImageTable(CLASSES, tuple(records))
-    write_table(tmp_path / "images.csv", table)
-    write_manifest(tmp_path / "shard.json", CLASSES, records)
-    shards.build(
-        tmp_path / "seeds.h5",
-        "seeds",
-        {name: f"fingerprint {name}" for name in maps},
-        maps.__getitem__,
-        seeds.write_record,
-        {"class_names": list(CLASSES)},
-        cache=tmp_path / "seeds.cache.h5",
-    )
-    torch.manual_seed(0)
-    state = {f"backbone.{k}": v for k, v in backbone("small").state_dict().items()}
-    meta = {"backbone": "small", "class_names": list(CLASSES), "settings": {}}
-    checkpoints.save_network(tmp_path / "classifier.pt", "classifier", state, meta)
-    return tmp_path, table
+    return tmp_path, write_scene(tmp_path, CLASSES, records, maps)
 
 
 def train(folder, settings=None, name="irn", **changes):

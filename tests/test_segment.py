@@ -10,6 +10,7 @@ import torch.nn.functional as F
 import torchvision
 from PIL import Image
 
+from tests.scenes import kill_segmentation_at
 from wsss_core import training
 from wsss_core.data.augment import normalise
 from wsss_core.data.table import ImageRecord, ImageTable, write_manifest, write_table
@@ -380,23 +381,9 @@ def test_training_is_deterministic_and_resumes_to_the_same_weights(scenes, monke
     whole = train(folder, "a")
     assert torch.equal(weights(whole), weights(train(folder, "a")))
 
-    class Killed(Exception):
-        pass
-
-    def killed_at_four(self, step):
-        if step == 4:
-            raise Killed
-        return original(self, step)
-
-    original, fit = SegmentationBatches.__getitem__, training.fit
-    monkeypatch.setattr(training, "fit", lambda *args, **options: fit(*args, **options, save_seconds=0))
-    monkeypatch.setattr(SegmentationBatches, "__getitem__", killed_at_four)
     (folder / "a.pt").unlink()
-    with pytest.raises(Killed):
-        train(folder, "a")
+    steps = kill_segmentation_at(4, monkeypatch, lambda: train(folder, "a"))
     assert (folder / "a.state").exists()
-    steps = []
-    monkeypatch.setattr(SegmentationBatches, "__getitem__", lambda self, k: (steps.append(k), original(self, k))[1])
     assert torch.equal(weights(whole), weights(train(folder, "a")))
     assert steps == [4, 5]
     assert not (folder / "a.state").exists()
