@@ -1,4 +1,4 @@
-"""RIB of one image: the straightforward loop, against the engine."""
+"""RIB of one image: the straightforward loop, against the engine in float32 and in bfloat16."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from benchmarks import Work, largest_difference
 from benchmarks.baselines.rib_loop import rib_loop
 from benchmarks.inputs import classifier, pair_operations, photo
+from wsss_core.execution import Execution
 from wsss_core.models.cam import CamNetwork
 from wsss_core.seeds.rib import RibSettings, rib_seed
 from wsss_core.store.seeds import SeedMaps
@@ -54,19 +55,22 @@ CASES = {
 
 
 def works(size: str, device: str) -> list[Work]:
-    """One image with two classes."""
+    """One image with two classes, in both precisions."""
     case = CASES[size, device]
     height, width = case.image
+    name = f"RIB, {case.backbone}, {height}×{width}, K {case.steps}, B {case.batch} crops of {case.crop}"
+    rows = [(name, _engine, 1e-3), (f"the same in bfloat16 (`precision: mixed`), {case.backbone}", _engine_mixed, 0.1)]
     return [
         Work(
-            f"RIB, {case.backbone}, {height}×{width}, K {case.steps}, B {case.batch} crops of {case.crop}",
+            title,
             prepare=partial(_inputs, case),
             baseline=_loop,
-            ours=_engine,
-            limit=1e-3,
+            ours=ours,
+            limit=limit,
             difference=largest_difference,
             floor=lambda: _floor(case),
         )
+        for title, ours, limit in rows
     ]
 
 
@@ -98,6 +102,14 @@ def _loop(inputs: Inputs) -> Tensor:
 
 def _engine(inputs: Inputs) -> Tensor:
     return rib_seed(inputs.network, inputs.image, CLASSES, inputs.settings, inputs.batches.__getitem__).full()
+
+
+def _engine_mixed(inputs: Inputs) -> Tensor:
+    """As `wsss_core.stages.seed` runs the engine in this precision."""
+    inputs.network.to(memory_format=torch.channels_last)
+    device = inputs.network.classifier.weight.device.type
+    with Execution(device, torch.get_num_threads(), precision="mixed").autocast(weights_change=True):
+        return _engine(inputs)
 
 
 def _floor(case: Case) -> tuple[float, float]:

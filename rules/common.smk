@@ -1,6 +1,8 @@
 # Functions of the other rule files; no rules here.
 
+import glob
 import hashlib
+import re
 import shlex
 from functools import cache
 from pathlib import Path
@@ -25,8 +27,6 @@ SPLITS = ("train", "val", "ood")
 
 def one_of(names):
     """Wildcard constraint that matches exactly these stage names."""
-    import re
-
     return "|".join(re.escape(name) for name in names) or "(?!)"
 
 
@@ -53,6 +53,18 @@ def shards(split):
 def over_shards(split, pattern):
     """Input function: `pattern` for every shard of a split."""
     return lambda wildcards: [pattern.format(shard=shard, **dict(wildcards.items())) for shard in shards(split)]
+
+
+def one_pattern(name):
+    """Params function: one glob for an input's files of all shards, so that the command stays short however many there
+    are. Files of an earlier dealing beside them, with another number of shards, do not match."""
+
+    def patterns(wildcards, input):
+        given = input[name]
+        first = [given] if isinstance(given, str) else given[:1]  # a string only until the shards are known
+        return [re.sub(r"/\d+-of-(\d+)", r"/*-of-\1", glob.escape(path)) for path in first]
+
+    return patterns
 
 
 def manifest(split):
@@ -193,10 +205,9 @@ def stage_products(name):
 
 def execution(training=False):
     """Params function: flags of the `execution` section. Depending on threads, it is no reason to run a job again."""
-    flags = ["--device", CONFIGURATION.execution["device"]]
+    flags = ["--device", CONFIGURATION.execution["device"], "--precision", CONFIGURATION.execution["precision"]]
     if training:
         flags += ["--workers", str(CONFIGURATION.execution["workers"])]
-        flags += ["--precision", CONFIGURATION.execution["precision"]]
     return lambda wildcards, threads: shlex.join([*flags, "--threads", str(threads)])
 
 

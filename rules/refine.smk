@@ -114,12 +114,13 @@ rule train_irn:
         mem_mb=memory(8000),
         runtime=runtime(720),
     params:
+        labels=one_pattern("labels"),
         execution=execution(training=True),
         state=f"{R}/.state/refinements/{{refinement}}.pt",
     message:
         "training the boundary network of {wildcards.refinement}"
     shell:
-        "python -m wsss_core.cli irn-train --config {input.config:q} --table {input.table:q} --labels {input.labels:q}"
+        "python -m wsss_core.cli irn-train --config {input.config:q} --table {input.table:q} --labels {params.labels:q}"
         " --classifier {input.classifier:q} --model {output.model:q} --history {output.history:q}"
         " --state {params.state:q} {params.execution} > {log:q} 2>&1"
 
@@ -206,12 +207,13 @@ rule train_psa:
         mem_mb=memory(8000),
         runtime=runtime(720),
     params:
+        labels=one_pattern("labels"),
         execution=execution(training=True),
         state=f"{R}/.state/refinements/{{refinement}}.pt",
     message:
         "training the affinity network of {wildcards.refinement}"
     shell:
-        "python -m wsss_core.cli psa-train --config {input.config:q} --table {input.table:q} --labels {input.labels:q}"
+        "python -m wsss_core.cli psa-train --config {input.config:q} --table {input.table:q} --labels {params.labels:q}"
         " --classifier {input.classifier:q} --model {output.model:q} --history {output.history:q}"
         " --state {params.state:q} {params.execution} > {log:q} 2>&1"
 
@@ -268,11 +270,14 @@ rule score_walk:
     resources:
         mem_mb=memory(2000),
         runtime=runtime(60),
+    params:
+        manifests=one_pattern("manifests"),
+        maps=one_pattern("maps"),
     message:
         "scoring the walk of {wildcards.refinement} over all thresholds"
     shell:
-        "python -m wsss_core.cli score-maps --config {input.config:q} --manifests {input.manifests:q} --maps {input.maps:q}"
-        " --curve {output.curve:q} --evaluation {output.evaluation:q} --threshold {output.threshold:q}"
+        "python -m wsss_core.cli score-maps --config {input.config:q} --manifests {params.manifests:q}"
+        " --maps {params.maps:q} --curve {output.curve:q} --evaluation {output.evaluation:q} --threshold {output.threshold:q}"
         " --threads {threads} > {log:q} 2>&1"
 
 
@@ -382,8 +387,11 @@ rule score_masks:
     resources:
         mem_mb=memory(2000),
         runtime=runtime(60),
+    params:
+        manifests=one_pattern("manifests"),
+        masks=one_pattern("masks"),
     message:
         "scoring the pseudo-masks of {wildcards.refinement}"
     shell:
-        "python -m wsss_core.cli score-masks --config {input.config:q} --manifests {input.manifests:q} --masks {input.masks:q}"
-        " --evaluation {output:q} --threads {threads} > {log:q} 2>&1"
+        "python -m wsss_core.cli score-masks --config {input.config:q} --manifests {params.manifests:q}"
+        " --masks {params.masks:q} --evaluation {output:q} --threads {threads} > {log:q} 2>&1"

@@ -54,9 +54,12 @@ rule score_seeds:
     resources:
         mem_mb=memory(2000),
         runtime=runtime(60),
+    params:
+        manifests=one_pattern("manifests"),
+        maps=one_pattern("maps"),
     message:
         "scoring seeds {wildcards.seed} over all thresholds"
     shell:
-        "python -m wsss_core.cli score-maps --config {input.config:q} --manifests {input.manifests:q} --maps {input.maps:q}"
-        " --curve {output.curve:q} --evaluation {output.evaluation:q} --threshold {output.threshold:q}"
+        "python -m wsss_core.cli score-maps --config {input.config:q} --manifests {params.manifests:q}"
+        " --maps {params.maps:q} --curve {output.curve:q} --evaluation {output.evaluation:q} --threshold {output.threshold:q}"
         " --threads {threads} > {log:q} 2>&1"

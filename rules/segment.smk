@@ -24,12 +24,13 @@ rule train_segmentation:
         mem_mb=memory(8000),
         runtime=runtime(1440),
     params:
+        masks=one_pattern("masks"),
         execution=execution(training=True),
         state=f"{R}/.state/segmentations/{{segmentation}}.pt",
     message:
         "training segmentation network {wildcards.segmentation}"
     shell:
-        "python -m wsss_core.cli segment-train --config {input.config:q} --table {input.table:q} --masks {input.masks:q}"
+        "python -m wsss_core.cli segment-train --config {input.config:q} --table {input.table:q} --masks {params.masks:q}"
         " --classifier {input.classifier:q} --model {output.model:q} --history {output.history:q}"
         " --state {params.state:q} {params.execution} > {log:q} 2>&1"
 
@@ -82,8 +83,11 @@ rule score_predictions:
     resources:
         mem_mb=memory(2000),
         runtime=runtime(60),
+    params:
+        manifests=one_pattern("manifests"),
+        masks=one_pattern("masks"),
     message:
         "scoring the predictions of {wildcards.segmentation}"
     shell:
-        "python -m wsss_core.cli score-masks --config {input.config:q} --manifests {input.manifests:q} --masks {input.masks:q}"
-        " --evaluation {output:q} --threads {threads} > {log:q} 2>&1"
+        "python -m wsss_core.cli score-masks --config {input.config:q} --manifests {params.manifests:q}"
+        " --masks {params.masks:q} --evaluation {output:q} --threads {threads} > {log:q} 2>&1"

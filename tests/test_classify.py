@@ -1,6 +1,7 @@
 """Classifier training: batches, loss, optimiser, the stage."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from wsss_core import training
 from wsss_core.classify import Inputs, bce
 from wsss_core.classify.batches import ClassifierBatches, multi_hot, training_crop
 from wsss_core.classify.kept import kept
@@ -17,7 +19,7 @@ from wsss_core.data.table import ImageRecord, ImageTable, write_table
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution
 from wsss_core.models import cam_network
-from wsss_core.stages import classify
+from wsss_core.stages import classify, training_files
 from wsss_core.store.checkpoints import load_network
 
 COLOURS = ((200, 40, 40), (40, 40, 200))
@@ -166,6 +168,19 @@ def test_stage_learns_and_repeats_itself(table, tmp_path):
     assert (
         train(tmp_path, table, "two", epochs=2).read_bytes() == train(tmp_path, table, "three", epochs=2).read_bytes()
     )
+
+
+def test_what_a_training_is_resumed_from_stays_until_its_files_are_written(table, tmp_path, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "fit", partial(training.fit, save_seconds=0.0))
+    with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
+        broken.setattr(training_files, "save_network", killed)
+        train(tmp_path, table, "a", epochs=2)
+    assert (tmp_path / "state.pt").exists()
+    train(tmp_path, table, "b", epochs=2)
+    assert not (tmp_path / "state.pt").exists()
 
 
 def test_stage_names_what_is_wrong(table, tmp_path):

@@ -6,6 +6,7 @@ import torch
 
 from benchmarks.baselines.rib_loop import rib_loop
 from wsss_core.data.augment import scaled_pair
+from wsss_core.execution import Execution
 from wsss_core.models import cam_network
 from wsss_core.seeds import rib
 from wsss_core.seeds.rib import Objective, RibSettings, Target, auxiliary, gndrp_official, restored, rib_seed
@@ -140,6 +141,20 @@ def test_auxiliary_images_without_classes_cost_nothing(network):
         batch = torch.randn(2, 3, 48, 48), torch.zeros(2, 4)
         assert auxiliary(network, batch, Objective.of(RibSettings())) == 0.0
         assert all(p.grad is None for p in network.parameters())
+
+
+def test_bfloat16_follows_the_weights_and_differs_by_its_rounding(network, image):
+    expected = rib_seed(network, image, CLASSES, RibSettings(**STEPS), Pool())
+    still = rib_seed(network, image, CLASSES, RibSettings(**STEPS | {"learning_rate": 0.0}), Pool())
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with Execution("cpu", precision="mixed").autocast(weights_change=True):
+        found = rib_seed(network, image, CLASSES, RibSettings(**STEPS), Pool())
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    for scale, maps in expected.maps.items():
+        assert found.maps[scale].dtype == torch.float32
+        error = (found.maps[scale] - maps).abs().max()
+        assert 0 < error < 0.05 * maps.max()
+        assert error < 0.5 * (still.maps[scale] - maps).abs().max(), "as if the weights had not moved"
 
 
 def test_the_network_is_left_exactly_as_it_was(network, image):

@@ -84,7 +84,6 @@ def test_resumed_equals_uninterrupted(tmp_path, kind):
     resumed, resumed_history, calls = train(state=tmp_path / "state.pt")
     assert len(calls) < 12
     assert equal(whole, resumed) and history == resumed_history
-    assert not (tmp_path / "state.pt").exists()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 

@@ -7,6 +7,7 @@ by copying its command from ``snakemake --printshellcmds``.
 from __future__ import annotations
 
 import argparse
+import glob
 import importlib
 import logging
 import os
@@ -254,9 +255,24 @@ def _execution(options: argparse.Namespace) -> Execution:
 def _run_stage(options: argparse.Namespace) -> None:
     """Run a stage on its paths; thread counts are set before any numerical library is imported."""
     os.environ.setdefault("OMP_NUM_THREADS", str(options.threads))
+    paths = {name: getattr(options, name) for name in options.paths}
     with gpu_lease(options.device):
         stage = importlib.import_module(f"wsss_core.stages.{options.module}")
-        stage.run(**{name: getattr(options, name) for name in options.paths}, execution=_execution(options))
+        stage.run(
+            **{name: matching(given) if isinstance(given, list) else given for name, given in paths.items()},
+            execution=_execution(options),
+        )
+
+
+def matching(patterns: Sequence[Path]) -> list[Path]:
+    """The files and folders that each path names: itself if it exists, else all that match it as a glob, sorted."""
+    found = []
+    for pattern in patterns:
+        matches = [pattern] if pattern.exists() else [Path(path) for path in sorted(glob.glob(str(pattern)))]
+        if not matches:
+            raise UserError(f"{pattern}: there is no such file, nor one that matches it")
+        found += matches
+    return found
 
 
 def _check(options: argparse.Namespace) -> None:

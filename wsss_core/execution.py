@@ -27,7 +27,8 @@ class Execution:
     workers
         Loader processes; 0 loads in the main process.
     precision
-        "float32", or "mixed": bfloat16 autocast on a GPU with float32 master weights.
+        "float32", or "mixed": networks compute in bfloat16, with float32 weights, logit maps and losses. Worth it on
+        GPUs and on CPUs that multiply bfloat16 themselves (AVX512-BF16, AMX).
     """
 
     device: str = "auto"
@@ -43,6 +44,19 @@ class Execution:
         if self.device == "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return torch.device(self.device)
+
+    def autocast(self, *, weights_change: bool = False):
+        """Context in which networks compute in this precision.
+
+        Parameters
+        ----------
+        weights_change
+            The block updates weights, so their bfloat16 copies must not be kept.
+        """
+        import torch
+
+        kind = self.torch_device().type
+        return torch.autocast(kind, torch.bfloat16, enabled=self.precision == "mixed", cache_enabled=not weights_change)
 
 
 @contextmanager

@@ -156,7 +156,8 @@ def _execution_schema() -> dict[str, Any]:
             "precision": {
                 "enum": ["float32", "mixed"],
                 "default": "float32",
-                "description": "mixed: bfloat16 autocast in training, on a GPU only",
+                "description": "mixed: trainings and seed methods compute in bfloat16, with float32 weights, "
+                "maps and losses; faster on GPUs, and on CPUs that multiply bfloat16 themselves (AVX512-BF16, AMX)",
             },
             "train_threads": {
                 "type": "integer",

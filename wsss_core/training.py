@@ -77,7 +77,8 @@ def fit(
     seed
         Key of the dropout generator; step k always sees the same draws.
     state
-        File for resuming, removed at the end. It is ignored unless written under the same `fingerprint`.
+        File for resuming, which the caller removes when it has written what was trained. It is ignored unless written
+        under the same `fingerprint`.
 
     Returns
     -------
@@ -102,8 +103,7 @@ def fit(
         for group, base in zip(optimizer.param_groups, base_rates, strict=True):
             group["lr"] = base * rate(step)
         batch = to_device(batch, device)
-        mixed = execution.precision == "mixed" and device.type == "cuda"
-        with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
+        with execution.autocast():
             terms = loss(batch)
         optimizer.zero_grad(set_to_none=True)
         terms["loss"].backward()
@@ -132,8 +132,6 @@ def fit(
             log.warning("stopped by a signal after step %d", step + 1)
             sys.exit(143)
     stopping.restore()
-    if state is not None:
-        state.unlink(missing_ok=True)
     return history
 
 

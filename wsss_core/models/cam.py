@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -11,6 +12,12 @@ from torch import Tensor, nn
 
 from wsss_core.errors import UserError
 from wsss_core.models.backbones import Backbone
+
+
+def _without_autocast(device: torch.device) -> AbstractContextManager:
+    """Context without autocast, which some devices, such as "meta", do not know at all."""
+    known = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if known else nullcontext()
 
 
 class CamNetwork(nn.Module):
@@ -68,9 +75,10 @@ class CamNetwork(nn.Module):
         return self.trunk(self.prefix(images))
 
     def classify(self, features: Tensor, classes: Sequence[int] | None = None) -> Tensor:
-        """Logit maps [B, K, h, w] of features [B, D, h, w], for the given classes or for all."""
+        """Logit maps [B, K, h, w] of features [B, D, h, w], for the given classes or for all; float32 always."""
         weight = self.classifier.weight if classes is None else self.classifier.weight[list(classes)]
-        return F.conv2d(features, weight)
+        with _without_autocast(features.device):
+            return F.conv2d(features.to(weight.dtype), weight)
 
     def maps(self, images: Tensor, classes: Sequence[int] | None = None) -> Tensor:
         """Logit maps [B, K, h, w], any sign, for the given classes or for all."""

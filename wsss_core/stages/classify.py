@@ -107,5 +107,5 @@ def run(
         "settings": asdict(settings),
         "seed": step.seed,
     }
-    write_trained(model, history, KIND, plan.network, meta, rows)
+    write_trained(model, history, state, KIND, plan.network, meta, rows)
     computed.unlink(missing_ok=True)

@@ -141,4 +141,4 @@ def train_on_labels(
     )
     finish(network)
     meta = {"backbone": name, "class_names": list(images.class_names), "settings": asdict(settings)}
-    write_trained(model, history, kind, network, meta, rows)
+    write_trained(model, history, state, kind, network, meta, rows)

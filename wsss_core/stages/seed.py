@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from wsss_core import __version__
 from wsss_core.data.decoded import read_record
@@ -69,6 +70,7 @@ def run(
     pixels = view_pixels(device) if hasattr(method, "batch_maker") else 0
     inputs = Inputs(network, read_table(table).split("train"), step.seed, step.stage, pixels)
     make = method.batch_maker(settings, inputs) if pixels else _one_by_one(method.maker(settings, inputs))
+    make = _in_precision(execution, network, make)
     records = {record.id: record for record in shard.records}
     classifier_digest = file_digest(classifier)
 
@@ -153,8 +155,22 @@ def _read(record: ImageRecord) -> np.ndarray:
     return image
 
 
-def _one_by_one(
-    make: Callable[[ImageRecord, np.ndarray], SeedMaps],
-) -> Callable[[Sequence[ImageRecord], Sequence[np.ndarray]], list[SeedMaps]]:
+Maker = Callable[[Sequence[ImageRecord], Sequence[np.ndarray]], list[SeedMaps]]
+"""From images of one size to their maps."""
+
+
+def _in_precision(execution: Execution, network: nn.Module, make: Maker) -> Maker:
+    """The maker in the execution's precision; for bfloat16 the network's weights lie with their channels last."""
+    if execution.precision == "mixed":
+        network.to(memory_format=torch.channels_last)
+
+    def made(records: Sequence[ImageRecord], images: Sequence[np.ndarray]) -> list[SeedMaps]:
+        with execution.autocast(weights_change=True):
+            return make(records, images)
+
+    return made
+
+
+def _one_by_one(make: Callable[[ImageRecord, np.ndarray], SeedMaps]) -> Maker:
     """A maker of single images as a maker of batches."""
     return lambda records, images: [make(record, image) for record, image in zip(records, images, strict=True)]

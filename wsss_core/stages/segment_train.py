@@ -106,7 +106,7 @@ def run(
         "class_names": list(images.class_names),
         "settings": asdict(settings),
     }
-    write_trained(model, history, KIND, plan.network, meta, rows)
+    write_trained(model, history, state, KIND, plan.network, meta, rows)
 
 
 def _mask_files(folders: Sequence[Path], image_ids: Sequence[str]) -> dict[str, Path]:

@@ -27,12 +27,17 @@ def images_to_train_on(table: Path) -> tuple[ImageTable, tuple[ImageRecord, ...]
 def write_trained(
     model: Path,
     history: Path,
+    state: Path,
     kind: str,
     network: nn.Module,
     meta: Mapping[str, Any],
     rows: Sequence[Mapping[str, float]],
 ) -> None:
-    """Write a trained network as `save_network` does, and the rows that `training.fit` returned as a CSV."""
+    """Write a trained network as `save_network` does, and the rows that `training.fit` returned as a CSV.
+
+    The file that the training would be resumed from, `state`, is removed last: a kill before that loses nothing.
+    """
     save_network(model, kind, network.state_dict(), meta)
     with atomic_path(history) as temporary:
         pd.DataFrame(rows).to_csv(temporary, index=False)
+    state.unlink(missing_ok=True)
