@@ -148,6 +148,20 @@ def test_masks_cut_at_an_oracle_threshold_are_known_downstream():
     assert oracles(refinements__irn__score={"rule": "oracle"}, **score) == after
 
 
+def test_images_that_chose_a_threshold_are_known_to_what_is_scored_after_it():
+    def held_out(**changes):
+        configuration = load(raw(**changes))
+        return {name: found for name in configuration.stages if (found := configuration.held_out_of(name))}
+
+    rule = {"seeds__rib__score": {"rule": "heldout", "heldout_fraction": 0.3}}
+    assert held_out() == {} == held_out(**rule)
+    assert held_out(refinements__crf__threshold="score", **rule) == {"crf": 0.3}
+    walked = {"refinements__irn__score": {"rule": "heldout"}, "refinements__confident__threshold": "score"}
+    assert held_out(**walked) == dict.fromkeys(("confident", "deeplab", "filled"), 0.2)
+    configuration = load(raw(**walked))
+    assert json.loads(configuration.step_json("refinements", "filled", "evaluation"))["held_out"] == 0.2
+
+
 def test_sweep_of_a_list_setting_takes_lists_of_lists():
     configuration = load(raw(seeds__cam__scales=[[1.0], [1.0, 0.5]]))
     assert configuration.section("seeds") == ["cam@scales=1.0", "cam@scales=1.0-0.5", "rib"]

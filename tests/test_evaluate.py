@@ -187,8 +187,8 @@ def test_evaluation_table_round_trip(tmp_path):
 # --- the stages ---
 
 
-def step_json(path, stage, settings, method="cam"):
-    path.write_text(json.dumps({"stage": stage, "method": method, "seed": 0, "settings": settings}))
+def step_json(path, stage, settings, method="cam", **content):
+    path.write_text(json.dumps({"stage": stage, "method": method, "seed": 0, "settings": settings, **content}))
     return path
 
 
@@ -355,6 +355,20 @@ def test_masks_are_scored(images, ignored):
     assert "no masks to score" in (folder / "evaluation.csv").read_text()
 
 
+def test_masks_of_images_that_chose_the_threshold_are_not_scored(images):
+    folder, records, _ = images
+    for record in records:
+        write_mask(folder / "masks" / mask_name(record.id), np.array(_read(folder / f"true{record.id[-1]}.png")))
+    chose = [r.id for r in records if r.mask and is_held_out(r.id, 0.5)]
+    assert 0 < len(chose) < 8
+    for image_id in chose:
+        (folder / "masks" / mask_name(image_id)).unlink()
+    run_masks(folder, "refinements/x", "crf", {}, held_out=0.5)
+    evaluation = read_evaluation(folder / "evaluation.csv")
+    assert evaluation.header["images"] == f"{8 - len(chose)} (another {len(chose)} chose the threshold)"
+    assert evaluation.rows["mean"]["iou"] == 1
+
+
 def test_a_split_without_shards_has_nothing_to_score(tmp_path):
     score_masks.run(
         config=step_json(tmp_path / "step.json", "segmentations/x", {}, "deeplab_v2"),
@@ -376,9 +390,9 @@ def test_missing_and_wrong_masks_are_named(images):
         run_masks(folder, "refinements/x", "crf", {})
 
 
-def run_masks(folder, stage, method, settings):
+def run_masks(folder, stage, method, settings, **content):
     score_masks.run(
-        config=step_json(folder / "step.json", stage, settings, method),
+        config=step_json(folder / "step.json", stage, settings, method, **content),
         manifests=[folder / "manifest.json"],
         masks=[folder / "masks"],
         evaluation=folder / "evaluation.csv",

@@ -22,7 +22,7 @@ from wsss_core.evaluate.results import ResultRow, Results, combine, read_results
 from wsss_core.evaluate.tables import label_names, write_evaluation
 from wsss_core.execution import Execution
 from wsss_core.report.figures import figure_svg
-from wsss_core.report.markdown import results_table
+from wsss_core.report.markdown import refinement_table, results_table
 from wsss_core.stages import figures as figures_stage
 from wsss_core.stages import results as results_stage
 
@@ -195,14 +195,19 @@ def test_other_files_are_no_table_of_results(tmp_path, text):
 
 def test_swept_values_of_every_kind_are_read_as_they_were_written(tmp_path):
     kinds = {"a.x": 5e-6, "a.y": None, "a.z": [1.0, 0.5], "a.word": "gap", "a.flag": True}
-    rows = (ResultRow("seeds", "a", "a", kinds, upstream=("b", "c")), ResultRow("seeds", "d", "d", {"d.k": 2}))
+    rows = (
+        ResultRow("seeds", "a", "a", "cam", kinds, upstream=("b", "c")),
+        ResultRow("seeds", "d", "d", "cam", {"d.k": 2}),
+    )
     write_results(tmp_path / "t.csv", Results("r", 1, rows))
     found = read_results(tmp_path / "t.csv").rows
     assert found[0].swept == kinds and found[1].swept == {"d.k": 2} and found[0].upstream == ("b", "c")
 
 
 def with_scores(run: str, seed: int, **scores: float) -> Results:
-    rows = [ResultRow("seeds", name, name, miou=value, images=9, split="score") for name, value in scores.items()]
+    rows = [
+        ResultRow("seeds", name, name, "cam", miou=value, images=9, split="score") for name, value in scores.items()
+    ]
     return Results(run, seed, tuple(rows))
 
 
@@ -215,6 +220,26 @@ def test_runs_are_combined_as_mean_and_standard_deviation():
     table = results_table(runs)
     assert "| 53.0 ± 3.6 |" in table and "| 60.0 |" in table
     assert table.splitlines()[0].endswith("| runs |") and "over 3 runs" in table
+
+
+def test_seeds_are_set_against_the_refinements_of_each():
+    def scored(section, name, method, miou, product, *upstream):
+        scores = {"miou": miou, "f1": miou + 0.1, "images": 9, "split": "score"}
+        return ResultRow(section, name, name, method, {}, product, upstream, **scores)
+
+    rows = (
+        scored("seeds", "cam", "cam", 0.5, "maps", "bce"),
+        scored("seeds", "rib", "rib", 0.55, "maps", "bce"),
+        scored("refinements", "cam-crf", "crf", 0.6, "masks", "cam"),
+        scored("refinements", "rib-irn", "irn", 0.65, "walk", "rib"),
+        scored("refinements", "rib-irn", "irn", 0.7, "masks", "rib"),
+        scored("refinements", "filled", "fill", 0.8, "masks", "rib-irn", "deeplab"),
+    )
+    lines = refinement_table([Results("r", 0, rows)]).splitlines()
+    assert lines[0] == "| seed | threshold | as it is | crf | irn |"
+    assert lines[2] == "| cam |  | 50.0 (60.0) | 60.0 (70.0) |  |"
+    assert lines[3] == "| rib |  | 55.0 (65.0) |  | 70.0 (80.0) |"
+    assert lines[5].startswith("mIoU (F1), of 9 images (score). Run r (seed 0).")
 
 
 def test_a_spread_needs_other_seeds_and_the_same_settings():
@@ -246,7 +271,7 @@ def test_command_prints_a_table(finished, capsys):
 def row(base: str, miou: float, section: str = "seeds", product: str = "maps", **swept) -> ResultRow:
     keys = {key.replace("__", "."): value for key, value in swept.items()}
     name = "".join([base, *(f"@{k}={v}" for k, v in keys.items())])
-    return ResultRow(section, name, base, keys, product, miou=miou, oracle_miou=miou + 0.1)
+    return ResultRow(section, name, base, "", keys, product, miou=miou, oracle_miou=miou + 0.1)
 
 
 TABLE = Results(

@@ -212,6 +212,7 @@ def _parser() -> argparse.ArgumentParser:
 
     table = commands.add_parser("table", help="results of a run, or of runs with several seeds, as a Markdown table")
     table.add_argument("runs", type=Path, nargs="+", metavar="RUN_FOLDER", help="folder that holds results.csv")
+    table.add_argument("--refinements", action="store_true", help="seeds in rows, methods of refinement in columns")
     table.set_defaults(call=_table)
 
     schema = commands.add_parser("schema", help="write the configuration schema from the settings classes")
@@ -287,9 +288,10 @@ def _check(options: argparse.Namespace) -> None:
 
 def _table(options: argparse.Namespace) -> None:
     from wsss_core.evaluate.results import read_results
-    from wsss_core.report.markdown import results_table
+    from wsss_core.report.markdown import refinement_table, results_table
 
-    print(results_table([read_results(folder / "results.csv") for folder in options.runs]))
+    table = refinement_table if options.refinements else results_table
+    print(table([read_results(folder / "results.csv") for folder in options.runs]))
 
 
 def _schema(options: argparse.Namespace) -> None:

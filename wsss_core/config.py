@@ -87,16 +87,31 @@ class Configuration:
         """The stage, this one or one it is built on, whose masks are cut at a threshold that was chosen with true masks
         on these very images (rule oracle); "" if there is none.
         """
+        if self._threshold_rule(name)["rule"] == "oracle":
+            return name
+        return next(filter(None, map(self.oracle_of, self._masks_under(name))), "")
+
+    def held_out_of(self, name: str) -> float:
+        """Part of the images with masks, by a hash of their ids, that chose the threshold of this stage's masks, or of
+        those that it is built on (rule heldout); 0 if there is none.
+        """
+        chosen = self._threshold_rule(name)
+        own = chosen["heldout_fraction"] if chosen["rule"] == "heldout" else 0.0
+        return max([own, *map(self.held_out_of, self._masks_under(name))])
+
+    def _threshold_rule(self, name: str) -> Mapping[str, Any]:
+        """How the threshold of a stage's own masks is chosen: as for the scores that they take it from, if they do."""
         stage = self.stages[name]
         masks = stage.settings.get("masks", {})
         asked = masks.get("threshold") if masks.get("band") is None else None
         if asked == "score":
             scored = stage if "scores" in stage.settings else self.stages[next(iter(stage.upstream.values()))]
-            asked = scored.settings["scores"]["rule"]
-        if asked == "oracle":
-            return name
-        built_on = [self.oracle_of(up) for edge, up in stage.upstream.items() if edge in ("masks", "segmentation")]
-        return next(filter(None, built_on), "")
+            return scored.settings["scores"]
+        return {"rule": "oracle" if asked == "oracle" else "fixed"}
+
+    def _masks_under(self, name: str) -> list[str]:
+        """The stages whose masks, or a network trained on them, a stage starts from."""
+        return [up for edge, up in self.stages[name].upstream.items() if edge in ("masks", "segmentation")]
 
     def step_json(self, section: str, name: str, step: str) -> str:
         """Canonical JSON text of one step's settings, which is an input file of the step's rule."""
@@ -109,6 +124,8 @@ class Configuration:
             "settings": stage.settings[step],
             "code": code_digest(METHODS[section][stage.method].steps[step].code),
         }
+        if section == "refinements" and step == "evaluation":
+            content["held_out"] = self.held_out_of(name)
         return _canonical(content)
 
     def dataset_json(self) -> str:

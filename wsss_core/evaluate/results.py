@@ -17,7 +17,7 @@ from wsss_core.store.atomic import write_text
 
 SCORES = ("miou", "precision", "recall", "f1")
 HINDSIGHT = ("oracle_threshold", "oracle_miou")
-BEFORE = ("section", "stage", "base")
+BEFORE = ("section", "stage", "base", "method")
 """Columns before those of the swept keys."""
 AFTER = (
     "product",
@@ -53,6 +53,8 @@ class ResultRow:
     ----------
     base
         Name of the stage without its swept values: "rib" for "rib@steps=5".
+    method
+        The stage's method.
     swept
         Swept key ("rib.steps": stage and setting) to this variant's value, also of the stages it is built on.
     product
@@ -82,6 +84,7 @@ class ResultRow:
     section: str
     stage: str
     base: str
+    method: str
     swept: Mapping[str, Any] = field(default_factory=dict)
     product: str = ""
     upstream: tuple[str, ...] = ()
@@ -171,7 +174,7 @@ def value_text(value: Any) -> str:
 def _row(row: Mapping[str, str], swept: Sequence[str]) -> ResultRow:
     counts = {column: int(row[column] or 0) for column in ("images", "undecided")}
     numbers = ("threshold", *SCORES, *HINDSIGHT, "seconds", "memory_mb")
-    texts = ("section", "stage", "base", "product", "split", "rule", "settings")
+    texts = ("section", "stage", "base", "method", "product", "split", "rule", "settings")
     return ResultRow(
         swept={key: _value(row[key]) for key in swept if row[key]},
         upstream=tuple(row["upstream"].split()),

@@ -96,6 +96,22 @@ def write_curve(path: Path, header: Mapping[str, str], thresholds: Sequence[floa
     _write(path, header, CURVE_COLUMNS, rows)
 
 
+def scored_images(scored: int, choosing: int) -> str:
+    """How many images were scored, in the words of an evaluation's header.
+
+    Parameters
+    ----------
+    choosing
+        Other images with masks, which chose the threshold.
+
+    Examples
+    --------
+    >>> scored_images(230, 65), scored_images(295, 0)
+    ('230 (another 65 chose the threshold)', '295')
+    """
+    return f"{scored} (another {choosing} chose the threshold)" if choosing else f"{scored}"
+
+
 def undecided_pixels(header: Mapping[str, str]) -> int:
     """Number of pixels that the scored masks leave undecided, as the header of their evaluation tells.
 

@@ -35,8 +35,41 @@ def results_table(runs: Sequence[Results]) -> str:
         columns.append(("runs", lambda c: str(c.numbers["miou"].runs)))
     lines = [[title for title, _ in columns], ["---"] * len(columns)]
     lines += [[text(row) for _, text in columns] for row in rows]
-    table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-    return f"{table}\n\n{_note(runs, rows)}"
+    return f"{_table(lines)}\n\n{_note(runs, rows)}"
+
+
+def refinement_table(runs: Sequence[Results]) -> str:
+    """A Markdown table of every seed and the masks that each method of refinement makes of it: mIoU and F1.
+
+    Seeds are rows, in the order of the results, and methods are columns. A refinement of other masks, such as `fill`,
+    has no seed of its own and is left out.
+
+    Raises
+    ------
+    UserError
+        As `results_table`.
+    """
+    rows = combine(runs)
+    seeds = [c for c in rows if c.row.section == "seeds"]
+    masks = [c for c in rows if c.row.section == "refinements" and c.row.product == "masks"]
+    names = {c.row.stage for c in seeds}
+    methods = list(dict.fromkeys(c.row.method for c in masks if names & set(c.row.upstream)))
+    lines = [["seed", "threshold", "as it is", *methods], ["---"] * (3 + len(methods))]
+    for seed in seeds:
+        made = [c for c in masks if seed.row.stage in c.row.upstream]
+        cells = [", ".join(_both(c) for c in made if c.row.method == method) for method in methods]
+        lines.append([seed.row.stage, _threshold(seed), _both(seed), *cells])
+    scored = sorted({f"{c.row.images} images ({c.row.split})" for c in (*seeds, *masks)})
+    return f"{_table(lines)}\n\nmIoU (F1), of {' or '.join(scored)}. {_note(runs, seeds)}"
+
+
+def _table(lines: Sequence[Sequence[str]]) -> str:
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _both(combined: Combined) -> str:
+    miou, f1 = (percent(combined.numbers[name]) for name in ("miou", "f1"))
+    return f"{miou} ({f1})" if miou else ""
 
 
 def percent(spread: Spread) -> str:

@@ -74,6 +74,7 @@ def _rows(run: Path, stage: Mapping[str, Any]) -> Iterator[ResultRow]:
             section=section,
             stage=name,
             base=stage["base"],
+            method=stage["method"],
             swept=dict(stage["swept"]),
             product=product,
             upstream=tuple(stage["upstream"]),

@@ -14,7 +14,7 @@ from wsss_core.data.table import ImageRecord, ImageTable, read_manifest
 from wsss_core.errors import UserError
 from wsss_core.evaluate.confusion import metrics
 from wsss_core.evaluate.sweep import ScoreSettings, is_held_out, sweep
-from wsss_core.evaluate.tables import label_names, write_curve, write_evaluation
+from wsss_core.evaluate.tables import label_names, scored_images, write_curve, write_evaluation
 from wsss_core.execution import Execution
 from wsss_core.settings import from_mapping
 from wsss_core.stages.inputs import check_classes
@@ -91,7 +91,7 @@ def run(
         chosen = int(metrics(chosen_on).mean("iou").argmax())
     header = {
         "split": "score (images for training whose masks are used for scoring only)",
-        "images": f"{len(evaluated)}" + (f" (another {len(choosing)} chose the threshold)" if choosing else ""),
+        "images": scored_images(len(evaluated), len(choosing)),
         "crf": "no",
         "ignored in target": "255, skipped",
         "ignored in prediction": "none (maps decide every pixel)",

@@ -11,8 +11,8 @@ import numpy as np
 from wsss_core.data.table import read_manifest
 from wsss_core.errors import UserError
 from wsss_core.evaluate.confusion import IGNORE, confusion, metrics
-from wsss_core.evaluate.sweep import MaskScoreSettings
-from wsss_core.evaluate.tables import label_names, write_evaluation
+from wsss_core.evaluate.sweep import MaskScoreSettings, is_held_out
+from wsss_core.evaluate.tables import label_names, scored_images, write_evaluation
 from wsss_core.execution import Execution
 from wsss_core.settings import from_mapping
 from wsss_core.stages.inputs import mask_files
@@ -28,7 +28,7 @@ def run(
     """Score masks against the true ones.
 
     Predictions of a segmentation network are scored on the images that play the role "val", pseudo-masks on those
-    that play the role "score"; images without a mask are left out.
+    that play the role "score"; images without a mask are left out, and so are those that chose the masks' threshold.
 
     Parameters
     ----------
@@ -50,7 +50,8 @@ def run(
     tables = [read_manifest(path) for path in manifests]
     class_names = tables[0].class_names if tables else ()
     n_labels = len(class_names) + 1
-    records = [r for table in tables for r in table.records if role in r.splits and r.mask]
+    with_mask = [r for table in tables for r in table.records if role in r.splits and r.mask]
+    records = [r for r in with_mask if not is_held_out(r.id, step.held_out)]
     files = _mask_files(masks, [record.id for record in records])
     total = np.zeros((n_labels, n_labels), dtype=np.int64)
     undecided = 0
@@ -63,7 +64,8 @@ def run(
             target = np.where(open_pixels, IGNORE, target)
         total += confusion(np.where(prediction == IGNORE, 0, prediction), target, n_labels)
     scores = metrics(total) if records else None
-    header = _header(step, settings, role, len(records), undecided, masks)
+    counted = scored_images(len(records), len(with_mask) - len(records))
+    header = _header(step, settings, role, counted, undecided, masks)
     write_evaluation(evaluation, header, label_names(class_names), scores)
     log.info("%d images%s", len(records), f": mIoU {scores.mean('iou'):.4f}" if scores else ", no masks to score")
 
@@ -72,7 +74,7 @@ def _header(
     step: StepConfig,
     settings: MaskScoreSettings,
     role: str,
-    n_images: int,
+    images: str,
     undecided: int,
     masks: Sequence[Path],
 ) -> dict[str, str]:
@@ -84,7 +86,7 @@ def _header(
     about = read_about(masks[0]) if masks else {}
     return {
         "split": words[role],
-        "images": str(n_images),
+        "images": images,
         "crf": about.pop("crf", "yes" if step.method == "crf" else "no"),
         "ignored in target": "255, skipped",
         "ignored in prediction": f"255, {treated} ({undecided} pixels)",

@@ -22,6 +22,8 @@ class StepConfig:
         "section/name", the key of its random draws.
     digest
         Digest of the whole JSON text.
+    held_out
+        Evaluation of masks: the part of the scored images, by `is_held_out`, that chose their threshold.
     """
 
     stage: str
@@ -30,6 +32,7 @@ class StepConfig:
     seed: int
     settings: Mapping[str, Any]
     digest: str
+    held_out: float = 0.0
 
 
 def read_step(path: Path) -> StepConfig:
@@ -51,6 +54,7 @@ def read_step(path: Path) -> StepConfig:
             content["seed"],
             content["settings"],
             digest,
+            content.get("held_out", 0.0),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: is not a step's configuration ({error!r})") from error
