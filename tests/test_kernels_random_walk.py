@@ -1,10 +1,21 @@
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 
 from benchmarks.baselines.random_walk_dense import propagate_dense
 from wsss_core.kernels.paths import directions
-from wsss_core.kernels.random_walk import boundary_affinities, chebyshev_power, propagate, propagate_stepwise, walk
+from wsss_core.kernels.random_walk import (
+    boundary_affinities,
+    chebyshev_power,
+    polynomial_on,
+    propagate,
+    propagate_stepwise,
+    walk,
+)
 
 
 def inputs(height=13, width=11, classes=2, seed=0, dtype=np.float64):
@@ -101,6 +112,38 @@ def test_batches_equal_single_images():
     alone = np.stack([propagate(s, b) for s, b in zip(scores, boundary, strict=True)])
     assert np.array_equal(together, alone)
     assert np.array_equal(propagate(np.stack(scores), np.stack(boundary)[:, None]), alone)
+
+
+TRITON = """
+import torch
+from wsss_core.kernels import random_walk, random_walk_triton
+
+for kind, limit in ((torch.float32, 2e-6), (torch.float64, 1e-14)):
+    draw = torch.Generator().manual_seed(0)
+    scores = torch.rand(2, 2, 7, 9, generator=draw, dtype=kind)
+    boundary = torch.rand(2, 7, 9, generator=draw, dtype=kind)
+    expected = random_walk.propagate(scores, boundary, radius=3, log2_steps=3)
+    random_walk.polynomial_on = lambda device: random_walk_triton.polynomial
+    found = random_walk.propagate(scores, boundary, radius=3, log2_steps=3)
+    random_walk.polynomial_on = lambda device: random_walk._polynomial
+    assert found.dtype == kind and (found - expected).abs().max() < limit
+"""
+
+
+def test_triton_kernel_equals_torch_in_its_interpreter():
+    pytest.importorskip("triton")
+    done = subprocess.run(
+        [sys.executable, "-c", TRITON], env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_without_triton_the_walk_runs_in_torch_and_the_log_says_so(monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "wsss_core.kernels.random_walk_triton", None)
+    polynomial_on.cache_clear()
+    assert polynomial_on("cuda") is polynomial_on("cpu")
+    assert len(caplog.records) == 1 and "without its Triton kernel" in caplog.text
+    polynomial_on.cache_clear()
 
 
 def test_kind_and_shape_are_kept_and_inputs_untouched():

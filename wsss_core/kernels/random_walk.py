@@ -10,8 +10,9 @@ scores, as row vectors, by ``(A D^-1) ** 256``, squaring a dense matrix eight ti
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from math import comb
 from typing import Any
 
@@ -20,6 +21,8 @@ from torch import Tensor
 
 from wsss_core.kernels import as_tensor
 from wsss_core.kernels.paths import directions, path_maxima
+
+log = logging.getLogger(__name__)
 
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-14}
 """Sum of the neglected Chebyshev coefficients, per precision."""
@@ -167,11 +170,12 @@ def _power(x: Tensor, affinities: Tensor, radius: float, log2_steps: int) -> Ten
     state, affinities = x.flatten(2), affinities.flatten(2)
     offsets = _flat_offsets(radius, x.shape[-1], state.shape[-1])
     coefficients = chebyshev_power(2**log2_steps, TOLERANCE[x.dtype])
+    polynomial = polynomial_on(x.device.type)
     walked = torch.empty_like(state)
     for images, channels in _parts(state):
         stencil = _symmetric_stencil(affinities[images], offsets, x.dtype)
         for few in channels:
-            walked[images, few] = _polynomial(coefficients, *stencil, state[images, few])
+            walked[images, few] = polynomial(coefficients, *stencil, state[images, few])
     return walked.reshape(x.shape)
 
 
@@ -205,6 +209,25 @@ def _parts(state: Tensor) -> list[tuple[slice, list[slice]]]:
         return [(slice(None), [slice(None)])]
     few = max(1, SERIAL // cells)
     return [(slice(i, i + 1), [slice(k, k + few) for k in range(0, channels, few)]) for i in range(images)]
+
+
+@cache
+def polynomial_on(device: str) -> Callable[..., Tensor]:
+    """The recurrence for a kind of device: on a GPU in Triton, or, with a line in the log, in torch.
+
+    Whether Triton works is tried on two cells.
+    """
+    if device != "cuda":
+        return _polynomial
+    try:
+        from wsss_core.kernels.random_walk_triton import polynomial
+
+        two = torch.ones(1, 1, 2, device=device)
+        polynomial((0.0, 1.0), [(1, two[..., :1])], two, two, two)
+    except Exception as error:
+        log.warning("random walk without its Triton kernel, by slower operations of torch: %r", error)
+        return _polynomial
+    return polynomial
 
 
 def _symmetric_stencil(

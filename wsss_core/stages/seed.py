@@ -160,8 +160,13 @@ Maker = Callable[[Sequence[ImageRecord], Sequence[np.ndarray]], list[SeedMaps]]
 
 
 def _in_precision(execution: Execution, network: nn.Module, make: Maker) -> Maker:
-    """The maker in the execution's precision; for bfloat16 the network's weights lie with their channels last."""
-    if execution.precision == "mixed":
+    """The maker in the execution's precision.
+
+    For bfloat16, weights lie with their channels last; not if there are depthwise convolutions, whose gradients are
+    slower that way on a CPU than float32.
+    """
+    depthwise = any(isinstance(module, nn.Conv2d) and module.groups > 1 for module in network.modules())
+    if execution.precision == "mixed" and not depthwise:
         network.to(memory_format=torch.channels_last)
 
     def made(records: Sequence[ImageRecord], images: Sequence[np.ndarray]) -> list[SeedMaps]:
