@@ -18,7 +18,7 @@ from benchmarks.baselines.cam_all_classes import cam_all_classes, cam_view_by_vi
 from benchmarks.inputs import classifier, pair_operations, photo
 from wsss_core.models.cam import CamNetwork
 from wsss_core.seeds.cam import CamSettings, cam_seed, cam_seeds
-from wsss_core.stages.seed import MOST_PIXELS
+from wsss_core.stages.together import MOST_PIXELS
 from wsss_core.store.seeds import SeedMaps
 
 CLASSES, N_CLASSES, SETTINGS = (3, 14), 20, CamSettings()

@@ -21,7 +21,7 @@ from wsss_core.refine.batches import SampleBatches
 from wsss_core.refine.psa import NetworkSettings, affinity_loss, affinity_sample, optimizer
 from wsss_core.refine.psa_labels import LabelSettings, background_score, confident_labels, crf_posteriors
 from wsss_core.refine.psa_masks import PsaMaskSettings, PsaScoreSettings
-from wsss_core.refine.psa_walk import WalkSettings, predict_affinities, walk_scores
+from wsss_core.refine.psa_walk import WalkSettings, no_scores, predict_affinities, walk_scores
 from wsss_core.refine.threshold import score_mask
 from wsss_core.stages import psa_labels, psa_train, psa_walk, score_maps, walk_masks
 from wsss_core.store import checkpoints
@@ -243,7 +243,7 @@ def one_image():
 
 def test_affinities_of_one_image():
     network, image, _ = one_image()
-    found = predict_affinities(network, image, 3, 8.0)
+    (found,) = predict_affinities(network, [image], 3, 8.0)
     padded = np.zeros((3, 32, 48), np.float32)
     padded[:, :30, :43] = normalise(image)
     with torch.no_grad():
@@ -259,8 +259,8 @@ def test_affinities_of_one_image():
 
 def test_walk_of_one_image_equals_the_dense_matrix():
     network, image, maps = one_image()
-    walked = walk_scores(network, image, maps, WalkSettings(alpha=6.0, radius=3, beta=0.5, log2_steps=3))
-    affinities = predict_affinities(network, image, 3, 0.5).numpy()
+    (walked,) = walk_scores(network, [image], [maps], WalkSettings(alpha=6.0, radius=3, beta=0.5, log2_steps=3))
+    affinities = predict_affinities(network, [image], 3, 0.5)[0].numpy()
     matrix = np.eye(24)
     for i, (dy, dx) in enumerate(directions(3)):
         for y in range(4 - dy):
@@ -276,8 +276,19 @@ def test_walk_of_one_image_equals_the_dense_matrix():
     assert walked.classes == (2, 5) and walked.size == (30, 43) and walked.stride == 8
     assert np.allclose(walked.scores.numpy(), expected[:2], atol=1e-5)
     assert np.allclose(walked.background.numpy(), expected[2], atol=1e-5)
-    nothing = walk_scores(network, image, SeedMaps((), {}, (30, 43)), WalkSettings())
+    nothing = no_scores((30, 43))
     assert nothing.full().shape == (0, 30, 43) and not score_mask(nothing.full(), (), 0.5, None).any()
+
+
+def test_images_that_walk_together_have_the_scores_of_each_alone():
+    network, image, maps = one_image()
+    other = SeedMaps((1,), {1.0: maps.maps[1.0][:1]}, maps.size)
+    images, both, settings = [image, image[::-1].copy()], [maps, other], WalkSettings(radius=3, log2_steps=3)
+    for k, walked in enumerate(walk_scores(network, images, both, settings)):
+        (alone,) = walk_scores(network, images[k : k + 1], both[k : k + 1], settings)
+        assert walked.classes == both[k].classes
+        torch.testing.assert_close(walked.scores, alone.scores)
+        torch.testing.assert_close(walked.background, alone.background)
 
 
 def test_threshold_one_half_is_the_argmax_with_background():

@@ -11,7 +11,7 @@ from wsss_core.refine import highest_label, mask_values, resolve_threshold
 from wsss_core.refine.crf import CrfSettings, crf_mask
 from wsss_core.refine.irn_labels import LabelSettings, confident_labels
 from wsss_core.refine.threshold import score_mask
-from wsss_core.refine.walk import WalkSettings, predict_boundary, walk_scores
+from wsss_core.refine.walk import WalkSettings, no_scores, predict_boundaries, walk_scores
 from wsss_core.stages.inputs import threshold_words
 from wsss_core.store.seeds import SeedMaps
 
@@ -118,13 +118,13 @@ def test_boundaries_average_the_logits_of_both_views():
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (32, 36, 3), dtype=np.uint8)
     edges = Edges()
-    boundary = predict_boundary(edges, image, None, torch.device("cpu"))
+    (boundary,) = predict_boundaries(edges, [image], None, torch.device("cpu"))
     symmetric = torch.from_numpy((image[..., 0] / 255 - 0.485) / 0.229).float()[None, None]
     expected = nn.functional.avg_pool2d(symmetric, 4)[0, 0].sigmoid()
     assert boundary.shape == (8, 9) and torch.allclose(boundary, expected, atol=1e-5)
-    padded = predict_boundary(edges, image, 64, torch.device("cpu"))
+    (padded,) = predict_boundaries(edges, [image], 64, torch.device("cpu"))
     assert padded.shape == (8, 9) and torch.allclose(padded, boundary, atol=1e-5)
-    assert predict_boundary(edges, image, 20, torch.device("cpu")).shape == (8, 9)
+    assert predict_boundaries(edges, [image], 20, torch.device("cpu")).shape == (1, 8, 9)
     assert edges.shapes == [(2, 3, 32, 36), (2, 3, 64, 64), (2, 3, 32, 36)]
 
 
@@ -133,10 +133,21 @@ def test_walk_of_one_image():
     image = rng.integers(0, 256, (30, 37, 3), dtype=np.uint8)
     maps = SeedMaps((2, 5), {1.0: torch.from_numpy(rng.random((2, 4, 5))).float()}, (30, 37))
     settings = WalkSettings(power=1.5, radius=3, log2_steps=4)
-    walked = walk_scores(Edges(), image, maps, settings)
-    boundary = predict_boundary(Edges(), image, None, torch.device("cpu"))
+    (walked,) = walk_scores(Edges(), [image], [maps], settings)
+    (boundary,) = predict_boundaries(Edges(), [image], None, torch.device("cpu"))
     expected = propagate(maps.strided() ** 1.5, boundary, radius=3, beta=10.0, log2_steps=4)
     assert walked.classes == (2, 5) and walked.size == (30, 37) and torch.equal(walked.scores, expected)
     assert walked.full().shape == (2, 30, 37) and walked.full().max() == 1
-    nothing = walk_scores(Edges(), image, SeedMaps((), {}, (30, 37)), settings)
-    assert nothing.scores.shape == (0, 8, 10)
+    assert no_scores((30, 37)).scores.shape == (0, 8, 10)
+
+
+def test_images_that_walk_together_have_the_scores_of_each_alone():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (3, 30, 37, 3), dtype=np.uint8)
+    classes = [(2, 5), (1,), (0, 3, 4)]
+    maps = [SeedMaps(c, {1.0: torch.from_numpy(rng.random((len(c), 4, 5))).float()}, (30, 37)) for c in classes]
+    settings = WalkSettings(power=1.5, radius=3, log2_steps=4)
+    for k, walked in enumerate(walk_scores(Edges(), images, maps, settings)):
+        (alone,) = walk_scores(Edges(), images[k : k + 1], maps[k : k + 1], settings)
+        assert walked.classes == classes[k]
+        torch.testing.assert_close(walked.scores, alone.scores)

@@ -19,7 +19,7 @@ from wsss_core.refine.irn import NetworkSettings
 from wsss_core.refine.irn_labels import LabelSettings
 from wsss_core.refine.threshold import MaskSettings
 from wsss_core.refine.walk import WalkSettings
-from wsss_core.stages import crf_masks, fill_masks, irn_labels, irn_train, irn_walk, walk_masks
+from wsss_core.stages import crf_masks, fill_masks, irn_labels, irn_train, irn_walk, walk_masks, walk_shard
 from wsss_core.store import checkpoints
 from wsss_core.store.masks import ABOUT, mask_name, read_about, read_mask, write_about, write_mask
 from wsss_core.store.scores import ScoreStore
@@ -96,6 +96,24 @@ def walk(folder, model, **changes):
     }
     irn_walk.run(**arguments | changes)
     return folder / "scores.h5"
+
+
+def test_images_of_a_size_walk_together_on_a_gpu(data, monkeypatch):
+    folder, table = data
+    make_labels(folder)
+    model = train(folder)
+    alone = dict(ScoreStore(walk(folder, model)))
+    sizes, together = [], irn_walk.walk_scores
+    monkeypatch.setattr(walk_shard, "view_pixels", lambda device: 2**20)
+    monkeypatch.setattr(
+        irn_walk, "walk_scores", lambda net, images, *rest: sizes.append(len(images)) or together(net, images, *rest)
+    )
+    found = ScoreStore(walk(folder, model, scores=folder / "together.h5", cache=folder / "together.cache.h5"))
+    assert max(sizes) > 1 and sum(sizes) == sum(bool(record.classes) for record in table.records)
+    assert list(found) == list(alone)
+    for image_id, record in alone.items():
+        assert found[image_id].classes == record.classes
+        torch.testing.assert_close(found[image_id].scores, record.scores, atol=1e-5, rtol=1e-5)
 
 
 def test_crf_masks(data):

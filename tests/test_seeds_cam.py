@@ -16,7 +16,7 @@ from wsss_core.execution import Execution
 from wsss_core.models import cam_network
 from wsss_core.seeds import cam
 from wsss_core.seeds.cam import CamSettings, cam_seed, cam_seeds, flip_sum, view_pair, view_pairs
-from wsss_core.stages import seed
+from wsss_core.stages import seed, together
 from wsss_core.store.checkpoints import save_network
 from wsss_core.store.seeds import SeedStore
 
@@ -173,7 +173,7 @@ def as_on_a_gpu(monkeypatch) -> list[list[str]]:
 def test_stage_on_a_cpu_takes_one_image_at_a_time(crowd, monkeypatch):
     monkeypatch.setattr(cam, "batch_maker", lambda *_: pytest.fail("batched on a CPU"))
     seed.run(**crowd)
-    assert seed.view_pixels(torch.device("cpu")) == 0
+    assert together.view_pixels(torch.device("cpu")) == 0
     assert list(SeedStore(crowd["maps"])) == [f"b/{number}" for number in range(8)]
 
 
@@ -202,7 +202,7 @@ def test_stage_in_batches_computes_only_what_changed(crowd, monkeypatch):
     assert called == [["b/1", "b/7"], ["b/5"]]
 
 
-def test_images_are_decoded_ahead_and_no_further(monkeypatch):
+def test_images_are_decoded_ahead_and_no_further():
     records = [ImageRecord(str(i), f"{i}.png", 4, 4, ("train",), (0,)) for i in range(20)]
     started = []
 
@@ -212,14 +212,14 @@ def test_images_are_decoded_ahead_and_no_further(monkeypatch):
             raise UserError("17.png: broken")
         return np.full((4, 4, 3), int(record.id), np.uint8)
 
-    monkeypatch.setattr(seed, "read_record", read)
-    groups = seed.read_ahead([[record] for record in records], threads=2)
+    groups = together.read_ahead([[record] for record in records], read, threads=2)
     for number in range(17):
         (record,), (image,) = next(groups)
         assert record.id == str(number) and (image == number).all()
-        assert len(started) <= number + 1 + seed.AHEAD
+        assert len(started) <= number + 1 + together.AHEAD
     with pytest.raises(UserError, match="17.png"):
         next(groups)
-    sizes = [len(group) for group, _ in seed.read_ahead([records[:9], records[9:10], records[10:16]])]
+    groups = [records[:9], records[9:10], records[10:16]]
+    sizes = [len(group) for group, _ in together.read_ahead(groups, read)]
     assert sizes == [9, 1, 6]
-    assert list(seed.read_ahead([])) == []
+    assert list(together.read_ahead([], read)) == []

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from wsss_core.data.augment import normalise
 from wsss_core.kernels.paths import mean_differences
@@ -34,52 +36,61 @@ class WalkSettings:
 
 
 @torch.no_grad()
-def predict_affinities(network: AffinityNetwork, image: np.ndarray, radius: float, beta: float) -> Tensor:
-    """Affinities of every cell of an image to its neighbours.
+def predict_affinities(network: AffinityNetwork, images: Sequence[np.ndarray], radius: float, beta: float) -> Tensor:
+    """Affinities of every cell of images of one size to its neighbours.
 
     Parameters
     ----------
     network
         In evaluation mode, on the device of the result.
-    image
-        uint8 [H, W, 3]; padded with the mean colour, right and below, to multiples of 8.
+    images
+        N arrays uint8 [H, W, 3]; padded with the mean colour, right and below, to multiples of 8.
 
     Returns
     -------
-    float64 [P, ceil(H / 8), ceil(W / 8)], P as in `paths.directions`: ``exp(-beta mean |f_i - f_j|)``, 0 where the
+    float64 [N, P, ceil(H / 8), ceil(W / 8)], P as in `paths.directions`: ``exp(-beta mean |f_i - f_j|)``, 0 where the
     neighbour lies outside the grid.
     """
-    height, width = image.shape[:2]
+    height, width = images[0].shape[:2]
     device = next(network.parameters()).device
-    pixels = torch.from_numpy(normalise(image))[None].to(device)
-    features = network(F.pad(pixels, (0, -width % STRIDE, 0, -height % STRIDE)))[0]
-    differences = torch.stack(mean_differences(features, radius, border=torch.inf))
+    pixels = torch.from_numpy(np.stack([normalise(image) for image in images])).to(device)
+    features = network(F.pad(pixels, (0, -width % STRIDE, 0, -height % STRIDE)))
+    differences = torch.stack(mean_differences(features, radius, border=torch.inf), 1)
     return (-beta * differences.double()).exp()
 
 
-def walk_scores(network: AffinityNetwork, image: np.ndarray, maps: SeedMaps, settings: WalkSettings) -> ScoreMaps:
-    """Seed maps and background of one image after the random walk on its predicted affinities.
+def walk_scores(
+    network: AffinityNetwork, images: Sequence[np.ndarray], maps: Sequence[SeedMaps], settings: WalkSettings
+) -> list[ScoreMaps]:
+    """Seed maps and background of images of one size after the random walk on their predicted affinities.
 
     Maps and background are averaged over cells of 8 x 8 pixels, 0 outside the image, as in the published code.
 
     Parameters
     ----------
     network
-        In evaluation mode; the walk runs on its device.
-    image
-        uint8 [H, W, 3].
+        In evaluation mode; the walks run on its device, together.
+    images
+        uint8 [H, W, 3] each; every one has a class.
     """
+    affinities = predict_affinities(network, images, settings.radius, settings.beta)
+    channels = pad_sequence([_cells(one, settings.alpha) for one in maps], batch_first=True).to(affinities.device)
+    walked = walk(channels, affinities, radius=settings.radius, log2_steps=settings.log2_steps).clamp_min(0).cpu()
+    return [
+        ScoreMaps(m.classes, scores[: len(m.classes)], m.size, STRIDE, scores[len(m.classes)])
+        for m, scores in zip(maps, walked, strict=True)
+    ]
+
+
+def _cells(maps: SeedMaps, alpha: float) -> Tensor:
+    """Mean of the K maps and of the background over cells, [K + 1, ceil(H / 8), ceil(W / 8)]."""
     height, width = maps.size
-    rows, columns = -(-height // STRIDE), -(-width // STRIDE)
-    if not maps.classes:
-        empty = torch.zeros(0, rows, columns)
-        return ScoreMaps((), empty, maps.size, STRIDE, torch.ones(rows, columns))
     full = maps.full()
-    channels = torch.cat([full, background_score(full, settings.alpha)])
-    cells = F.avg_pool2d(F.pad(channels, (0, -width % STRIDE, 0, -height % STRIDE)), STRIDE)
-    affinities = predict_affinities(network, image, settings.radius, settings.beta)
-    walked = walk(
-        cells.to(affinities.device), affinities, radius=settings.radius, log2_steps=settings.log2_steps
-    ).clamp_min(0)
-    *scores, background = walked.cpu()
-    return ScoreMaps(maps.classes, torch.stack(scores), maps.size, STRIDE, background)
+    channels = torch.cat([full, background_score(full, alpha)])
+    return F.avg_pool2d(F.pad(channels, (0, -width % STRIDE, 0, -height % STRIDE)), STRIDE)
+
+
+def no_scores(size: tuple[int, int]) -> ScoreMaps:
+    """The scores of an image [H, W] without classes: background everywhere."""
+    rows, columns = -(-size[0] // STRIDE), -(-size[1] // STRIDE)
+    return ScoreMaps((), torch.zeros(0, rows, columns), size, STRIDE, torch.ones(rows, columns))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from wsss_core.data.augment import scaled_pair
 from wsss_core.kernels.random_walk import propagate
@@ -38,50 +40,55 @@ class WalkSettings:
 
 
 @torch.no_grad()
-def predict_boundary(network: nn.Module, image: np.ndarray, pad_to: int | None, device: torch.device) -> Tensor:
-    """Class boundaries of one image, averaged as logits over the image and its mirror image.
+def predict_boundaries(
+    network: nn.Module, images: Sequence[np.ndarray], pad_to: int | None, device: torch.device
+) -> Tensor:
+    """Class boundaries of images of one size, averaged as logits over each image and its mirror image.
 
     Parameters
     ----------
     network
         `IrnNetwork` in evaluation mode on `device`.
-    image
-        uint8 [H, W, 3].
+    images
+        N arrays uint8 [H, W, 3].
     pad_to
         See `WalkSettings.pad_to`.
 
     Returns
     -------
-    [(H-1)//4+1, (W-1)//4+1] in (0, 1), on `device`.
+    [N, (H-1)//4+1, (W-1)//4+1] in (0, 1), on `device`.
     """
-    height, width = image.shape[:2]
-    views = torch.as_tensor(scaled_pair(image, 1.0)).to(device)
+    height, width = images[0].shape[:2]
+    views = torch.from_numpy(np.concatenate([scaled_pair(image, 1.0) for image in images])).to(device)
     if pad_to is not None:
         views = F.pad(views, (0, max(0, pad_to - width), 0, max(0, pad_to - height)))
     logits = network(views)[0][:, 0, : (height - 1) // 4 + 1, : (width - 1) // 4 + 1]
-    return (logits[0] / 2 + logits[1].flip(-1) / 2).sigmoid()
+    return (logits[::2] / 2 + logits[1::2].flip(-1) / 2).sigmoid()
 
 
-def walk_scores(network: nn.Module, image: np.ndarray, maps: SeedMaps, settings: WalkSettings) -> ScoreMaps:
-    """Seed maps of one image after the random walk on its predicted boundaries.
+def walk_scores(
+    network: nn.Module, images: Sequence[np.ndarray], maps: Sequence[SeedMaps], settings: WalkSettings
+) -> list[ScoreMaps]:
+    """Seed maps of images of one size after the random walk on their predicted boundaries.
 
     Parameters
     ----------
     network
-        `IrnNetwork` in evaluation mode; the walk runs on its device.
-    image
-        uint8 [H, W, 3].
+        `IrnNetwork` in evaluation mode; the walks run on its device, together.
+    images
+        uint8 [H, W, 3] each; every one has a class.
     """
-    start = maps.strided()
-    if not maps.classes:
-        return ScoreMaps((), torch.zeros(0, (maps.size[0] - 1) // 4 + 1, (maps.size[1] - 1) // 4 + 1), maps.size)
     device = next(network.parameters()).device
-    boundary = predict_boundary(network, image, settings.pad_to, device)
     walked = propagate(
-        start.to(device) ** settings.power,
-        boundary,
+        pad_sequence([one.strided() for one in maps], batch_first=True).to(device) ** settings.power,
+        predict_boundaries(network, images, settings.pad_to, device),
         radius=settings.radius,
         beta=settings.beta,
         log2_steps=settings.log2_steps,
-    )
-    return ScoreMaps(maps.classes, walked.cpu(), maps.size)
+    ).cpu()
+    return [ScoreMaps(m.classes, scores[: len(m.classes)], m.size) for m, scores in zip(maps, walked, strict=True)]
+
+
+def no_scores(size: tuple[int, int]) -> ScoreMaps:
+    """The scores of an image [H, W] without classes."""
+    return ScoreMaps((), torch.zeros(0, (size[0] - 1) // 4 + 1, (size[1] - 1) // 4 + 1), size)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from wsss_core.execution import Execution
 from wsss_core.models.irn import KIND, IrnNetwork
-from wsss_core.refine.walk import WalkSettings, walk_scores
+from wsss_core.refine.walk import WalkSettings, no_scores, walk_scores
 from wsss_core.settings import from_mapping
 from wsss_core.stages.step import read_step
 from wsss_core.stages.walk_shard import walk_shard
@@ -39,6 +39,7 @@ def run(
         cache,
         kind=KIND,
         architecture=IrnNetwork,
-        walk=lambda network, image, seed: walk_scores(network, image, seed, settings),
+        walk=lambda network, images, seeds: walk_scores(network, images, seeds, settings),
+        nothing=no_scores,
         execution=execution,
     )

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,18 +20,9 @@ from wsss_core.settings import from_mapping
 from wsss_core.stages.classifier import open_classifier
 from wsss_core.stages.inputs import file_digest
 from wsss_core.stages.step import read_step
+from wsss_core.stages.together import batches, read_ahead, view_pixels
 from wsss_core.store.seeds import SeedMaps, write_record
 from wsss_core.store.shards import build_batched, fingerprint
-
-MOST_PIXELS = 2**24
-"""Pixels of views in one forward pass on a GPU: eleven pairs of 1000x750. More keep no GPU busier."""
-
-BYTES_PER_PIXEL = 2048
-"""Memory of a forward pass for each pixel of its views: room for eight maps of 64 float32 channels at full resolution.
-A ResNet has so many at half resolution at most."""
-
-AHEAD = 4
-"""Images that are decoded before they are needed, at least."""
 
 
 def run(
@@ -78,7 +67,7 @@ def run(
         pending = [records[image_id] for image_id in ids]
         yield from ((record.id, SeedMaps((), {}, record.size)) for record in pending if not record.classes)
         tagged = [record for record in pending if record.classes]
-        for batch, images in read_ahead(batches(tagged, pixels), execution.threads):
+        for batch, images in read_ahead(batches(tagged, pixels), _read, execution.threads):
             yield from zip([record.id for record in batch], make(batch, images), strict=True)
 
     build_batched(
@@ -96,56 +85,6 @@ def run(
         },
         cache=cache,
     )
-
-
-def view_pixels(device: torch.device) -> int:
-    """Most pixels of views in one forward pass, for half of a GPU's free memory; 0 on a CPU, for no batches."""
-    if device.type != "cuda":
-        return 0
-    free, _ = torch.cuda.mem_get_info(device)
-    return max(1, min(MOST_PIXELS, free // 2 // BYTES_PER_PIXEL))
-
-
-def batches(records: Sequence[ImageRecord], pixels: int) -> list[list[ImageRecord]]:
-    """Records in lists of one image size, of at most `pixels` pixels or of one image; each alone if `pixels` is 0.
-
-    Sizes come in the order in which they first occur, and the images of a size in theirs.
-    """
-    if not pixels:
-        return [[record] for record in records]
-    by_size: dict[tuple[int, int], list[ImageRecord]] = {}
-    for record in records:
-        by_size.setdefault(record.size, []).append(record)
-    found = []
-    for (height, width), same in by_size.items():
-        count = max(1, pixels // (height * width))
-        found += [same[start : start + count] for start in range(0, len(same), count)]
-    return found
-
-
-def read_ahead(
-    groups: Iterable[list[ImageRecord]], threads: int = 1
-) -> Iterator[tuple[list[ImageRecord], list[np.ndarray]]]:
-    """Each group with its decoded images, in order, while threads decode the groups that follow it.
-
-    At least `AHEAD` images, and no more groups than hold so many, wait in memory. An image that cannot be read raises
-    its UserError in its turn.
-    """
-    pool = ThreadPoolExecutor(max(1, threads))
-    waiting: deque = deque()
-    try:
-        for group in groups:
-            waiting.append((group, [pool.submit(_read, record) for record in group]))
-            while sum(len(later) for later, _ in waiting) - len(waiting[0][0]) >= AHEAD:
-                yield _finished(*waiting.popleft())
-        while waiting:
-            yield _finished(*waiting.popleft())
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _finished(group: list[ImageRecord], futures: list) -> tuple[list[ImageRecord], list[np.ndarray]]:
-    return group, [future.result() for future in futures]
 
 
 def _read(record: ImageRecord) -> np.ndarray:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from torch import nn
 
-from wsss_core.data.table import read_manifest
+from wsss_core.data.table import ImageRecord, read_manifest
 from wsss_core.execution import Execution
 from wsss_core.models.backbones import Backbone, backbone
 from wsss_core.stages.inputs import check_classes, file_digest, open_seeds, read_image_of
 from wsss_core.stages.step import StepConfig
+from wsss_core.stages.together import batches, read_ahead, view_pixels
 from wsss_core.store.checkpoints import load_network
 from wsss_core.store.scores import ScoreMaps, write_record
 from wsss_core.store.seeds import SeedMaps
-from wsss_core.store.shards import build, fingerprint
+from wsss_core.store.shards import build_batched, fingerprint
 
 
 def walk_shard(
@@ -29,10 +30,11 @@ def walk_shard(
     *,
     kind: str,
     architecture: Callable[[Backbone], nn.Module],
-    walk: Callable[[nn.Module, np.ndarray, SeedMaps], ScoreMaps],
+    walk: Callable[[nn.Module, Sequence[np.ndarray], Sequence[SeedMaps]], list[ScoreMaps]],
+    nothing: Callable[[tuple[int, int]], ScoreMaps],
     execution: Execution,
 ) -> None:
-    """Write the score shard of one seed shard.
+    """Write the score shard of one seed shard; on a GPU, images of one size walk together.
 
     Parameters
     ----------
@@ -45,7 +47,9 @@ def walk_shard(
     architecture
         From a backbone to the network.
     walk
-        From the network in evaluation mode, an image, uint8 [H, W, 3], and its seed maps to scores.
+        From the network in evaluation mode, images of one size, uint8 [H, W, 3], and their seed maps to scores.
+    nothing
+        From the size of an image without classes to its scores.
     """
     table = read_manifest(manifest)
     store = open_seeds(maps, table)
@@ -53,15 +57,26 @@ def walk_shard(
     check_classes(model, meta["class_names"], table.class_names)
     network = architecture(backbone(meta["backbone"]))
     network.load_state_dict(state)
-    network.to(execution.torch_device()).eval()
+    device = execution.torch_device()
+    network.to(device).eval()
     records = {record.id: record for record in table.records}
     model_digest = file_digest(model)
 
-    def compute(image_id: str) -> ScoreMaps:
-        seed = store[image_id]
-        return walk(network, read_image_of(records[image_id], seed), seed)
+    def read(record: ImageRecord) -> np.ndarray:
+        return read_image_of(record, store[record.id])
 
-    build(
+    def compute(ids: Sequence[str]) -> Iterator[tuple[str, ScoreMaps]]:
+        tagged = []
+        for record in map(records.__getitem__, ids):
+            if store[record.id].classes:
+                tagged.append(record)
+            else:
+                yield record.id, nothing(record.size)
+        for batch, images in read_ahead(batches(tagged, view_pixels(device)), read, execution.threads):
+            seeds = [store[record.id] for record in batch]
+            yield from zip([record.id for record in batch], walk(network, images, seeds), strict=True)
+
+    build_batched(
         scores,
         "scores",
         {r.id: fingerprint(step.digest, model_digest, r.digest, store.fingerprint(r.id)) for r in table.records},
