@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from reference_networks import reference_resnet50
 
-from wsss_core.data.augment import normalise, scaled_pair
+from wsss_core.classify.batches import training_crop
+from wsss_core.data.augment import STD, normalise, scaled_pair
 from wsss_core.data.table import ImageRecord, ImageTable, write_manifest, write_table
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution
@@ -17,7 +18,7 @@ from wsss_core.models import cam_network
 from wsss_core.models.ficklenet import FickleNetwork
 from wsss_core.seeds import Inputs
 from wsss_core.seeds.cam import CamSettings, cam_seed
-from wsss_core.seeds.pool import AuxiliaryPool
+from wsss_core.seeds.pool import AuxiliaryPool, DeviceImages, device_crop
 from wsss_core.seeds.rib import (
     Objective,
     RibSettings,
@@ -224,6 +225,30 @@ def test_pool_depends_on_its_key_alone(images):
     assert torch.equal(batch[0], two.batches("0", (0,))(1)[0])
     for other in (pool_of(images, seed=1).batches("0", (0,))(1), one.batches("5", (0,))(1), one.batches("0", (0,))(0)):
         assert not torch.equal(batch[0], other[0])
+
+
+@pytest.mark.parametrize("long_side", [(30, 60), (48, 48), (70, 140)])
+def test_crops_on_a_device_are_those_of_pillow_within_two_grey_levels(long_side):
+    rng = np.random.default_rng(0)
+    for number in range(8):
+        coarse = rng.integers(0, 256, (8, 6 + number, 3), dtype=np.uint8)
+        image = np.array(Image.fromarray(coarse).resize((40 + 2 * number, 48)))
+        one, other = np.random.default_rng(number), np.random.default_rng(number)
+        expected = torch.from_numpy(training_crop(image, long_side, 48, one))
+        found = device_crop(torch.from_numpy(image).permute(2, 0, 1), long_side, 48, other)
+        assert found.shape == expected.shape and found.dtype == torch.float32
+        levels = (found - expected).abs().amax((1, 2)) * torch.tensor(STD) * 255
+        assert levels.max() < 2.01
+        assert torch.equal(found.any(0), expected.any(0)) and one.random() == other.random()
+
+
+def test_pool_on_a_device_has_the_same_images_and_keeps_as_many_as_fit(images):
+    expected, labels = pool_of(images).batches("0", (0,))(1)
+    pool = pool_of(images, device=torch.device("cpu"))
+    found, found_labels = pool.batches("0", (0,))(1)
+    assert torch.equal(labels, found_labels) and (found - expected).abs().mean() < 0.02
+    few = DeviceImages(images.records, torch.device("cpu"), limit=2 * 3 * 40 * 48)
+    assert few[0] is few[0] and few[1] is few[1] and few[2] is not few[2]
 
 
 def test_pool_without_images_is_reported(images):

@@ -7,11 +7,13 @@ from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from wsss_core import keyed
 from wsss_core.classify.batches import multi_hot, training_crop
-from wsss_core.data.decoded import DecodedImages
+from wsss_core.data.augment import MEAN, STD, scaled_size
+from wsss_core.data.decoded import DecodedImages, read_record
 from wsss_core.data.table import ImageRecord
 from wsss_core.errors import UserError
 
@@ -33,6 +35,8 @@ class AuxiliaryPool:
         Images B a step.
     long_side, crop
         As in classifier training.
+    device
+        Where decoded images are kept and augmented, for a GPU (see `device_crop`); None: with Pillow, on the CPU.
     """
 
     def __init__(
@@ -46,8 +50,10 @@ class AuxiliaryPool:
         crop: int,
         seed: int,
         stage: str,
+        device: torch.device | None = None,
     ) -> None:
-        self.images = DecodedImages(records)
+        self.images = DecodedImages(records) if device is None else DeviceImages(records, device)
+        self._crop = _pillow_crop if device is None else device_crop
         self.labels = multi_hot([r.classes for r in records], n_classes)
         self.eligible, self.batch_size, self.long_side, self.crop = eligible, batch_size, long_side, crop
         self.seed, self.stage = seed, stage
@@ -67,8 +73,8 @@ class AuxiliaryPool:
             rng = keyed.generator(self.seed, self.stage, "pool", image_id, step)
             places = np.arange(step * self.batch_size, (step + 1) * self.batch_size) % len(order)
             chosen = order[places]
-            crops = [training_crop(self.images[int(i)], self.long_side, self.crop, rng) for i in chosen]
-            return torch.from_numpy(np.stack(crops)), self.labels[chosen]
+            crops = [self._crop(self.images[int(i)], self.long_side, self.crop, rng) for i in chosen]
+            return torch.stack(crops), self.labels[chosen]
 
         return batch
 
@@ -82,3 +88,66 @@ class AuxiliaryPool:
             kind = "shares no class with it" if self.eligible == "disjoint" else "is there beside it"
             raise UserError(f"image {image_id!r}: no other training image {kind}, so RIB has no auxiliary images")
         return found[keyed.generator(self.seed, self.stage, "pool order", image_id).permutation(len(found))]
+
+
+class DeviceImages:
+    """Images of records, uint8 [3, H, W] on a device, decoded when first asked for.
+
+    Parameters
+    ----------
+    limit
+        Images are kept until they fill this many bytes; further ones are decoded every time.
+    """
+
+    def __init__(self, records: Sequence[ImageRecord], device: torch.device, limit: int = 8_000_000_000) -> None:
+        self.records, self.device = list(records), device
+        self._limit, self._used = limit, 0
+        self._kept: dict[int, Tensor] = {}
+
+    def __getitem__(self, index: int) -> Tensor:
+        if index in self._kept:
+            return self._kept[index]
+        image = torch.from_numpy(read_record(self.records[index])).to(self.device).permute(2, 0, 1).contiguous()
+        if self._used + image.numel() <= self._limit:
+            self._used += image.numel()
+            self._kept[index] = image
+        return image
+
+
+def _pillow_crop(image: np.ndarray, long_side: tuple[int, int], crop: int, rng: np.random.Generator) -> Tensor:
+    return torch.from_numpy(training_crop(image, long_side, crop, rng))
+
+
+def device_crop(image: Tensor, long_side: tuple[int, int], crop: int, rng: np.random.Generator) -> Tensor:
+    """`training_crop` where the image is: the same draws, the same window, pixels within two grey levels.
+
+    Pillow rounds to whole levels between its horizontal and its vertical pass, torch once. Where noise makes the filter
+    overshoot the range of levels, which Pillow cuts off in between, they differ by more.
+
+    Parameters
+    ----------
+    image
+        uint8 [3, H, W].
+
+    Returns
+    -------
+    Normalised float32 [3, crop, crop]; 0 where the image does not reach.
+    """
+    target = int(rng.integers(long_side[0], long_side[1] + 1))
+    size = scaled_size(tuple(image.shape[1:]), target / max(image.shape[1:]))
+    levels = image.float()
+    if size != tuple(image.shape[1:]):
+        enlarged = F.interpolate(levels[None], size, mode="bicubic", align_corners=False, antialias=True)
+        levels = enlarged[0].round().clamp(0, 255)
+    if rng.random() >= 0.5:
+        levels = levels.flip(-1)
+    mean, std = (levels.new_tensor(values)[:, None, None] for values in (MEAN, STD))
+    pixels = (levels / 255 - mean) / std
+    for axis, length in ((1, size[0]), (2, size[1])):
+        start = int(rng.integers(abs(length - crop) + 1))
+        if length > crop:
+            pixels = pixels.narrow(axis, start, crop)
+        else:
+            before_after = (start, crop - length - start)
+            pixels = F.pad(pixels, before_after if axis == 2 else (0, 0, *before_after))
+    return pixels

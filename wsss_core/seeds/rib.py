@@ -147,6 +147,7 @@ def auxiliary_pool(settings: RibSettings, inputs: Inputs) -> Callable[[ImageReco
     if count == 0:
         nothing = torch.zeros(0, 3, 1, 1), torch.zeros(0, inputs.network.n_classes)
         return lambda record: lambda step: nothing
+    device = inputs.network.classifier.weight.device
     pool = AuxiliaryPool(
         inputs.records,
         inputs.network.n_classes,
@@ -156,6 +157,7 @@ def auxiliary_pool(settings: RibSettings, inputs: Inputs) -> Callable[[ImageReco
         crop=settings.pool_crop,
         seed=inputs.seed,
         stage=inputs.stage,
+        device=device if device.type == "cuda" else None,
     )
     return lambda record: pool.batches(record.id, record.classes)
 
