@@ -1,6 +1,7 @@
 """Draws the pictures of the README and the documentation from a finished run.
 
 python docs/pictures.py results/demo docs/images
+python docs/pictures.py results/demo-methods docs/images/methods --pages
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ import argparse
 import base64
 import io
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -22,25 +25,65 @@ from wsss_core.report.page import Cell, Gallery
 from wsss_core.stages.report import galleries
 from wsss_core.stages.run_files import RunFiles
 
+PAGES = {
+    "advcam": ("cam", "advcam", "advcam-free"),
+    "advcam_rib": ("rib", "advcam", "advcam-rib"),
+    "cam": ("cam",),
+    "crf": ("rib", "rib-crf"),
+    "deeplab_v2": ("deeplab",),
+    "dsrg": ("deeplab", "dsrg"),
+    "ficklenet": ("cam", "fickle-maps"),
+    "grad_cam": ("cam", "grad-cam"),
+    "irn": ("rib", "rib-irn"),
+    "mixup_cam": ("cam", "mixup-cam"),
+    "psa": ("rib", "rib-psa"),
+    "rib": ("cam", "rib"),
+    "saliency": ("rib-crf", "rib-salient"),
+    "sc_cam": ("cam", "sc-cam"),
+    "seam": ("seam-cam", "seam-maps"),
+    "seed_threshold": ("rib", "rib-masks"),
+    "w_ood": ("cam", "wood-cam"),
+}
+"""Stages of config/demo-methods.yaml on each page of docs/methods."""
+
 
 def main() -> None:
-    """Write one picture per gallery of the run's report: ``training.webp``, ``validation.webp``."""
+    """Write one picture per gallery of the run's report, ``training.webp`` and ``validation.webp``, or one per page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_argument("out", type=Path, help="folder of the pictures")
     parser.add_argument("--rows", type=int, default=3)
     parser.add_argument("--columns", nargs="*", help="stages to show; all by default")
+    parser.add_argument("--pages", action="store_true", help="a picture of two rows for every page of docs/methods")
     options = parser.parse_args()
     content = json.loads((options.run / "config" / "report.json").read_text(encoding="utf-8"))
-    content["report"] = {"images": 3 * options.rows}
     options.out.mkdir(parents=True, exist_ok=True)
-    for gallery in galleries(RunFiles(options.run, content)):
-        path = options.out / f"{gallery.title.split()[0].lower()}.webp"
-        draw(gallery, path, options.rows, options.columns)
-        print(path)
+    if options.pages:
+        for page, stages in PAGES.items():
+            found = shown(options.run, content | only(content["stages"], stages), rows=2)
+            gallery = next(g for g in found if stages[-1] in dict(g.columns))
+            draw(gallery, options.out / f"{page}.webp", 2, stages)
+    else:
+        for gallery in shown(options.run, content, options.rows):
+            draw(gallery, options.out / f"{gallery.title.split()[0].lower()}.webp", options.rows, options.columns)
 
 
-def draw(gallery: Gallery, path: Path, rows: int, columns: list[str] | None = None) -> None:
+def only(stages: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+    """The parts of a report's content that are about the named stages and what they are built upon."""
+    needed, waiting = set(), list(names)
+    while waiting:
+        name = waiting.pop()
+        needed.add(name)
+        waiting += stages[name]["upstream"].values()
+    return {"stages": {name: stage for name, stage in stages.items() if name in needed}, "targets": list(names)}
+
+
+def shown(run: Path, content: Mapping[str, Any], rows: int) -> list[Gallery]:
+    """The galleries of a report that has room enough for every third of its rows to be shown."""
+    return galleries(RunFiles(run, {**content, "report": {"images": 3 * rows}}))
+
+
+def draw(gallery: Gallery, path: Path, rows: int, columns: Sequence[str] | None = None) -> None:
     """Draw every third row of a gallery, from best to worst."""
     names = [name for name, _ in gallery.columns]
     shown = [k for k, n in enumerate(names) if not columns or n in ("image", "truth", *columns)]
