@@ -44,7 +44,11 @@ PAGES = {
     "seed_threshold": ("rib", "rib-masks"),
     "w_ood": ("cam", "wood-cam"),
 }
-"""Stages of config/demo-methods.yaml on each page of docs/methods."""
+"""Stages of config/demo-methods.yaml on each page of docs/methods.
+
+`rib-salient` was added by hand, as it needs a folder of saliency masks: `{method: saliency, masks: rib-crf, folder: …}`
+with the true masks of all classes together.
+"""
 
 
 def main() -> None:
@@ -60,6 +64,9 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     if options.pages:
         for page, stages in PAGES.items():
+            if missing := set(stages) - set(content["stages"]):
+                print(f"{page}: the run has no stage {', '.join(sorted(missing))}")
+                continue
             found = shown(options.run, content | only(content["stages"], stages), rows=2)
             gallery = next(g for g in found if stages[-1] in dict(g.columns))
             draw(gallery, options.out / f"{page}.webp", 2, stages)

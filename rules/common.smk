@@ -62,7 +62,7 @@ def one_pattern(name):
     def patterns(wildcards, input):
         given = input[name]
         first = [given] if isinstance(given, str) else given[:1]  # a string only until the shards are known
-        return [re.sub(r"/\d+-of-(\d+)", r"/*-of-\1", glob.escape(path)) for path in first]
+        return [re.sub(r"\d+-of-(\d+)(?=[^/]*$)", r"*-of-\1", glob.escape(path)) for path in first]
 
     return patterns
 
