@@ -15,6 +15,7 @@ from benchmarks.inputs import classifier, pair_operations, photo
 from wsss_core.execution import Execution
 from wsss_core.models.cam import CamNetwork
 from wsss_core.seeds.rib import RibSettings, rib_seed
+from wsss_core.stages.seed import in_precision
 from wsss_core.store.seeds import SeedMaps
 
 CLASSES, N_CLASSES = (3, 14), 20
@@ -105,11 +106,7 @@ def _engine(inputs: Inputs) -> Tensor:
 
 
 def _engine_mixed(inputs: Inputs) -> Tensor:
-    """As `wsss_core.stages.seed` runs the engine in this precision."""
-    inputs.network.to(memory_format=torch.channels_last)
-    device = inputs.network.classifier.weight.device.type
-    with Execution(device, torch.get_num_threads(), precision="mixed").autocast(weights_change=True):
-        return _engine(inputs)
+    return in_precision(Execution(precision="mixed"), inputs.network, _engine)(inputs)
 
 
 def _floor(case: Case) -> tuple[float, float]:

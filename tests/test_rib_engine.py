@@ -147,7 +147,7 @@ def test_bfloat16_follows_the_weights_and_differs_by_its_rounding(network, image
     expected = rib_seed(network, image, CLASSES, RibSettings(**STEPS), Pool())
     still = rib_seed(network, image, CLASSES, RibSettings(**STEPS | {"learning_rate": 0.0}), Pool())
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    with Execution("cpu", precision="mixed").autocast(weights_change=True):
+    with Execution("cpu", precision="mixed").autocast("cpu", weights_change=True):
         found = rib_seed(network, image, CLASSES, RibSettings(**STEPS), Pool())
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     for scale, maps in expected.maps.items():

@@ -18,7 +18,7 @@ from wsss_core.models import cam_network
 from wsss_core.models.ficklenet import FickleNetwork
 from wsss_core.seeds import Inputs
 from wsss_core.seeds.cam import CamSettings, cam_seed
-from wsss_core.seeds.pool import AuxiliaryPool, DeviceImages, device_crop
+from wsss_core.seeds.pool import AuxiliaryPool, device_crop, device_images
 from wsss_core.seeds.rib import (
     Objective,
     RibSettings,
@@ -247,7 +247,7 @@ def test_pool_on_a_device_has_the_same_images_and_keeps_as_many_as_fit(images):
     pool = pool_of(images, device=torch.device("cpu"))
     found, found_labels = pool.batches("0", (0,))(1)
     assert torch.equal(labels, found_labels) and (found - expected).abs().mean() < 0.02
-    few = DeviceImages(images.records, torch.device("cpu"), limit=2 * 3 * 40 * 48)
+    few = device_images(images.records, torch.device("cpu"), limit=2 * 3 * 40 * 48)
     assert few[0] is few[0] and few[1] is few[1] and few[2] is not few[2]
 
 

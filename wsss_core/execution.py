@@ -45,18 +45,20 @@ class Execution:
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return torch.device(self.device)
 
-    def autocast(self, *, weights_change: bool = False):
+    def autocast(self, device: str, *, weights_change: bool = False):
         """Context in which networks compute in this precision.
 
         Parameters
         ----------
+        device
+            Kind of device, "cpu" or "cuda".
         weights_change
             The block updates weights, so their bfloat16 copies must not be kept.
         """
         import torch
 
-        kind = self.torch_device().type
-        return torch.autocast(kind, torch.bfloat16, enabled=self.precision == "mixed", cache_enabled=not weights_change)
+        mixed = self.precision == "mixed"
+        return torch.autocast(device, torch.bfloat16, enabled=mixed, cache_enabled=not weights_change)
 
 
 @contextmanager

@@ -103,7 +103,7 @@ def fit(
         for group, base in zip(optimizer.param_groups, base_rates, strict=True):
             group["lr"] = base * rate(step)
         batch = to_device(batch, device)
-        with execution.autocast():
+        with execution.autocast(device.type):
             terms = loss(batch)
         optimizer.zero_grad(set_to_none=True)
         terms["loss"].backward()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch.utils.data import get_worker_info
@@ -28,10 +29,17 @@ class DecodedImages(Sequence[np.ndarray]):
     ----------
     limit
         Images are kept until they fill this many bytes, over all loader processes; further ones are decoded every time.
+    read
+        From a record to its image, an array or a tensor.
     """
 
-    def __init__(self, records: Sequence[ImageRecord], limit: int = 2_000_000_000) -> None:
-        self.records = list(records)
+    def __init__(
+        self,
+        records: Sequence[ImageRecord],
+        limit: int = 2_000_000_000,
+        read: Callable[[ImageRecord], Any] = read_record,
+    ) -> None:
+        self.records, self._read = list(records), read
         self._limit, self._used = limit, 0
         self._kept: dict[int, np.ndarray] = {}
 
@@ -40,7 +48,7 @@ class DecodedImages(Sequence[np.ndarray]):
 
     def __getitem__(self, index: int) -> np.ndarray:
         if index not in self._kept:
-            image = read_record(self.records[index])
+            image = self._read(self.records[index])
             if self._used + image.nbytes > self._limit // _loaders():
                 return image
             self._used += image.nbytes

@@ -29,7 +29,7 @@ class FickleNetwork(CamNetwork):
 
     In evaluation mode no cell is dropped, and `forward` and `maps` are those of the plain convolution; for random
     passes see `votes` and `weights`. The classifier is not a 1x1 convolution, so methods that need one
-    (`wsss_core.seeds.pointwise`) refuse this network.
+    (`wsss_core.seeds.demands`) refuse this network.
 
     Parameters
     ----------

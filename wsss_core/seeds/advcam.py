@@ -40,7 +40,7 @@ from wsss_core.data.table import ImageRecord
 from wsss_core.models.cam import CamNetwork
 from wsss_core.seeds import Inputs
 from wsss_core.seeds.cam import view_pair
-from wsss_core.seeds.pointwise import check_pointwise
+from wsss_core.seeds.demands import check_pointwise
 from wsss_core.settings import setting
 from wsss_core.store.seeds import EPSILON, SeedMaps
 

@@ -28,7 +28,7 @@ from wsss_core.data.table import ImageRecord
 from wsss_core.models.cam import CamNetwork
 from wsss_core.seeds import Inputs
 from wsss_core.seeds.advcam import AdvCamSettings, advcam_seed
-from wsss_core.seeds.pointwise import check_pointwise
+from wsss_core.seeds.demands import check_pointwise
 from wsss_core.seeds.rib import Pool, RibSettings, adapt, auxiliary_pool
 from wsss_core.settings import setting
 from wsss_core.store.seeds import SeedMaps

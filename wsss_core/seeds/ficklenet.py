@@ -36,10 +36,10 @@ from torch import Tensor
 
 from wsss_core import keyed
 from wsss_core.data.table import ImageRecord
-from wsss_core.errors import UserError
 from wsss_core.models.ficklenet import FickleNetwork, relevance
 from wsss_core.seeds import Inputs
 from wsss_core.seeds.cam import view_pair
+from wsss_core.seeds.demands import check_objective
 from wsss_core.settings import setting
 from wsss_core.store.seeds import SeedMaps
 
@@ -76,11 +76,7 @@ def maker(settings: FickleNetSeedSettings, inputs: Inputs) -> Callable[[ImageRec
         If the classifier is not one of FickleNet.
     """
     network = inputs.network
-    if not isinstance(network, FickleNetwork):
-        raise UserError(
-            "classifier: the seed method ficklenet needs one of the objective ficklenet, not one of kind "
-            f"{network.architecture}"
-        )
+    check_objective(network, "ficklenet")
 
     def make(record: ImageRecord, image: np.ndarray) -> SeedMaps:
         def draws(scale: float, number: int) -> np.random.Generator:

@@ -52,7 +52,7 @@ class AuxiliaryPool:
         stage: str,
         device: torch.device | None = None,
     ) -> None:
-        self.images = DecodedImages(records) if device is None else DeviceImages(records, device)
+        self.images = DecodedImages(records) if device is None else device_images(records, device)
         self._crop = _pillow_crop if device is None else device_crop
         self.labels = multi_hot([r.classes for r in records], n_classes)
         self.eligible, self.batch_size, self.long_side, self.crop = eligible, batch_size, long_side, crop
@@ -90,28 +90,13 @@ class AuxiliaryPool:
         return found[keyed.generator(self.seed, self.stage, "pool order", image_id).permutation(len(found))]
 
 
-class DeviceImages:
-    """Images of records, uint8 [3, H, W] on a device, decoded when first asked for.
+def device_images(records: Sequence[ImageRecord], device: torch.device, limit: int = 8_000_000_000) -> DecodedImages:
+    """`DecodedImages` of tensors uint8 [3, H, W] on a device."""
 
-    Parameters
-    ----------
-    limit
-        Images are kept until they fill this many bytes; further ones are decoded every time.
-    """
+    def read(record: ImageRecord) -> Tensor:
+        return torch.from_numpy(read_record(record)).to(device).permute(2, 0, 1).contiguous()
 
-    def __init__(self, records: Sequence[ImageRecord], device: torch.device, limit: int = 8_000_000_000) -> None:
-        self.records, self.device = list(records), device
-        self._limit, self._used = limit, 0
-        self._kept: dict[int, Tensor] = {}
-
-    def __getitem__(self, index: int) -> Tensor:
-        if index in self._kept:
-            return self._kept[index]
-        image = torch.from_numpy(read_record(self.records[index])).to(self.device).permute(2, 0, 1).contiguous()
-        if self._used + image.numel() <= self._limit:
-            self._used += image.numel()
-            self._kept[index] = image
-        return image
+    return DecodedImages(records, limit, read)
 
 
 def _pillow_crop(image: np.ndarray, long_side: tuple[int, int], crop: int, rng: np.random.Generator) -> Tensor:

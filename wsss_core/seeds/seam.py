@@ -27,10 +27,10 @@ import torch
 from torch import Tensor
 
 from wsss_core.data.table import ImageRecord
-from wsss_core.errors import UserError
 from wsss_core.models.seam import SeamNetwork
 from wsss_core.seeds import Inputs
 from wsss_core.seeds.cam import flip_sum, view_pair
+from wsss_core.seeds.demands import check_objective
 from wsss_core.settings import setting
 from wsss_core.store.seeds import SeedMaps
 
@@ -58,10 +58,7 @@ def maker(settings: SeamSettings, inputs: Inputs) -> Callable[[ImageRecord, np.n
         If the classifier is not one of SEAM.
     """
     network = inputs.network
-    if not isinstance(network, SeamNetwork):
-        raise UserError(
-            f"classifier: the seed method seam needs one of the objective seam, not one of kind {network.architecture}"
-        )
+    check_objective(network, "seam")
     return lambda record, image: seam_seed(network, image, record.classes, settings)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -59,7 +60,7 @@ def run(
     pixels = view_pixels(device) if hasattr(method, "batch_maker") else 0
     inputs = Inputs(network, read_table(table).split("train"), step.seed, step.stage, pixels)
     make = method.batch_maker(settings, inputs) if pixels else _one_by_one(method.maker(settings, inputs))
-    make = _in_precision(execution, network, make)
+    make = in_precision(execution, network, make)
     records = {record.id: record for record in shard.records}
     classifier_digest = file_digest(classifier)
 
@@ -98,8 +99,11 @@ Maker = Callable[[Sequence[ImageRecord], Sequence[np.ndarray]], list[SeedMaps]]
 """From images of one size to their maps."""
 
 
-def _in_precision(execution: Execution, network: nn.Module, make: Maker) -> Maker:
-    """The maker in the execution's precision.
+Made = TypeVar("Made")
+
+
+def in_precision(execution: Execution, network: nn.Module, make: Callable[..., Made]) -> Callable[..., Made]:
+    """What a seed method does with a network, in the execution's precision.
 
     For bfloat16, weights lie with their channels last; not if there are depthwise convolutions, whose gradients are
     slower that way on a CPU than float32.
@@ -108,9 +112,9 @@ def _in_precision(execution: Execution, network: nn.Module, make: Maker) -> Make
     if execution.precision == "mixed" and not depthwise:
         network.to(memory_format=torch.channels_last)
 
-    def made(records: Sequence[ImageRecord], images: Sequence[np.ndarray]) -> list[SeedMaps]:
-        with execution.autocast(weights_change=True):
-            return make(records, images)
+    def made(*inputs: Any) -> Made:
+        with execution.autocast(next(network.parameters()).device.type, weights_change=True):
+            return make(*inputs)
 
     return made
 

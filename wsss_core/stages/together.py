@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
-import numpy as np
 import torch
 
 from wsss_core.data.table import ImageRecord
+
+Read = TypeVar("Read")
 
 MOST_PIXELS = 2**24
 """Pixels of views in one forward pass on a GPU: eleven pairs of 1000x750. More keep no GPU busier."""
@@ -48,9 +50,9 @@ def batches(records: Sequence[ImageRecord], pixels: int) -> list[list[ImageRecor
 
 
 def read_ahead(
-    groups: Iterable[list[ImageRecord]], read: Callable[[ImageRecord], np.ndarray], threads: int = 1
-) -> Iterator[tuple[list[ImageRecord], list[np.ndarray]]]:
-    """Each group with its images, in order, while threads read the groups that follow it.
+    groups: Iterable[list[ImageRecord]], read: Callable[[ImageRecord], Read], threads: int = 1
+) -> Iterator[tuple[list[ImageRecord], list[Read]]]:
+    """Each group with what was read of its images, in order, while threads read the groups that follow it.
 
     At least `AHEAD` images, and no more groups than hold so many, wait in memory. An error of `read` is
     raised in its turn.
@@ -68,5 +70,5 @@ def read_ahead(
         pool.shutdown(cancel_futures=True)
 
 
-def _finished(group: list[ImageRecord], futures: list) -> tuple[list[ImageRecord], list[np.ndarray]]:
+def _finished(group: list[ImageRecord], futures: list) -> tuple[list[ImageRecord], list]:
     return group, [future.result() for future in futures]

@@ -62,19 +62,17 @@ def walk_shard(
     records = {record.id: record for record in table.records}
     model_digest = file_digest(model)
 
-    def read(record: ImageRecord) -> np.ndarray:
-        return read_image_of(record, store[record.id])
+    def read(record: ImageRecord) -> tuple[np.ndarray, SeedMaps]:
+        seed = store[record.id]
+        return read_image_of(record, seed), seed
 
     def compute(ids: Sequence[str]) -> Iterator[tuple[str, ScoreMaps]]:
-        tagged = []
-        for record in map(records.__getitem__, ids):
-            if store[record.id].classes:
-                tagged.append(record)
-            else:
-                yield record.id, nothing(record.size)
-        for batch, images in read_ahead(batches(tagged, view_pixels(device)), read, execution.threads):
-            seeds = [store[record.id] for record in batch]
-            yield from zip([record.id for record in batch], walk(network, images, seeds), strict=True)
+        groups = batches([records[image_id] for image_id in ids], view_pixels(device))
+        for batch, pairs in read_ahead(groups, read, execution.threads):
+            tagged = [(image, seed) for image, seed in pairs if seed.classes]
+            walked = iter(walk(network, *zip(*tagged, strict=True)) if tagged else ())
+            for record, (_, seed) in zip(batch, pairs, strict=True):
+                yield record.id, next(walked) if seed.classes else nothing(record.size)
 
     build_batched(
         scores,

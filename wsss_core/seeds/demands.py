@@ -1,4 +1,4 @@
-"""What several seed methods ask of a classifier: that its logit maps come from a 1x1 convolution."""
+"""What seed methods ask of a classifier: the objective it was trained with, or logit maps from a 1x1 convolution."""
 
 from __future__ import annotations
 
@@ -25,4 +25,19 @@ def check_pointwise(network: CamNetwork, method: str) -> None:
         raise UserError(
             f"classifier: the seed method {method} needs a 1x1 convolution for a classifier, and that of "
             f"{network.architecture} is {shape}; name another one, or use the seed method ficklenet, cam or grad_cam"
+        )
+
+
+def check_objective(network: CamNetwork, objective: str) -> None:
+    """Refuse a classifier that was not trained with the objective of the same name as the seed method.
+
+    Raises
+    ------
+    UserError
+        If the classifier is of another kind.
+    """
+    if network.architecture != objective:
+        raise UserError(
+            f"classifier: the seed method {objective} needs one of the objective {objective}, not one of kind "
+            f"{network.architecture}"
         )
