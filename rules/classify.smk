@@ -87,7 +87,7 @@ rule train_classifier:
         mem_mb=memory(6000),
         runtime=runtime(720),
     params:
-        execution=execution(training=True),
+        execution=execution("workers"),
         state=f"{R}/.state/classifiers/{{classifier}}.pt",
     message:
         "training classifier {wildcards.classifier}"

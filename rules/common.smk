@@ -203,11 +203,14 @@ def stage_products(name):
     return [f"{folder}/model.pt", f"{folder}/evaluation.csv"]
 
 
-def execution(training=False):
-    """Params function: flags of the `execution` section. Depending on threads, it is no reason to run a job again."""
-    flags = ["--device", CONFIGURATION.execution["device"], "--precision", CONFIGURATION.execution["precision"]]
-    if training:
-        flags += ["--workers", str(CONFIGURATION.execution["workers"])]
+def execution(*others):
+    """Params function: flags of the `execution` section: device, precision and those named.
+
+    Depending on threads, it is no reason to run a job again.
+    """
+    flags = []
+    for name in ("device", "precision", *others):
+        flags += [f"--{name.replace('_', '-')}", str(CONFIGURATION.execution[name])]
     return lambda wildcards, threads: shlex.join([*flags, "--threads", str(threads)])
 
 

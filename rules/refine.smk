@@ -115,7 +115,7 @@ rule train_irn:
         runtime=runtime(720),
     params:
         labels=one_pattern("labels"),
-        execution=execution(training=True),
+        execution=execution("workers"),
         state=f"{R}/.state/refinements/{{refinement}}.pt",
     message:
         "training the boundary network of {wildcards.refinement}"
@@ -208,7 +208,7 @@ rule train_psa:
         runtime=runtime(720),
     params:
         labels=one_pattern("labels"),
-        execution=execution(training=True),
+        execution=execution("workers"),
         state=f"{R}/.state/refinements/{{refinement}}.pt",
     message:
         "training the affinity network of {wildcards.refinement}"

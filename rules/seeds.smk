@@ -17,10 +17,10 @@ rule seed_maps:
         "../envs/wsss.yaml"
     threads: 1
     resources:
-        mem_mb=memory(4000),
+        mem_mb=memory(4000 * CONFIGURATION.execution["images_at_once"]),
         runtime=runtime(240),
     params:
-        execution=execution(),
+        execution=execution("images_at_once"),
         cache=f"{R}/.state/seeds/{{seed}}/{{shard}}.h5",
     message:
         "seeds {wildcards.seed}, shard {wildcards.shard}"

@@ -25,7 +25,7 @@ rule train_segmentation:
         runtime=runtime(1440),
     params:
         masks=one_pattern("masks"),
-        execution=execution(training=True),
+        execution=execution("workers"),
         state=f"{R}/.state/segmentations/{{segmentation}}.pt",
     message:
         "training segmentation network {wildcards.segmentation}"

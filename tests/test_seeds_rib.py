@@ -242,12 +242,13 @@ def test_crops_on_a_device_are_those_of_pillow_within_two_grey_levels(long_side)
         assert torch.equal(found.any(0), expected.any(0)) and one.random() == other.random()
 
 
-def test_pool_on_a_device_has_the_same_images_and_keeps_as_many_as_fit(images):
+def test_pool_on_a_device_has_the_same_images_and_keeps_as_many_as_fit(images, monkeypatch):
     expected, labels = pool_of(images).batches("0", (0,))(1)
     pool = pool_of(images, device=torch.device("cpu"))
     found, found_labels = pool.batches("0", (0,))(1)
     assert torch.equal(labels, found_labels) and (found - expected).abs().mean() < 0.02
-    few = device_images(images.records, torch.device("cpu"), limit=2 * 3 * 40 * 48)
+    monkeypatch.setattr("wsss_core.seeds.pool.DEVICE_BYTES", 2 * 2 * 3 * 40 * 48)
+    few = device_images(images.records, torch.device("cpu"), processes=2)
     assert few[0] is few[0] and few[1] is few[1] and few[2] is not few[2]
 
 
@@ -292,6 +293,28 @@ def test_stage_gives_an_image_the_same_maps_in_any_company(images, tmp_path, var
     (tmp_path / "cache.h5").unlink()
     alone = run_stage(tmp_path, images, images.records[2:3], variant=variant)
     assert torch.equal(alone["2"].maps[1.0], maps["2"].maps[1.0])
+
+
+def test_images_at_once_are_for_gpus():
+    assert seed.images_at_once(Execution("cuda", images_at_once=4)) == 4
+    assert seed.images_at_once(Execution("cpu", images_at_once=4)) == 1
+
+
+def test_images_at_once_in_processes_of_their_own_have_the_same_maps(images, tmp_path, monkeypatch):
+    """What a GPU would do, on the CPU."""
+    run_stage(tmp_path, images, images.records)
+    expected = (tmp_path / "maps.h5").read_bytes()
+    (tmp_path / "cache.h5").unlink()
+    monkeypatch.setattr(seed, "images_at_once", lambda execution: 2)
+    run_stage(tmp_path, images, images.records)
+    assert (tmp_path / "maps.h5").read_bytes() == expected
+
+
+def test_an_image_that_a_process_cannot_read_is_named(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(seed, "images_at_once", lambda execution: 2)
+    Path(images.records[2].path).write_bytes(b"no image")
+    with pytest.raises(UserError, match=f"image '{images.records[2].id}'"):
+        run_stage(tmp_path, images, images.records)
 
 
 def test_the_target_can_be_adapted_to_alone(images, tmp_path):

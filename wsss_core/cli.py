@@ -13,6 +13,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -250,10 +251,14 @@ def _add_execution(command: argparse.ArgumentParser) -> None:
     command.add_argument("--threads", type=int, default=defaults.threads)
     command.add_argument("--workers", type=int, default=defaults.workers, help="loader processes")
     command.add_argument("--precision", choices=["float32", "mixed"], default=defaults.precision)
+    command.add_argument(
+        "--images-at-once", type=int, default=defaults.images_at_once, help="of seed methods, on a GPU"
+    )
 
 
 def _execution(options: argparse.Namespace) -> Execution:
-    return Execution(options.device, options.threads, options.workers, options.precision)
+    names = [field.name for field in fields(Execution)]
+    return Execution(**{name: getattr(options, name) for name in names})
 
 
 def _run_stage(options: argparse.Namespace) -> None:

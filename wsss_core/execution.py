@@ -29,12 +29,15 @@ class Execution:
     precision
         "float32", or "mixed": networks compute in bfloat16, with float32 weights, logit maps and losses. Worth it on
         GPUs and on CPUs that multiply bfloat16 themselves (AVX512-BF16, AMX).
+    images_at_once
+        Images that a seed method which takes them one by one works on at a time on a GPU, each in a process of its own.
     """
 
     device: str = "auto"
     threads: int = 1
     workers: int = 0
     precision: Literal["float32", "mixed"] = "float32"
+    images_at_once: int = 1
 
     def torch_device(self):
         """The torch device; sets the thread count of this process on the way."""

@@ -159,6 +159,13 @@ def _execution_schema() -> dict[str, Any]:
                 "description": "mixed: trainings and seed methods compute in bfloat16, with float32 weights, "
                 "maps and losses; faster on GPUs, and on CPUs that multiply bfloat16 themselves (AVX512-BF16, AMX)",
             },
+            "images_at_once": {
+                "type": "integer",
+                "minimum": 1,
+                "default": 1,
+                "description": "images that RIB and other seed methods which take them one by one work on at a time "
+                "on a GPU, each in a process of its own with its own copy of the network",
+            },
             "train_threads": {
                 "type": "integer",
                 "minimum": 1,

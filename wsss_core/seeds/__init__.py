@@ -36,6 +36,8 @@ class Inputs:
         Key of the random draws.
     pixels
         Most pixels of views in one forward pass of a batch; 0 where images are not batched.
+    processes
+        Processes that share the device for this work.
     """
 
     network: CamNetwork
@@ -43,3 +45,4 @@ class Inputs:
     seed: int
     stage: str
     pixels: int = 0
+    processes: int = 1

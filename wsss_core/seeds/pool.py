@@ -37,6 +37,8 @@ class AuxiliaryPool:
         As in classifier training.
     device
         Where decoded images are kept and augmented, for a GPU (see `device_crop`); None: with Pillow, on the CPU.
+    processes
+        Processes that keep images on that device.
     """
 
     def __init__(
@@ -51,8 +53,9 @@ class AuxiliaryPool:
         seed: int,
         stage: str,
         device: torch.device | None = None,
+        processes: int = 1,
     ) -> None:
-        self.images = DecodedImages(records) if device is None else device_images(records, device)
+        self.images = DecodedImages(records) if device is None else device_images(records, device, processes)
         self._crop = _pillow_crop if device is None else device_crop
         self.labels = multi_hot([r.classes for r in records], n_classes)
         self.eligible, self.batch_size, self.long_side, self.crop = eligible, batch_size, long_side, crop
@@ -90,13 +93,17 @@ class AuxiliaryPool:
         return found[keyed.generator(self.seed, self.stage, "pool order", image_id).permutation(len(found))]
 
 
-def device_images(records: Sequence[ImageRecord], device: torch.device, limit: int = 8_000_000_000) -> DecodedImages:
-    """`DecodedImages` of tensors uint8 [3, H, W] on a device."""
+DEVICE_BYTES = 8_000_000_000
+"""Decoded images on a device, together; all of VOC's take 6 GB."""
+
+
+def device_images(records: Sequence[ImageRecord], device: torch.device, processes: int = 1) -> DecodedImages:
+    """`DecodedImages` of tensors uint8 [3, H, W] on a device that several processes share."""
 
     def read(record: ImageRecord) -> Tensor:
         return torch.from_numpy(read_record(record)).to(device).permute(2, 0, 1).contiguous()
 
-    return DecodedImages(records, limit, read)
+    return DecodedImages(records, DEVICE_BYTES // processes, read)
 
 
 def _pillow_crop(image: np.ndarray, long_side: tuple[int, int], crop: int, rng: np.random.Generator) -> Tensor:

@@ -158,6 +158,7 @@ def auxiliary_pool(settings: RibSettings, inputs: Inputs) -> Callable[[ImageReco
         seed=inputs.seed,
         stage=inputs.stage,
         device=device if device.type == "cuda" else None,
+        processes=inputs.processes,
     )
     return lambda record: pool.batches(record.id, record.classes)
 

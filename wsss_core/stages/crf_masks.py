@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -19,6 +17,7 @@ from wsss_core.refine import resolve_threshold
 from wsss_core.refine.crf import CrfSettings, crf_masks
 from wsss_core.settings import from_mapping
 from wsss_core.stages.inputs import open_seeds, read_image_of, read_threshold, threshold_words
+from wsss_core.stages.processes import in_processes
 from wsss_core.stages.step import read_step
 from wsss_core.store.atomic import atomic_folder
 from wsss_core.store.masks import mask_name, write_about, write_mask
@@ -57,7 +56,8 @@ def run(*, config: Path, manifest: Path, maps: Path, threshold: Path | None, mas
             for records in groups:
                 write_masks(store, records, folder, value, settings, device)
         else:
-            _in_processes(execution.threads, maps, groups, folder, value, settings)
+            for _ in in_processes(execution.threads, partial(_in_worker, maps, folder, value, settings), groups):
+                pass
         write_about(
             folder,
             crf=f"yes, {settings.iterations} iterations, unary: {settings.unary}",
@@ -88,25 +88,6 @@ def write_masks(
     masks = crf_masks(images, full, [seed.classes for seed in seeds], threshold, settings)
     for record, labels in zip(records, masks, strict=True):
         write_mask(folder / mask_name(record.id), labels)
-
-
-def _in_processes(
-    count: int, maps: Path, groups: Sequence[list[ImageRecord]], folder: Path, threshold: float, settings: CrfSettings
-) -> None:
-    """`write_masks` of every group, in processes of one thread each; raises the error of the first group to fail.
-
-    They are forked from a fresh process that has imported this module, so it is imported once.
-    """
-    context = get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    pool = ProcessPoolExecutor(
-        min(count, len(groups)), mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
-    )
-    try:
-        for _ in pool.map(partial(_in_worker, maps, folder, threshold, settings), groups):
-            pass
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _in_worker(

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,10 +23,16 @@ from wsss_core.seeds import Inputs
 from wsss_core.settings import from_mapping
 from wsss_core.stages.classifier import open_classifier
 from wsss_core.stages.inputs import file_digest
+from wsss_core.stages.processes import in_processes
 from wsss_core.stages.step import read_step
 from wsss_core.stages.together import batches, read_ahead, view_pixels
 from wsss_core.store.seeds import SeedMaps, write_record
 from wsss_core.store.shards import build_batched, fingerprint
+
+Maker = Callable[[Sequence[ImageRecord], Sequence[np.ndarray]], list[SeedMaps]]
+"""From images of one size to their maps."""
+
+Made = TypeVar("Made")
 
 
 def run(
@@ -31,8 +40,8 @@ def run(
 ) -> None:
     """Write the seed maps of the images of a shard; an image without classes gets an empty record.
 
-    Methods that offer it work on several images of one size at a time where there is a GPU (see `wsss_core.seeds`);
-    images are decoded in the background.
+    On a GPU, methods that offer it work on several images of one size at a time (see `wsss_core.seeds`), and others on
+    ``execution.images_at_once`` images, each in a process of its own. Images are decoded in the background.
 
     Parameters
     ----------
@@ -52,24 +61,15 @@ def run(
         If an image cannot be read (naming it), or the classifier is for other classes.
     """
     step = read_step(config)
-    method = importlib.import_module(f"wsss_core.seeds.{step.method}")
     shard = read_manifest(manifest)
-    device = execution.torch_device()
-    network = open_classifier(classifier, shard.class_names, device)
-    settings = from_mapping(method.SETTINGS, step.settings)
-    pixels = view_pixels(device) if hasattr(method, "batch_maker") else 0
-    inputs = Inputs(network, read_table(table).split("train"), step.seed, step.stage, pixels)
-    make = method.batch_maker(settings, inputs) if pixels else _one_by_one(method.maker(settings, inputs))
-    make = in_precision(execution, network, make)
+    given = Given(config, classifier, shard.class_names, table, execution)
     records = {record.id: record for record in shard.records}
     classifier_digest = file_digest(classifier)
 
     def compute(ids: Sequence[str]) -> Iterator[tuple[str, SeedMaps]]:
         pending = [records[image_id] for image_id in ids]
         yield from ((record.id, SeedMaps((), {}, record.size)) for record in pending if not record.classes)
-        tagged = [record for record in pending if record.classes]
-        for batch, images in read_ahead(batches(tagged, pixels), _read, execution.threads):
-            yield from zip([record.id for record in batch], make(batch, images), strict=True)
+        yield from _computed(given, [record for record in pending if record.classes])
 
     build_batched(
         maps,
@@ -88,18 +88,69 @@ def run(
     )
 
 
+@dataclass(frozen=True)
+class Given:
+    """What every process that computes maps of a shard is told."""
+
+    config: Path
+    classifier: Path
+    class_names: tuple[str, ...]
+    table: Path
+    execution: Execution
+
+    def method(self) -> ModuleType:
+        """The module of the method."""
+        return importlib.import_module(f"wsss_core.seeds.{read_step(self.config).method}")
+
+    def maker(self) -> tuple[Maker, int]:
+        """What makes maps, with the classifier on its device, and the most pixels that it takes at a time.
+
+        Where that is 0 it takes one image.
+        """
+        step, method = read_step(self.config), self.method()
+        device = self.execution.torch_device()
+        network = open_classifier(self.classifier, self.class_names, device)
+        settings = from_mapping(method.SETTINGS, step.settings)
+        pixels = view_pixels(device) if hasattr(method, "batch_maker") else 0
+        records = read_table(self.table).split("train")
+        inputs = Inputs(network, records, step.seed, step.stage, pixels, images_at_once(self.execution))
+        make = method.batch_maker(settings, inputs) if pixels else _one_by_one(method.maker(settings, inputs))
+        return in_precision(self.execution, network, make), pixels
+
+
+def images_at_once(execution: Execution) -> int:
+    """Processes that share a GPU for a method that takes one image at a time; 1 on a CPU."""
+    return execution.images_at_once if execution.torch_device().type == "cuda" else 1
+
+
+def _computed(given: Given, records: Sequence[ImageRecord]) -> Iterator[tuple[str, SeedMaps]]:
+    """Maps of images with classes, with the ids."""
+    count = min(images_at_once(given.execution), len(records))
+    if count > 1 and not hasattr(given.method(), "batch_maker"):
+        work = partial(_in_worker, given)
+        yield from zip([r.id for r in records], in_processes(count, work, records), strict=True)
+        return
+    make, pixels = given.maker()
+    for batch, images in read_ahead(batches(records, pixels), _read, given.execution.threads):
+        yield from zip([record.id for record in batch], make(batch, images), strict=True)
+
+
+def _in_worker(given: Given, record: ImageRecord) -> SeedMaps:
+    make, _ = _opened(given)
+    return make([record], [_read(record)])[0].cpu()
+
+
+@cache
+def _opened(given: Given) -> tuple[Maker, int]:
+    """The method with its classifier, opened once by each process."""
+    return given.maker()
+
+
 def _read(record: ImageRecord) -> np.ndarray:
     image = read_record(record)
     if image.shape[:2] != record.size:
         raise UserError(f"{record.path}: image {record.id!r} is {image.shape[:2]}, the table says {record.size}")
     return image
-
-
-Maker = Callable[[Sequence[ImageRecord], Sequence[np.ndarray]], list[SeedMaps]]
-"""From images of one size to their maps."""
-
-
-Made = TypeVar("Made")
 
 
 def in_precision(execution: Execution, network: nn.Module, make: Callable[..., Made]) -> Callable[..., Made]:

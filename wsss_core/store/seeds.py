@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +58,10 @@ class SeedMaps:
         height, width = self.size
         return self._combined(-(-height // 16) * 16, -(-width // 16) * 16, height, width)
 
+    def cpu(self) -> SeedMaps:
+        """The same, with maps in the memory of the CPU."""
+        return replace(self, maps={scale: values.detach().cpu() for scale, values in self.maps.items()})
+
     def _combined(self, rows: int, columns: int, height: int, width: int) -> torch.Tensor:
         import torch
         import torch.nn.functional as F
@@ -76,8 +80,8 @@ def write_record(group: Any, maps: SeedMaps) -> None:
     group.attrs["classes"] = np.asarray(maps.classes, dtype=np.int64)
     group.attrs["size"] = np.asarray(maps.size, dtype=np.int64)
     group.attrs["statistics"] = json.dumps(dict(maps.statistics), sort_keys=True)
-    for scale, values in maps.maps.items():
-        data = values.detach().cpu().numpy().astype(np.float32)
+    for scale, values in maps.cpu().maps.items():
+        data = values.numpy().astype(np.float32)
         group.create_dataset(f"scale_{scale}", data=data)
 
 
