@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-NAMES = ("random_walk", "dense_crf", "rib", "advcam", "cam_inference", "sweep", "pair_labels", "training")
+NAMES = ("random_walk", "dense_crf", "rib", "advcam", "cam_inference", "sweep", "pair_labels", "jobs", "training")
 """The benchmarks, in the order of the table."""
 
 SIZES = ("tiny", "quick", "full")

@@ -5,16 +5,15 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import torch
 
-from benchmarks import DEVICES, NAMES, SIZES, Work
+from benchmarks import DEVICES, NAMES, SIZES
 from benchmarks.measure import machine
-from benchmarks.table import Row, Side, processor, put_into, quantity, section
+from benchmarks.table import Row, processor, put_into, quantity, seconds, section
+from benchmarks.turns import measured
 
 
 def main() -> int:
@@ -42,9 +41,8 @@ def main() -> int:
         rows = []
         for name in options.names or NAMES:
             for number, work in enumerate(importlib.import_module(f"benchmarks.{name}").works(options.size, device)):
-                rows.append(
-                    _row(name, options.size, device, number, work, options.threads) if present else Row(work.name)
-                )
+                given = (name, options.size, device, number, work, options.threads)
+                rows.append(measured(*given) if present else Row(work.name))
                 _say(rows[-1])
         agree &= all(row.agrees for row in rows)
         parts.append(
@@ -70,40 +68,10 @@ def _about(device: str, threads: int, pace: tuple[float, float] | None) -> str:
     return f"{name}: {reached}, on which the floors are based."
 
 
-def _row(name: str, size: str, device: str, number: int, work: Work, threads: int) -> Row:
-    sides = ["baseline", "ours"] + (["truth"] if work.truth else [])
-    with tempfile.TemporaryDirectory() as folder:
-        found = {}
-        for side in sides:
-            result = Path(folder) / f"{side}.pt"
-            given = [name, size, device, str(number), side, str(work.threads or threads), str(result)]
-            environment = os.environ | {"OMP_NUM_THREADS": str(work.threads or threads)}
-            subprocess.run([sys.executable, "-m", "benchmarks.measure", *given], check=True, env=environment)
-            found[side] = torch.load(result, weights_only=True)
-    answers = {side: _plain(values.pop("answer")) for side, values in found.items()}
-    difference = work.difference(answers["baseline"], answers["ours"])
-    errors = None
-    if work.truth:
-        errors = tuple(work.difference(answers[side], answers["truth"]) for side in ("baseline", "ours"))
-    return Row(
-        work.name,
-        (Side(**found["baseline"]), Side(**found["ours"])),
-        difference,
-        difference <= work.limit,
-        errors,
-        work.floor() if work.floor else None,
-    )
-
-
-def _plain(answer):
-    return tuple(answer) if isinstance(answer, (list, tuple)) else answer
-
-
 def _say(row: Row) -> None:
     if row.sides:
-        baseline, ours = row.sides
-        runs = f"{baseline.runs} and {ours.runs} runs"
-        print(f"{row.name}: {baseline.seconds:.4g} s, ours {ours.seconds:.4g} s ({runs})", file=sys.stderr)
+        runs = [", ".join(map(seconds, side.runs)) for side in row.sides]
+        print(f"{row.name}: {runs[0]}; ours {runs[1]}", file=sys.stderr)
 
 
 if __name__ == "__main__":

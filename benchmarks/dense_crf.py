@@ -37,7 +37,7 @@ def works(size: str, device: str) -> list[Work]:
         prepare=partial(_inputs, 1, height, width),
         baseline=_baseline,
         ours=partial(_ours, "torch"),
-        floor=lambda: _floor(1, height * width),
+        floor=lambda: floor(1, height * width),
         **common,
     )
     if device == "cuda":
@@ -47,7 +47,7 @@ def works(size: str, device: str) -> list[Work]:
             prepare=partial(_several, count, height, width),
             baseline=_one_after_another,
             ours=_joint,
-            floor=lambda: _floor(1, count * height * width),
+            floor=lambda: floor(1, count * height * width),
             **common | {"difference": _worst},
         )
         return [in_torch, joint]
@@ -56,7 +56,7 @@ def works(size: str, device: str) -> list[Work]:
         prepare=partial(_inputs, 2, height, width),
         baseline=_baseline,
         ours=partial(_ours, "pydensecrf"),
-        floor=lambda: _floor(2, height * width),
+        floor=lambda: floor(2, height * width),
         **common,
     )
     return [shared, in_torch]
@@ -113,7 +113,7 @@ def _percentile(one: Tensor, other: Tensor) -> float:
     return torch.quantile((one - other).abs().flatten(), 0.99).item()
 
 
-def _floor(passes: int, pixels: int) -> tuple[float, float]:
+def floor(passes: int, pixels: int) -> tuple[float, float]:
     """Every pixel's labels written to and read from the 3 corners of the spatial and the 6 of the bilateral lattice."""
     visits = passes * ITERATIONS * LABELS * pixels * 2 * (3 + 6)
     return 2 * visits, 4 * visits

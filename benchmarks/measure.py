@@ -1,52 +1,48 @@
-"""Measures one side of one work. Every side runs in a process of its own, so that its peak memory is its own.
+"""One side of one work, in a process of its own, so that its peak memory is its own and the other side's runs can be
+taken in turns with it (see `benchmarks.turns`).
 
 python -m benchmarks.measure NAME SIZE DEVICE NUMBER SIDE THREADS RESULT
+
+Runs the side once, and once more for each line of standard input. Prints the seconds of every run on standard output;
+at the end of the input, writes the answer and the peak memory of the first run.
 """
 
 from __future__ import annotations
 
 import importlib
 import resource
-import statistics
 import sys
 import time
 from collections.abc import Callable
+from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-SECONDS, FEWEST_RUNS, MOST_RUNS = 3.0, 3, 30
-"""A side is repeated until its runs took this long, at least and at most so often, after one that is not counted."""
-
-LONG = 30.0
-"""A side whose first run took longer, in seconds, is not run again: there a first run costs nothing extra."""
-
 
 def main() -> None:
-    """Measure the side that the command line names and write `Measurement` fields with the answer."""
+    """Measure the side that the command line names."""
     name, size, device, number, side, threads, result = sys.argv[1:]
-    torch.set_num_threads(int(threads))
-    work = importlib.import_module(f"benchmarks.{name}").works(size, device)[int(number)]
-    inputs = work.prepare(torch.device(device))
-    torch.save(measured(lambda: getattr(work, side)(inputs), torch.device(device)), result)
+    seconds_out = sys.stdout
+    with redirect_stdout(sys.stderr):
+        torch.set_num_threads(int(threads))
+        work = importlib.import_module(f"benchmarks.{name}").works(size, device)[int(number)]
+        run = partial(getattr(work, side), work.prepare(torch.device(device)))
+        seconds, memory, answer = first_run(run, torch.device(device))
+        print(seconds, file=seconds_out, flush=True)
+        for _ in sys.stdin:
+            seconds, answer = _timed(run, torch.device(device))
+            print(seconds, file=seconds_out, flush=True)
+    torch.save({"memory": memory, "answer": _on_cpu(answer)}, result)
 
 
-def measured(run: Callable[[], Any], device: torch.device) -> dict[str, Any]:
-    """Median seconds, number of runs counted, and peak memory of a function above what its process held before.
-
-    Returns
-    -------
-    ``seconds``, ``runs``, ``memory`` in bytes (of the GPU if `device` is one), ``answer``.
-    """
+def first_run(run: Callable[[], Any], device: torch.device) -> tuple[float, int, Any]:
+    """Seconds, peak memory in bytes above what the process held before (of the GPU if `device` is one), and answer."""
     before = _start_of_peak(device)
-    first, answer = _timed(run, device)
-    memory = _peak(device) - before
-    times = [first] if first > LONG else []
-    while first <= LONG and len(times) < MOST_RUNS and (len(times) < FEWEST_RUNS or sum(times) < SECONDS):
-        seconds, answer = _timed(run, device)
-        times.append(seconds)
-    return {"seconds": statistics.median(times), "runs": len(times), "memory": memory, "answer": _on_cpu(answer)}
+    seconds, answer = _timed(run, device)
+    return seconds, _peak(device) - before, answer
 
 
 def machine(device: torch.device) -> tuple[float, float]:

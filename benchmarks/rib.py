@@ -69,7 +69,7 @@ def works(size: str, device: str) -> list[Work]:
             ours=ours,
             limit=limit,
             difference=largest_difference,
-            floor=lambda: _floor(case),
+            floor=lambda: floor(case),
         )
         for title, ours, limit in rows
     ]
@@ -109,7 +109,7 @@ def _engine_mixed(inputs: Inputs) -> Tensor:
     return in_precision(Execution(precision="mixed"), inputs.network, _engine)(inputs)
 
 
-def _floor(case: Case) -> tuple[float, float]:
+def floor(case: Case) -> tuple[float, float]:
     """Products of the passes that no implementation can leave out; a backward pass counts as two forward ones."""
     pairs = pair_operations(case.backbone, N_CLASSES, case.image, case.scales)
     prefix, rest = pair_operations(case.backbone, N_CLASSES, (case.crop, case.crop), (1.0,))[1.0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,15 @@ COLUMNS = "| work | baseline | ours | ratio | peak memory, baseline | ours | dif
 
 @dataclass(frozen=True)
 class Side:
-    """How one side did: median seconds over a number of runs, peak memory in bytes above what it started with."""
+    """How one side did: seconds of its runs, peak memory in bytes above what it started with."""
 
-    seconds: float
-    runs: int
+    runs: tuple[float, ...]
     memory: int
+
+    @property
+    def seconds(self) -> float:
+        """Median of the runs."""
+        return statistics.median(self.runs)
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ def line(row: Row, machine: tuple[float, float] | None) -> str:
         row.name,
         seconds(baseline.seconds),
         seconds(ours.seconds),
-        f"{ratio(baseline.seconds / ours.seconds)}×",
+        ratios(baseline, ours),
         memory(baseline.memory),
         memory(ours.memory),
         difference,
@@ -100,6 +105,19 @@ def floor(least: tuple[float, float] | None, machine: tuple[float, float] | None
 def number(value: float) -> str:
     """Two significant digits; 0 is exact."""
     return "0" if value == 0 else f"{value:.1e}"
+
+
+def ratios(baseline: Side, ours: Side) -> str:
+    """Ratio of the medians, and the least and the largest ratio of two runs in turn, where there were several.
+
+    Examples
+    --------
+    >>> ratios(Side((2.0, 3.0, 2.4), 0), Side((1.0, 1.0, 1.5), 0))
+    '2.4× (1.6 to 3.0)'
+    """
+    middle = f"{ratio(baseline.seconds / ours.seconds)}×"
+    turns = [one / other for one, other in zip(baseline.runs, ours.runs, strict=False)]
+    return f"{middle} ({ratio(min(turns))} to {ratio(max(turns))})" if len(turns) > 1 else middle
 
 
 def ratio(value: float) -> str:

@@ -2,14 +2,16 @@
 
 import importlib
 import sys
+from subprocess import CalledProcessError
 
 import pytest
 import torch
 
 import benchmarks.__main__ as command
 from benchmarks import DEVICES, NAMES, SIZES, table
-from benchmarks.measure import measured
+from benchmarks.measure import first_run
 from benchmarks.table import BEGIN, END, Row, Side, line, put_into
+from benchmarks.turns import measured, take_turns
 
 TINY = [(name, device) for name in NAMES for device in DEVICES]
 
@@ -73,13 +75,30 @@ def test_command_names_what_there_is(monkeypatch, capsys):
 
 def test_memory_is_what_the_run_adds():
     held = torch.ones(2**23)
-    found = measured(lambda: (held + 1).sum(), torch.device("cpu"))
-    assert 0.9 * 2**25 < found["memory"] < 1.5 * 2**25
-    assert found["answer"] == 2**24 and found["runs"] > 1
+    seconds, memory, answer = first_run(lambda: (held + 1).sum(), torch.device("cpu"))
+    assert 0.9 * 2**25 < memory < 1.5 * 2**25
+    assert answer == 2**24 and seconds > 0
+
+
+def test_sides_take_turns_and_a_long_one_runs_once():
+    order = []
+
+    def again(side, seconds):
+        return lambda: order.append(side) or seconds
+
+    assert take_turns([1.0, 1.0], [again("a", 1.2), again("b", 0.9)]) == [[1.2] * 3, [0.9] * 4]
+    assert order == list("abababb")
+    assert take_turns([31.0, 0.1], [again("a", 30.0), again("b", 0.01)]) == [[31.0], [0.01] * 30]
+
+
+def test_a_side_that_fails_is_an_error():
+    (work,) = works("sweep", "tiny", "cpu")
+    with pytest.raises(CalledProcessError):
+        measured("sweep", "tiny", "cpu", 99, work, 1)
 
 
 def test_row_of_answers_that_differ_and_row_without_a_machine():
-    sides = Side(4.0, 1, 2 * 10**9), Side(0.002, 30, 100)
+    sides = Side((4.0,), 2 * 10**9), Side((0.002,) * 3, 100)
     row = line(Row("w", sides, 0.5, agrees=False, floor=(1e9, 1e9)), (1e12, 1e11))
     assert row == "| w | 4 s | 2 ms | 2,000× | 2 GB | < 1 MB | **5.0e-01: the answers differ** | 1 GB, 10 ms |"
     assert line(Row("w"), None).count("not measured") == 2
