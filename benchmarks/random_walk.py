@@ -1,7 +1,9 @@
-"""Random walk on boundaries: squaring a dense matrix eight times, against a Chebyshev expansion of the stencil."""
+"""Random walk on boundaries: squaring a dense matrix eight times, and 256 steps of the stencil, against a Chebyshev
+expansion of the stencil."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor
 
 from benchmarks import Work, largest_difference
 from benchmarks.baselines.random_walk_dense import propagate_dense
+from benchmarks.baselines.random_walk_steps import propagate_stepwise
 from wsss_core.kernels.paths import directions
 from wsss_core.kernels.random_walk import TOLERANCE, chebyshev_power, propagate
 
@@ -25,17 +28,23 @@ def works(size: str, device: str) -> list[Work]:
     """One image on a CPU, a batch of images on a GPU."""
     images, (height, width) = 1 if device == "cpu" else IMAGES[size], GRIDS[size]
     many = "" if images == 1 else f"{images} images of "
+    name = f"random walk, {many}{height}×{width} cells, {CLASSES} classes, 256 steps"
+    rows = [
+        (name, propagate_dense),
+        (f"the same against a stencil that walks step by step, {height}×{width}", propagate_stepwise),
+    ]
     return [
         Work(
-            f"random walk, {many}{height}×{width} cells, {CLASSES} classes, 256 steps",
+            title,
             prepare=partial(_inputs, images, height, width),
-            baseline=_dense,
+            baseline=partial(_each, walk),
             ours=lambda inputs: propagate(*inputs),
             truth=lambda inputs: propagate(inputs[0].double(), inputs[1].double()),
             limit=5e-4,
             difference=largest_difference,
             floor=lambda: _floor(images, height * width),
         )
+        for title, walk in rows
     ]
 
 
@@ -47,8 +56,8 @@ def _inputs(images: int, height: int, width: int, device: torch.device) -> tuple
     return scores.to(device), boundary.to(device)
 
 
-def _dense(inputs: tuple[Tensor, Tensor]) -> Tensor:
-    return torch.stack([propagate_dense(scores, boundary) for scores, boundary in zip(*inputs, strict=True)])
+def _each(walk: Callable[[Tensor, Tensor], Tensor], inputs: tuple[Tensor, Tensor]) -> Tensor:
+    return torch.stack([walk(scores, boundary) for scores, boundary in zip(*inputs, strict=True)])
 
 
 def _floor(images: int, cells: int) -> tuple[float, float]:

@@ -86,8 +86,8 @@ def test_sides_take_turns_and_a_long_one_runs_once():
     def again(side, seconds):
         return lambda: order.append(side) or seconds
 
-    assert take_turns([1.0, 1.0], [again("a", 1.2), again("b", 0.9)]) == [[1.2] * 3, [0.9] * 4]
-    assert order == list("abababb")
+    assert take_turns([1.0, 1.0], [again("a", 0.7), again("b", 0.5)]) == [[0.7] * 5, [0.5] * 6]
+    assert order == list("ababababab" + "b")
     assert take_turns([31.0, 0.1], [again("a", 30.0), again("b", 0.01)]) == [[31.0], [0.01] * 30]
 
 

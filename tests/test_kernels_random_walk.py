@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from benchmarks.baselines.random_walk_dense import propagate_dense
+from benchmarks.baselines.random_walk_steps import propagate_stepwise
 from wsss_core.kernels.paths import directions
 from wsss_core.kernels.random_walk import (
     boundary_affinities,
     chebyshev_power,
     polynomial_on,
     propagate,
-    propagate_stepwise,
     walk,
 )
 

@@ -193,7 +193,7 @@ def test_walks_are_reused_until_something_changes(data, caplog):
 
 def test_mistakes_name_the_file(data):
     folder, table = data
-    with pytest.raises(UserError, match="6 images have no confident labels, such as 'folder/image 0.png'"):
+    with pytest.raises(UserError, match="6 of 6 images have no confident labels, such as 'folder/image 0.png'"):
         train(folder)
     labels = make_labels(folder)
     with pytest.raises(UserError, match="none was given"):

@@ -92,26 +92,6 @@ def walk(scores: Any, affinities: Any, *, radius: float = 5, log2_steps: int = 8
     return restore(_power(x, affinities.double(), radius, log2_steps))
 
 
-def propagate_stepwise(
-    scores: Any, boundary: Any, *, radius: float = 5, beta: float = 10.0, log2_steps: int = 8
-) -> Any:
-    """`propagate` as its definition says, one step after another; slower, and less accurate in float32."""
-    x, edge, restore = _inputs(scores, boundary, 1, "boundary")
-    edge = edge.to(x.dtype)
-    state = (x * (1 - edge)).flatten(2)
-    offsets = _flat_offsets(radius, x.shape[-1], state.shape[-1])
-    affinities = boundary_affinities(edge[:, 0], radius, beta).flatten(2)
-    total = _degrees(affinities, offsets)
-    for _ in range(2**log2_steps):
-        stepped = state.clone()
-        for i, offset in offsets:
-            weights = affinities[:, i, None, :-offset]
-            stepped[..., :-offset] += weights * state[..., offset:]
-            stepped[..., offset:] += weights * state[..., :-offset]
-        state = stepped / total
-    return restore(state.reshape(x.shape))
-
-
 def boundary_affinities(boundary: Tensor, radius: float, beta: float) -> Tensor:
     """Affinities of every pixel to its neighbours in a half plane.
 

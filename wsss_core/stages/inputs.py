@@ -52,11 +52,21 @@ def _checked(store: Store, path: Path, table: ImageTable) -> Store:
     return store
 
 
-def mask_files(folders: Sequence[Path], image_ids: Iterable[str]) -> dict[str, Path]:
-    """Image id to its mask, or label map, in one of the folders; an image that none of them holds is left out."""
+def mask_files(folders: Sequence[Path], image_ids: Iterable[str], what: str) -> dict[str, Path]:
+    """Image id to its mask, or label map, in one of the folders.
+
+    Raises
+    ------
+    UserError
+        If images have none; `what` says what they lack, in the plural.
+    """
     found = {path.name: path for folder in folders for path in Path(folder).glob("*.png")}
     names = {image_id: mask_name(image_id) for image_id in image_ids}
-    return {image_id: found[name] for image_id, name in names.items() if name in found}
+    missing = [image_id for image_id, name in names.items() if name not in found]
+    if missing:
+        where = f"{names[missing[0]]} is in none of {len(folders)} folders"
+        raise UserError(f"{len(missing)} of {len(names)} images have no {what}, such as {missing[0]!r}: {where}")
+    return {image_id: found[name] for image_id, name in names.items()}
 
 
 def read_image_of(record: ImageRecord, maps: SeedMaps) -> np.ndarray:

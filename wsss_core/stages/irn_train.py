@@ -72,7 +72,7 @@ def run(
         raise UserError(f"network.crop: {settings.crop} holds no pairs of radius {settings.radius}; at least {least}")
     images, train = images_to_train_on(table)
     records = {record.id: record for record in train}
-    files = _label_files(labels, list(records))
+    files = mask_files(labels, list(records), "confident labels")
     labels_digest = _survey(files, records, len(images.class_names) + 1)
     load = _loader(records, files, execution)
     batch_size = min(settings.batch_size, len(records))
@@ -94,14 +94,6 @@ def run(
         finish=lambda network: estimate_mean_shift(network, _corners(records, load, settings.crop, batch_size)),
         execution=execution,
     )
-
-
-def _label_files(folders: Sequence[Path], image_ids: Sequence[str]) -> dict[str, Path]:
-    found = mask_files(folders, image_ids)
-    missing = [image_id for image_id in image_ids if image_id not in found]
-    if missing:
-        raise UserError(f"{len(missing)} images have no confident labels, such as {missing[0]!r}")
-    return found
 
 
 def _survey(files: dict[str, Path], records: dict[str, ImageRecord], n_labels: int) -> str:

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from wsss_core.data.table import read_manifest
-from wsss_core.errors import UserError
 from wsss_core.evaluate.confusion import IGNORE, confusion, metrics
 from wsss_core.evaluate.sweep import MaskScoreSettings, is_held_out
 from wsss_core.evaluate.tables import label_names, scored_images, write_evaluation
@@ -17,7 +16,7 @@ from wsss_core.execution import Execution
 from wsss_core.settings import from_mapping
 from wsss_core.stages.inputs import mask_files
 from wsss_core.stages.step import StepConfig, read_step
-from wsss_core.store.masks import mask_name, read_about, read_mask
+from wsss_core.store.masks import read_about, read_mask
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +51,7 @@ def run(
     n_labels = len(class_names) + 1
     with_mask = [r for table in tables for r in table.records if role in r.splits and r.mask]
     records = [r for r in with_mask if not is_held_out(r.id, step.held_out)]
-    files = _mask_files(masks, [record.id for record in records])
+    files = mask_files(masks, [record.id for record in records], "masks to score")
     total = np.zeros((n_labels, n_labels), dtype=np.int64)
     undecided = 0
     for record in records:
@@ -93,12 +92,3 @@ def _header(
         "threshold rule": about.pop("threshold", "that of the stage, see its settings"),
         **about,
     }
-
-
-def _mask_files(folders: Sequence[Path], image_ids: Sequence[str]) -> dict[str, Path]:
-    found = mask_files(folders, image_ids)
-    for image_id in image_ids:
-        if image_id not in found:
-            name = mask_name(image_id)
-            raise UserError(f"image {image_id!r} has a mask to score but none of {len(folders)} folders holds {name}")
-    return found

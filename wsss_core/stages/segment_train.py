@@ -24,7 +24,7 @@ from wsss_core.stages.classifier import open_classifier
 from wsss_core.stages.inputs import file_digest, mask_files
 from wsss_core.stages.step import read_step
 from wsss_core.stages.training_files import images_to_train_on, write_trained
-from wsss_core.store.masks import IGNORE, mask_name, read_mask
+from wsss_core.store.masks import IGNORE, read_mask
 from wsss_core.store.shards import fingerprint
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def run(
     objective = importlib.import_module(f"wsss_core.segment.{step.method}")
     settings = from_mapping(objective.SETTINGS, step.settings)
     images, records = images_to_train_on(table)
-    files = _mask_files(masks, [r.id for r in records])
+    files = mask_files(masks, [r.id for r in records], "masks to train on")
     samples = [Sample(Path(r.path), files[r.id], r.size, r.classes) for r in records]
     masks_digest = _survey(samples, images.class_names)
     initial = _initial_file(settings.weights, classifier)
@@ -107,15 +107,6 @@ def run(
         "settings": asdict(settings),
     }
     write_trained(model, history, state, KIND, plan.network, meta, rows)
-
-
-def _mask_files(folders: Sequence[Path], image_ids: Sequence[str]) -> dict[str, Path]:
-    found = mask_files(folders, image_ids)
-    for image_id in image_ids:
-        if image_id not in found:
-            name = mask_name(image_id)
-            raise UserError(f"image {image_id!r} has no mask to train on: {name} is in none of the folders")
-    return found
 
 
 def _survey(samples: Sequence[Sample], class_names: Sequence[str]) -> str:
