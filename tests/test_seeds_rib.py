@@ -218,7 +218,7 @@ def test_pool_shares_no_class_with_the_target_and_repeats_nobody(images):
 
 
 def test_pool_depends_on_its_key_alone(images):
-    one, two = pool_of(images), pool_of(images)
+    one, two = pool_of(images), pool_of(images, threads=3)
     two.batches("1", (1,))(0)
     batch = one.batches("0", (0,))(1)
     assert batch[0].shape == (2, 3, 48, 48)

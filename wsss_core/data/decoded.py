@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ def read_record(record: ImageRecord) -> np.ndarray:
 
 
 class DecodedImages(Sequence[np.ndarray]):
-    """Images of records, uint8 [H, W, 3], decoded when first asked for.
+    """Images of records, uint8 [H, W, 3], decoded when first asked for, by any number of threads.
 
     Parameters
     ----------
@@ -42,6 +43,7 @@ class DecodedImages(Sequence[np.ndarray]):
         self.records, self._read = list(records), read
         self._limit, self._used = limit, 0
         self._kept: dict[int, np.ndarray] = {}
+        self._lock = Lock()
 
     def __len__(self) -> int:
         return len(self.records)
@@ -49,10 +51,12 @@ class DecodedImages(Sequence[np.ndarray]):
     def __getitem__(self, index: int) -> np.ndarray:
         if index not in self._kept:
             image = self._read(self.records[index])
-            if self._used + image.nbytes > self._limit // _loaders():
-                return image
-            self._used += image.nbytes
-            self._kept[index] = image
+            with self._lock:
+                if self._used + image.nbytes > self._limit // _loaders():
+                    return image
+                if index not in self._kept:
+                    self._used += image.nbytes
+                    self._kept[index] = image
         return self._kept[index]
 
 

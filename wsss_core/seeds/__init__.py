@@ -38,6 +38,8 @@ class Inputs:
         Most pixels of views in one forward pass of a batch; 0 where images are not batched.
     processes
         Processes that share the device for this work.
+    threads
+        CPU threads of each.
     """
 
     network: CamNetwork
@@ -46,3 +48,4 @@ class Inputs:
     stage: str
     pixels: int = 0
     processes: int = 1
+    threads: int = 1

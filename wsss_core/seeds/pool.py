@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import numpy as np
@@ -39,6 +40,8 @@ class AuxiliaryPool:
         Where decoded images are kept and augmented, for a GPU (see `device_crop`); None: with Pillow, on the CPU.
     processes
         Processes that keep images on that device.
+    threads
+        Threads that decode the images of a step.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class AuxiliaryPool:
         stage: str,
         device: torch.device | None = None,
         processes: int = 1,
+        threads: int = 1,
     ) -> None:
         self.images = DecodedImages(records) if device is None else device_images(records, device, processes)
         self._crop = _pillow_crop if device is None else device_crop
@@ -61,6 +65,7 @@ class AuxiliaryPool:
         self.eligible, self.batch_size, self.long_side, self.crop = eligible, batch_size, long_side, crop
         self.seed, self.stage = seed, stage
         self._ids = np.array([r.id for r in records])
+        self._readers = ThreadPoolExecutor(threads)
 
     def batches(self, image_id: str, classes: Sequence[int]) -> Callable[[int], tuple[Tensor, Tensor]]:
         """The pool of one target: step to images float32 [B, 3, S, S], normalised, and labels float32 [B, C].
@@ -76,7 +81,8 @@ class AuxiliaryPool:
             rng = keyed.generator(self.seed, self.stage, "pool", image_id, step)
             places = np.arange(step * self.batch_size, (step + 1) * self.batch_size) % len(order)
             chosen = order[places]
-            crops = [self._crop(self.images[int(i)], self.long_side, self.crop, rng) for i in chosen]
+            images = self._readers.map(self.images.__getitem__, chosen.tolist())
+            crops = [self._crop(image, self.long_side, self.crop, rng) for image in images]
             return torch.stack(crops), self.labels[chosen]
 
         return batch

@@ -159,6 +159,7 @@ def auxiliary_pool(settings: RibSettings, inputs: Inputs) -> Callable[[ImageReco
         stage=inputs.stage,
         device=device if device.type == "cuda" else None,
         processes=inputs.processes,
+        threads=inputs.threads,
     )
     return lambda record: pool.batches(record.id, record.classes)
 

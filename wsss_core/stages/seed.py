@@ -113,7 +113,15 @@ class Given:
         settings = from_mapping(method.SETTINGS, step.settings)
         pixels = view_pixels(device) if hasattr(method, "batch_maker") else 0
         records = read_table(self.table).split("train")
-        inputs = Inputs(network, records, step.seed, step.stage, pixels, images_at_once(self.execution))
+        inputs = Inputs(
+            network,
+            records,
+            step.seed,
+            step.stage,
+            pixels=pixels,
+            processes=images_at_once(self.execution),
+            threads=self.execution.threads,
+        )
         make = method.batch_maker(settings, inputs) if pixels else _one_by_one(method.maker(settings, inputs))
         return in_precision(self.execution, network, make), pixels
 
