@@ -64,7 +64,7 @@ def _about(device: str, threads: int, pace: tuple[float, float] | None) -> str:
     if pace is None:
         return "No GPU: not measured. The command measures these rows where there is one."
     name = torch.cuda.get_device_name() if device == "cuda" else f"{processor()}, {threads} of its cores"
-    reached = f"{quantity(pace[0], 'FLOP/s')} in a float32 matrix product and {quantity(pace[1], 'B/s')} in a copy"
+    reached = f"{quantity(pace[0], 'FLOP/s')} in float32 products and {quantity(pace[1], 'B/s')} in a copy"
     return f"{name}: {reached}, on which the floors are based."
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from wsss_core import __version__
 from wsss_core.errors import UserError
-from wsss_core.execution import Execution, gpu_lease
+from wsss_core.execution import Execution, gpu_lease, keep_freed_memory
 
 ONE, MANY, MAYBE = None, "*", "?"
 
@@ -264,6 +264,7 @@ def _execution(options: argparse.Namespace) -> Execution:
 def _run_stage(options: argparse.Namespace) -> None:
     """Run a stage on its paths; thread counts are set before any numerical library is imported."""
     os.environ.setdefault("OMP_NUM_THREADS", str(options.threads))
+    keep_freed_memory()
     paths = {name: getattr(options, name) for name in options.paths}
     with gpu_lease(options.device):
         stage = importlib.import_module(f"wsss_core.stages.{options.module}")
@@ -309,6 +310,7 @@ def _schema(options: argparse.Namespace) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
+    keep_freed_memory()
     with gpu_lease(options.device):
         from wsss_core.data.decode import read_image
         from wsss_core.segment.predict import Predictor

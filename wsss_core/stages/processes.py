@@ -11,6 +11,8 @@ from typing import TypeVar
 
 import torch
 
+from wsss_core.execution import keep_freed_memory
+
 Given = TypeVar("Given")
 Made = TypeVar("Made")
 
@@ -48,6 +50,7 @@ def in_processes(
 
 def _start_worker(threads: int) -> None:
     torch.set_num_threads(threads)
+    keep_freed_memory()
     Thread(target=_end_with_parent, daemon=True).start()
 
 
