@@ -108,16 +108,17 @@ def number(value: float) -> str:
 
 
 def ratios(baseline: Side, ours: Side) -> str:
-    """Ratio of the medians, and the least and the largest ratio of two runs in turn, where there were several.
+    """Median, least and largest ratio of two runs in turn; of the medians if a side ran once.
 
     Examples
     --------
     >>> ratios(Side((2.0, 3.0, 2.4), 0), Side((1.0, 1.0, 1.5), 0))
-    '2.4× (1.6 to 3.0)'
+    '2.0× (1.6 to 3.0)'
     """
-    middle = f"{ratio(baseline.seconds / ours.seconds)}×"
+    if min(len(baseline.runs), len(ours.runs)) == 1:
+        return f"{ratio(baseline.seconds / ours.seconds)}×"
     turns = [one / other for one, other in zip(baseline.runs, ours.runs, strict=False)]
-    return f"{middle} ({ratio(min(turns))} to {ratio(max(turns))})" if len(turns) > 1 else middle
+    return f"{ratio(statistics.median(turns))}× ({ratio(min(turns))} to {ratio(max(turns))})"
 
 
 def ratio(value: float) -> str:
