@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -22,6 +25,19 @@ def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
     smooth = F.interpolate(coarse, (height, width), mode="bicubic", align_corners=False)[0]
     grain = 12 * torch.randn(smooth.shape, generator=draw)
     return (smooth + grain).clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
+
+
+def photo_files(count: int, size: tuple[int, int]) -> list[Path]:
+    """Drawn photos of a size (H, W) as JPEG files, in a folder of their own that lasts as long as the process."""
+    folder = tempfile.TemporaryDirectory()
+    _FOLDERS.append(folder)
+    paths = [Path(folder.name) / f"{number}.jpg" for number in range(count)]
+    for number, path in enumerate(paths):
+        Image.fromarray(photo(*size, seed=number)).save(path, quality=90)
+    return paths
+
+
+_FOLDERS: list[tempfile.TemporaryDirectory] = []
 
 
 def classifier(backbone: str, n_classes: int, device: torch.device) -> CamNetwork:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
@@ -11,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from benchmarks import Work, dense_crf, largest_difference, rib
-from benchmarks.inputs import classifier, photo
+from benchmarks.inputs import classifier, photo_files
 from wsss_core.data.table import ImageRecord, ImageTable, write_manifest, write_table
 from wsss_core.execution import Execution
 from wsss_core.refine.crf import CrfSettings
@@ -29,7 +27,6 @@ CLASS_NAMES = tuple(f"class {number}" for number in range(20))
 
 AT_ONCE = 4
 """Images at once on a GPU."""
-
 
 CRF = {"tiny": (3, (40, 52)), "quick": (16, (188, 250)), "full": (32, (375, 500))}
 """Number and size of the images of a job."""
@@ -69,8 +66,7 @@ def works(size: str, device: str) -> list[Work]:
 
 
 def _crf_job(count: int, size: tuple[int, int], device: torch.device) -> Callable[[Execution], tuple[Tensor, ...]]:
-    folder = _folder()
-    table = _images(count, size, folder)
+    folder, table = _images(count, size)
     draw = torch.Generator().manual_seed(0)
     height, width = (-(-side // 16) for side in size)
     stored = {
@@ -97,8 +93,7 @@ def _crf_job(count: int, size: tuple[int, int], device: torch.device) -> Callabl
 
 
 def _rib_job(count: int, case: rib.Case, device: torch.device) -> Callable[[int], tuple[Tensor, ...]]:
-    folder = _folder()
-    table = _images(count, case.image, folder)
+    folder, table = _images(count, case.image)
     write_table(folder / "images.csv", table)
     meta = {"class_names": list(CLASS_NAMES), "architecture": "cam", "architecture_settings": {}}
     network = classifier(case.backbone, len(CLASS_NAMES), torch.device("cpu"))
@@ -122,28 +117,17 @@ def _rib_job(count: int, case: rib.Case, device: torch.device) -> Callable[[int]
     return run
 
 
-def _images(count: int, size: tuple[int, int], folder: Path) -> ImageTable:
-    """Drawn photos as JPEG files, each with two classes, and the manifest of a shard of all."""
+def _images(count: int, size: tuple[int, int]) -> tuple[Path, ImageTable]:
+    """Photos in a folder, each with two classes, and beside them the manifest of a shard of all."""
     records = []
-    for number in range(count):
-        path = folder / f"{number}.jpg"
-        Image.fromarray(photo(*size, seed=number)).save(path, quality=90)
+    for number, path in enumerate(photo_files(count, size)):
         classes = tuple(sorted({2 * number % len(CLASS_NAMES), (2 * number + 1) % len(CLASS_NAMES)}))
         records.append(ImageRecord(f"{number:03d}", str(path), *size, ("train",), classes))
+    folder = Path(records[0].path).parent
     write_manifest(folder / "shard.json", CLASS_NAMES, records)
-    return ImageTable(CLASS_NAMES, tuple(records))
+    return folder, ImageTable(CLASS_NAMES, tuple(records))
 
 
 def _write_step(folder: Path, method: str, settings: Any) -> None:
     content = {"stage": f"benchmark/{method}", "method": method, "seed": 0, "settings": asdict(settings)}
     (folder / "step.json").write_text(json.dumps(content))
-
-
-def _folder() -> Path:
-    """A folder that lasts as long as the process."""
-    folder = tempfile.TemporaryDirectory()
-    _FOLDERS.append(folder)
-    return Path(folder.name)
-
-
-_FOLDERS: list[tempfile.TemporaryDirectory] = []

@@ -5,11 +5,9 @@ The ratio says what the pipeline costs: 1 is nothing.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +17,7 @@ from torch import Tensor, nn
 
 from benchmarks import Work, largest_relative_difference
 from benchmarks.baselines.bare_training import bare_training
-from benchmarks.inputs import calm, photo
+from benchmarks.inputs import calm, photo_files
 from wsss_core.classify import bce
 from wsss_core.classify.batches import ClassifierBatches
 from wsss_core.data.table import ImageRecord
@@ -100,7 +98,7 @@ class Run:
 def _classifier(case: Case, device: torch.device) -> Run:
     records = [
         ImageRecord(path.stem, str(path), *case.size, ("train",), (number % N_CLASSES,))
-        for number, path in enumerate(_pictures(case))
+        for number, path in enumerate(photo_files(case.images, case.size))
     ]
     settings = bce.BceSettings(backbone=case.backbone, crop=case.crop, batch_size=case.batch, learning_rate=0.01)
     torch.manual_seed(0)
@@ -123,7 +121,7 @@ def _classifier(case: Case, device: torch.device) -> Run:
 
 def _deeplab(case: Case, device: torch.device) -> Run:
     samples = []
-    for number, path in enumerate(_pictures(case)):
+    for number, path in enumerate(photo_files(case.images, case.size)):
         labels = np.full(case.size, number % (N_CLASSES + 1), np.uint8)
         Image.fromarray(labels).save(path.with_suffix(".png"))
         samples.append(Sample(path, path.with_suffix(".png"), case.size))
@@ -179,19 +177,6 @@ class _First:
         if step >= self.steps:
             raise IndexError(step)
         return self.batches[step]
-
-
-def _pictures(case: Case) -> list[Path]:
-    """Drawn photos as JPEG files in a folder that lasts as long as the process."""
-    folder = tempfile.TemporaryDirectory()
-    _FOLDERS.append(folder)
-    paths = [Path(folder.name) / f"{number}.jpg" for number in range(case.images)]
-    for number, path in enumerate(paths):
-        Image.fromarray(photo(*case.size, seed=number)).save(path, quality=90)
-    return paths
-
-
-_FOLDERS: list[tempfile.TemporaryDirectory] = []
 
 
 def _bare(run: Run) -> tuple[Tensor, ...]:
