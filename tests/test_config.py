@@ -58,6 +58,7 @@ def mistakes(given) -> str:
         ({"seeds__rib__steps": 0}, "seeds.rib.steps: 0 is not allowed; allowed: integer ≥ 1"),
         ({"seeds__rib__steps": "many"}, 'seeds.rib.steps: "many" is not allowed; allowed: integer'),
         ({"seeds__rib__learning_rate": "1e-3"}, "YAML reads 1e-3 as text: write 1.0e-3"),
+        ({"seeds__rib__steps": "3"}, "--config makes text of numbers, --configfile does not"),
         ({"seeds__rib__classifier": "bcee"}, "there is no stage 'bcee' (did you mean 'bce'?)"),
         ({"seeds__rib__classifier": None}, "seeds.rib.classifier: is missing"),
         ({"seeds__rib__method": "ribb"}, 'seeds.rib.method: "ribb" is not allowed; allowed: cam, rib'),

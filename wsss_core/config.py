@@ -569,7 +569,7 @@ def _value(value: Any, schema: Mapping[str, Any], where: str, mistakes: list[str
     value = _coerced(value, schema)
     errors = list(Draft202012Validator(schema).iter_errors(value))
     if errors:
-        mistakes.append(f"{where}: {_shown(value)} is not allowed; {allowed_words(schema)}{_yaml_hint(value, schema)}")
+        mistakes.append(f"{where}: {_shown(value)} is not allowed; {allowed_words(schema)}{_text_hint(value, schema)}")
     elif schema.get("ascending") and value is not None and value != sorted(value):
         mistakes.append(f"{where}: {_shown(value)} is not allowed; the first number must not exceed the second")
     return value
@@ -615,12 +615,18 @@ def allowed_words(schema: Mapping[str, Any]) -> str:
     return text + (f" {' and '.join(shown)}" if shown else "")
 
 
-def _yaml_hint(value: Any, schema: Mapping[str, Any]) -> str:
-    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value) and "number" in str(schema):
+def _text_hint(value: Any, schema: Mapping[str, Any]) -> str:
+    """Why a number came as text, if it did."""
+    if not isinstance(value, str) or not any(kind in str(schema) for kind in ("'number'", "'integer'")):
+        return ""
+    if re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
         mantissa, exponent = re.split("[eE]", value)
         mantissa = mantissa if "." in mantissa else f"{mantissa}.0"
         sign = "" if exponent[0] in "+-" else "+"
         return f" (YAML reads {value} as text: write {mantissa}e{sign}{exponent})"
+    if re.fullmatch(r"[+-]?\d+(\.\d*)?", value):
+        why = "below the top level, --config makes text of numbers, --configfile does not"
+        return f" (it is text: write it without quotes; {why})"
     return ""
 
 
