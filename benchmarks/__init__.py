@@ -6,6 +6,7 @@ of `DEVICES`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -53,6 +54,11 @@ class Work:
     truth: Callable[[Any], Any] | None = None
     threads: int | None = None
     floor: Callable[[], tuple[float, float]] | None = None
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def largest_difference(one: Any, other: Any) -> float:

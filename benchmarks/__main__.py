@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 from pathlib import Path
 
 import torch
 
-from benchmarks import DEVICES, NAMES, SIZES
+from benchmarks import DEVICES, NAMES, SIZES, cores
 from benchmarks.measure import machine
 from benchmarks.table import Row, processor, put_into, quantity, seconds, section
 from benchmarks.turns import measured
@@ -53,11 +52,6 @@ def main() -> int:
     if options.write:
         put_into(options.write, text)
     return 0 if agree else 1
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _about(device: str, threads: int, pace: tuple[float, float] | None) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks import Work, dense_crf, largest_difference, rib
+from benchmarks import Work, cores, dense_crf, largest_difference, rib
 from benchmarks.inputs import classifier, photo_files
 from wsss_core.data.table import ImageRecord, ImageTable, write_manifest, write_table
 from wsss_core.execution import Execution
@@ -44,7 +44,7 @@ def works(size: str, device: str) -> list[Work]:
                 f"job: dense CRF of {count} images of {height}×{width}, all cores against one",
                 prepare=partial(_crf_job, count, (height, width)),
                 baseline=lambda job: job(Execution("cpu")),
-                ours=lambda job: job(Execution("cpu", threads=torch.get_num_threads())),
+                ours=lambda job: job(Execution("cpu", threads=cores())),
                 limit=0,
                 difference=largest_difference,
                 floor=lambda: dense_crf.floor(1, count * height * width),
@@ -121,8 +121,8 @@ def _images(count: int, size: tuple[int, int]) -> tuple[Path, ImageTable]:
     """Photos in a folder, each with two classes, and beside them the manifest of a shard of all."""
     records = []
     for number, path in enumerate(photo_files(count, size)):
-        classes = tuple(sorted({2 * number % len(CLASS_NAMES), (2 * number + 1) % len(CLASS_NAMES)}))
-        records.append(ImageRecord(f"{number:03d}", str(path), *size, ("train",), classes))
+        first = 2 * number % len(CLASS_NAMES)
+        records.append(ImageRecord(f"{number:03d}", str(path), *size, ("train",), (first, first + 1)))
     folder = Path(records[0].path).parent
     write_manifest(folder / "shard.json", CLASS_NAMES, records)
     return folder, ImageTable(CLASS_NAMES, tuple(records))

@@ -61,11 +61,11 @@ def measured(name: str, size: str, device: str, number: int, work: Work, threads
         found = [side.finished() for side in sides]
         if work.truth:
             truth = _Process(name, size, device, number, "truth", threads, Path(folder) / "truth").finished()
-    answers = [_plain(result["answer"]) for result in found]
+    answers = [result["answer"] for result in found]
     difference = work.difference(*answers)
     errors = None
     if work.truth:
-        errors = tuple(work.difference(answer, _plain(truth["answer"])) for answer in answers)
+        errors = tuple(work.difference(answer, truth["answer"]) for answer in answers)
     return Row(
         work.name,
         tuple(Side(tuple(runs), result["memory"]) for runs, result in zip(times, found, strict=True)),
@@ -108,7 +108,3 @@ class _Process:
         if not line:
             raise subprocess.CalledProcessError(self._process.wait(), self._process.args)
         return float(line)
-
-
-def _plain(answer: Any) -> Any:
-    return tuple(answer) if isinstance(answer, (list, tuple)) else answer

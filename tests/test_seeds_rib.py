@@ -33,6 +33,7 @@ from wsss_core.seeds.rib import (
     rib_seed,
 )
 from wsss_core.stages import seed
+from wsss_core.stages.processes import in_processes
 from wsss_core.store.checkpoints import save_network
 from wsss_core.store.seeds import SeedStore
 
@@ -305,9 +306,13 @@ def test_images_at_once_in_processes_of_their_own_have_the_same_maps(images, tmp
     run_stage(tmp_path, images, images.records)
     expected = (tmp_path / "maps.h5").read_bytes()
     (tmp_path / "cache.h5").unlink()
+    counts = []
     monkeypatch.setattr(seed, "images_at_once", lambda execution: 2)
+    monkeypatch.setattr(
+        seed, "in_processes", lambda n, *rest, **more: counts.append(n) or in_processes(n, *rest, **more)
+    )
     run_stage(tmp_path, images, images.records)
-    assert (tmp_path / "maps.h5").read_bytes() == expected
+    assert counts == [2] and (tmp_path / "maps.h5").read_bytes() == expected
 
 
 def test_an_image_that_a_process_cannot_read_is_named(images, tmp_path, monkeypatch):

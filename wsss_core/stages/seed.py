@@ -135,8 +135,8 @@ def _computed(given: Given, records: Sequence[ImageRecord]) -> Iterator[tuple[st
     """Maps of images with classes, with the ids."""
     count = min(images_at_once(given.execution), len(records))
     if count > 1 and not hasattr(given.method(), "batch_maker"):
-        work = partial(_in_worker, given)
-        yield from zip([r.id for r in records], in_processes(count, work, records), strict=True)
+        made = in_processes(count, partial(_in_worker, given), records, threads=given.execution.threads)
+        yield from zip([record.id for record in records], made, strict=True)
         return
     make, pixels = given.maker()
     for batch, images in read_ahead(batches(records, pixels), _read, given.execution.threads):
