@@ -11,10 +11,9 @@ import pytest
 import torch
 
 from tests.compare_runs import compare_runs, main
-from wsss_core.store import seeds, shards
 from wsss_core.store.checkpoints import save_network
 from wsss_core.store.masks import mask_name, write_about, write_mask
-from wsss_core.store.seeds import SeedMaps
+from wsss_core.store.shards import group_name
 
 LABELS = np.arange(12, dtype=np.uint8).reshape(3, 4)
 MASK = "refinements/crf/masks/00-of-01/a.png"
@@ -25,13 +24,14 @@ RESULTS = "results.csv"
 
 
 def write_maps(path: Path, changed: float = 0.0, code: str = "1") -> None:
-    def compute(image_id: str) -> SeedMaps:
-        values = torch.arange(4.0).reshape(1, 2, 2) + (changed if image_id == "b" else 0.0)
-        return SeedMaps(classes=(1,), maps={1.0: values}, size=(20, 20), statistics={"losses": [0.5, float("nan")]})
-
-    fingerprints = {name: f"{code} {name}" for name in ("a", "b")}
-    cache = path.parents[3] / ".state" / f"{code}.h5"
-    shards.build(path, "seeds", fingerprints, compute, seeds.write_record, {"code": code}, cache=cache)
+    """Records of two images; those of b are `changed`."""
+    with h5py.File(path, "w") as file:
+        file.attrs.update({"kind": "seeds", "version": code, "attrs": json.dumps({"settings": code})})
+        for image_id, shift in (("a", 0.0), ("b", changed)):
+            group = file.create_group(group_name(image_id))
+            group.attrs.update({"id": image_id, "fingerprint": f"{code} {image_id}", "classes": [1], "size": [20, 20]})
+            group.attrs["statistics"] = '{"losses": [0.5, NaN]}'
+            group["scale_1.0"] = np.arange(4, dtype=np.float32).reshape(1, 2, 2) + np.float32(shift)
 
 
 def write_model(path: Path, weight: float = 1.0, code: str = "1", method: str = "bce") -> None:
@@ -176,13 +176,13 @@ def test_label_pictures_become_records(before, after):
         file.attrs["kind"] = "labels"
         for image_id in ("2007_1", "a/b.jpg"):
             write_mask(folder / mask_name(image_id), LABELS)
-            group = file.create_group(shards.group_name(image_id))
+            group = file.create_group(group_name(image_id))
             group.attrs["id"] = image_id
             group["labels"] = LABELS
     assert not differences(before, after)
 
     with h5py.File(path, "r+") as file:
-        file[shards.group_name("a/b.jpg")]["labels"][0, 0] = 255
+        file[group_name("a/b.jpg")]["labels"][0, 0] = 255
     changed = differences(before, after)["refinements/irn/labels/00-of-01.h5"]
     assert changed.startswith("1 of 24 pixels differ, by up to 255, in 1 of 2 images (a%2Fb.jpg.png labels)")
 
