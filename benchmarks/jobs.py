@@ -20,7 +20,7 @@ from wsss_core.refine.crf import CrfSettings
 from wsss_core.stages import crf_masks, seed
 from wsss_core.store.checkpoints import save_network
 from wsss_core.store.masks import mask_name, read_mask
-from wsss_core.store.seeds import SeedMaps, SeedStore, write_record
+from wsss_core.store.seeds import SEEDS, SeedMaps, SeedStore
 from wsss_core.store.shards import build
 
 CLASS_NAMES = tuple(f"class {number}" for number in range(20))
@@ -75,7 +75,7 @@ def _crf_job(count: int, size: tuple[int, int], device: torch.device) -> Callabl
     }
     attrs = {"class_names": table.class_names}
     digests = dict.fromkeys(stored, "")
-    build(folder / "maps.h5", "seeds", digests, stored.__getitem__, write_record, attrs, cache=folder / "cache.h5")
+    build(folder / "maps.h5", SEEDS, digests, stored.__getitem__, attrs, cache=folder / "cache.h5")
     _write_step(folder, "crf", CrfSettings())
 
     def run(execution: Execution) -> tuple[Tensor, ...]:

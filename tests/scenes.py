@@ -25,10 +25,9 @@ def write_scene(
     write_manifest(folder / "shard.json", class_names, records)
     shards.build(
         folder / "seeds.h5",
-        "seeds",
+        seeds.SEEDS,
         {name: f"fingerprint {name}" for name in maps},
         maps.__getitem__,
-        seeds.write_record,
         {"class_names": list(class_names)},
         cache=folder / "seeds.cache.h5",
     )

@@ -48,8 +48,8 @@ def shard(tmp_path: Path) -> dict:
         stored[f"a/{number}"] = SeedMaps(CLASSES[number], {1.0: maps} if CLASSES[number] else {}, SIZES[number])
     write_manifest(tmp_path / "shard.json", ("red", "green", "blue"), records)
     attrs = {"class_names": ["red", "green", "blue"]}
-    arguments = (dict.fromkeys(stored, "f"), stored.__getitem__, seeds.write_record, attrs)
-    shards.build(tmp_path / "maps.h5", "seeds", *arguments, cache=tmp_path / "cache.h5")
+    arguments = (dict.fromkeys(stored, "f"), stored.__getitem__, attrs)
+    shards.build(tmp_path / "maps.h5", seeds.SEEDS, *arguments, cache=tmp_path / "cache.h5")
     content = {"stage": "refinements/x", "step": "masks", "method": "crf", "seed": 0, "settings": asdict(SETTINGS)}
     (tmp_path / "step.json").write_text(json.dumps(content))
     return {

@@ -17,11 +17,9 @@ from wsss_core.evaluate.sweep import ScoreSettings, is_held_out
 from wsss_core.evaluate.tables import read_evaluation, write_evaluation
 from wsss_core.execution import Execution
 from wsss_core.stages import score_maps, score_masks
-from wsss_core.store import scores as score_store
-from wsss_core.store import seeds as seed_store
 from wsss_core.store.masks import mask_name, read_mask, write_mask
-from wsss_core.store.scores import ScoreMaps
-from wsss_core.store.seeds import SeedMaps
+from wsss_core.store.scores import SCORES, ScoreMaps
+from wsss_core.store.seeds import SEEDS, SeedMaps
 from wsss_core.store.shards import build
 
 
@@ -216,7 +214,7 @@ def images(tmp_path):
 def seed_shard(path, records, maps, class_names=("cat", "dog")):
     seeds = {r.id: SeedMaps(r.classes, {1.0: maps[r.id]}, r.size) for r in records}
     attrs = {"class_names": list(class_names)}
-    build(path, "seeds", dict.fromkeys(seeds, ""), seeds.get, seed_store.write_record, attrs, cache=path.parent / "c")
+    build(path, SEEDS, dict.fromkeys(seeds, ""), seeds.get, attrs, cache=path.parent / "c")
     return seeds
 
 
@@ -276,10 +274,7 @@ def test_held_out_images_choose_and_the_others_are_evaluated(images):
 def test_score_shards_are_read_too(images):
     folder, records, maps = images
     scores = {r.id: ScoreMaps(r.classes, maps[r.id][:, ::4, ::4], r.size) for r in records}
-    build(
-        folder / "s.h5", "scores", dict.fromkeys(scores, ""), scores.get, score_store.write_record, {},
-        cache=folder / "c",
-    )  # fmt: skip
+    build(folder / "s.h5", SCORES, dict.fromkeys(scores, ""), scores.get, {}, cache=folder / "c")
     threshold, _ = score(folder, [folder / "s.h5"])
     pairs = [(scores[r.id], np.array(_read(r.mask))) for r in records[:8]]
     assert threshold["miou"] == pytest.approx(metrics(sweep_naive(pairs, [0.25], 3)[0]).mean("iou"), abs=1e-6)

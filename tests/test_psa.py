@@ -11,6 +11,7 @@ from PIL import Image
 from tests.scenes import write_scene
 from wsss_core.data.augment import normalise
 from wsss_core.data.table import ImageRecord, ImageTable, write_table
+from wsss_core.describe import describe
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution
 from wsss_core.kernels.dense_crf import dense_crf
@@ -25,11 +26,11 @@ from wsss_core.refine.psa_walk import WalkSettings, no_scores, predict_affinitie
 from wsss_core.refine.threshold import score_mask
 from wsss_core.stages import psa_labels, psa_train, psa_walk, score_maps, walk_masks
 from wsss_core.store import checkpoints
-from wsss_core.store.inspect import describe
 from wsss_core.store.masks import mask_name, read_mask, write_mask
-from wsss_core.store.posteriors import Posteriors, PosteriorStore
-from wsss_core.store.scores import ScoreMaps, ScoreStore
+from wsss_core.store.posteriors import POSTERIORS, Posteriors
+from wsss_core.store.scores import SCORES, ScoreMaps
 from wsss_core.store.seeds import SeedMaps
+from wsss_core.store.shards import RecordStore
 
 CLASSES = ("round", "long/thin")
 CPU = Execution(device="cpu")
@@ -367,7 +368,7 @@ def train(folder, name="psa", settings=None, **changes):
 
 def test_the_path_from_seeds_to_masks(data):
     folder, table = data
-    store = PosteriorStore(make_labels(folder))
+    store = RecordStore(make_labels(folder), POSTERIORS)
     assert list(store) == [record.id for record in table.records]
     first = store[table.records[0].id]
     assert first.values.shape == (2, 2, 66, 75) and (first.values[:, 1, 30, 40] > 200).all()
@@ -388,7 +389,7 @@ def test_the_path_from_seeds_to_masks(data):
         cache=folder / "scores.cache.h5",
         execution=CPU,
     )
-    maps = ScoreStore(folder / "scores.h5")[table.records[0].id]
+    maps = RecordStore(folder / "scores.h5", SCORES)[table.records[0].id]
     assert maps.stride == 8 and maps.scores.shape == (1, 9, 10) and maps.background.shape == (9, 10)
     score_maps.run(
         config=write_step(folder / "score.json", PsaScoreSettings()),

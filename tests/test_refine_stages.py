@@ -22,8 +22,9 @@ from wsss_core.refine.walk import WalkSettings
 from wsss_core.stages import crf_masks, fill_masks, irn_labels, irn_train, irn_walk, walk_masks, walk_shard
 from wsss_core.store import checkpoints
 from wsss_core.store.masks import ABOUT, mask_name, read_about, read_mask, write_about, write_mask
-from wsss_core.store.scores import ScoreStore
+from wsss_core.store.scores import SCORES
 from wsss_core.store.seeds import SeedMaps
+from wsss_core.store.shards import RecordStore
 
 CLASSES = ("round", "long/thin")
 CPU = Execution(device="cpu")
@@ -102,13 +103,13 @@ def test_images_of_a_size_walk_together_on_a_gpu(data, monkeypatch):
     folder, table = data
     make_labels(folder)
     model = train(folder)
-    alone = dict(ScoreStore(walk(folder, model)))
+    alone = dict(RecordStore(walk(folder, model), SCORES))
     sizes, together = [], irn_walk.walk_scores
     monkeypatch.setattr(walk_shard, "view_pixels", lambda device: 2**20)
     monkeypatch.setattr(
         irn_walk, "walk_scores", lambda net, images, *rest: sizes.append(len(images)) or together(net, images, *rest)
     )
-    found = ScoreStore(walk(folder, model, scores=folder / "together.h5", cache=folder / "together.cache.h5"))
+    found = RecordStore(walk(folder, model, scores=folder / "together.h5", cache=folder / "together.cache.h5"), SCORES)
     assert max(sizes) > 1 and sum(sizes) == sum(bool(record.classes) for record in table.records)
     assert list(found) == list(alone)
     for image_id, record in alone.items():
@@ -157,7 +158,7 @@ def test_the_irn_path(data):
     assert state["mean_shift"].abs().max() > 0
     again, _ = checkpoints.load_network(train(folder, name="again"), "irn")
     assert all(torch.equal(again[key], value) for key, value in state.items())
-    scores = ScoreStore(walk(folder, model))
+    scores = RecordStore(walk(folder, model), SCORES)
     assert list(scores) == [record.id for record in table.records]
     maps = scores[table.records[0].id]
     assert maps.scores.shape == (1, 12, 17) and torch.isfinite(maps.scores).all() and maps.scores.max() > 0
@@ -180,9 +181,9 @@ def test_walks_are_reused_until_something_changes(data, caplog):
     model = train(folder)
     caplog.set_level("INFO")
     walk(folder, model)
-    before = {name: maps.scores for name, maps in ScoreStore(folder / "scores.h5").items()}
+    before = {name: maps.scores for name, maps in RecordStore(folder / "scores.h5", SCORES).items()}
     (folder / "scores.h5").unlink()
-    after = ScoreStore(walk(folder, model))
+    after = RecordStore(walk(folder, model), SCORES)
     assert "6 records, 6 reused" in caplog.text
     assert all(torch.equal(after[name].scores, scores) for name, scores in before.items())
     caplog.clear()

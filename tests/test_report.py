@@ -36,7 +36,7 @@ from wsss_core.report.summary import summarise
 from wsss_core.stages import features, report, run_files, score_maps, score_masks
 from wsss_core.store.checkpoints import save_network
 from wsss_core.store.masks import mask_name, write_mask
-from wsss_core.store.seeds import SeedMaps, write_record
+from wsss_core.store.seeds import SEEDS, SeedMaps
 from wsss_core.store.shards import build
 
 CLASSES = ("cat", "dog & <wolf>", "bus")
@@ -143,10 +143,9 @@ def _make_stage(folder: Path, name: str, entry: dict, shards: dict, labels: dict
         for shard, part in shards[split].items():
             build(
                 own / "maps" / f"{shard}.h5",
-                "seeds",
+                SEEDS,
                 {r.id: r.id for r in part},
                 lambda i: _maps(labels[i], rng, entry["method"] == "rib"),
-                write_record,
                 {"class_names": CLASSES},
                 cache=folder / ".state" / f"{name}-{shard}.h5",
             )

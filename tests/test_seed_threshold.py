@@ -27,10 +27,9 @@ def folder(tmp_path):
     write_manifest(tmp_path / "shard.json", CLASSES, records)
     shards.build(
         tmp_path / "seeds.h5",
-        "seeds",
+        seeds.SEEDS,
         dict.fromkeys(maps, "f"),
         maps.__getitem__,
-        seeds.write_record,
         {"class_names": list(CLASSES)},
         cache=tmp_path / "cache.h5",
     )

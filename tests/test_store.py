@@ -7,12 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
+from wsss_core.describe import describe
 from wsss_core.errors import UserError
-from wsss_core.store import seeds, shards
+from wsss_core.store import shards
 from wsss_core.store.atomic import atomic_folder, atomic_path
-from wsss_core.store.inspect import describe
+from wsss_core.store.labels import LABELS, LabelMap
 from wsss_core.store.masks import mask_name, read_mask, voc_palette, write_mask
-from wsss_core.store.seeds import SeedMaps, SeedStore
+from wsss_core.store.seeds import SEEDS, SeedMaps, SeedStore
+from wsss_core.store.shards import RecordKind, RecordStore
 
 
 def seed_maps(value: float = 1.0) -> SeedMaps:
@@ -21,7 +23,7 @@ def seed_maps(value: float = 1.0) -> SeedMaps:
 
 
 def write(path: Path, fingerprints: dict[str, str], compute, cache: Path) -> int:
-    return shards.build(path, "seeds", fingerprints, compute, seeds.write_record, {"method": "cam"}, cache=cache)
+    return shards.build(path, SEEDS, fingerprints, compute, {"method": "cam"}, cache=cache)
 
 
 def test_failed_write_leaves_the_old_file(tmp_path):
@@ -57,6 +59,27 @@ def test_seed_store_round_trip(tmp_path):
         assert torch.equal(loaded.maps[scale], maps)
     with pytest.raises(KeyError):
         store["other"]
+
+
+def test_label_maps_round_trip(tmp_path):
+    maps = {"a": np.array([[0, 1, 255], [20, 2, 0]], np.uint8), "b/c": np.zeros((1, 4), np.uint8)}
+    digests, records = {"a": "1", "b/c": "2"}, {image_id: LabelMap(values) for image_id, values in maps.items()}
+    shards.build(tmp_path / "l.h5", LABELS, digests, records.get, {"class_names": ["x"]}, cache=tmp_path / "cache.h5")
+    store = RecordStore(tmp_path / "l.h5", LABELS)
+    for image_id, values in maps.items():
+        assert np.array_equal(store[image_id].values, values) and store[image_id].values.dtype == np.uint8
+        assert store[image_id].size == values.shape and store.fingerprint(image_id) == digests[image_id]
+    assert "a: 3x2, labels [0, 1, 2, 20, 255]" in describe(tmp_path / "l.h5").splitlines()
+    whole = (tmp_path / "l.h5").read_bytes()
+    shards.build(tmp_path / "l.h5", LABELS, digests, {}.get, {"class_names": ["x"]}, cache=tmp_path / "cache.h5")
+    assert (tmp_path / "l.h5").read_bytes() == whole
+
+
+def test_label_maps_of_another_type_are_refused(tmp_path):
+    """HDF5 would keep them as they are, and 300 is no label."""
+    wide = LabelMap(np.full((2, 2), 300))
+    with pytest.raises(ValueError, match="labels must be uint8, got int64"):
+        shards.build(tmp_path / "l.h5", LABELS, {"a": "1"}, lambda _: wide, {}, cache=tmp_path / "cache.h5")
 
 
 def test_seed_maps_sizes_and_normalisation():
@@ -99,7 +122,7 @@ def test_killed_shard_continues(tmp_path):
             raise KeyboardInterrupt
         return seed_maps()
 
-    arguments = (tmp_path / "s.h5", "seeds", dict.fromkeys("abc", "1"), compute, seeds.write_record, {})
+    arguments = (tmp_path / "s.h5", SEEDS, dict.fromkeys("abc", "1"), compute, {})
     with pytest.raises(KeyboardInterrupt):
         shards.build(*arguments, cache=cache, save_seconds=0)
     assert not (tmp_path / "s.h5").exists()
@@ -127,7 +150,7 @@ def test_records_computed_together_make_the_same_file(tmp_path):
                 raise KeyboardInterrupt
             yield image_id, seed_maps()
 
-    arguments = (tmp_path / "two.h5", "seeds", fingerprints, together, seeds.write_record, {"method": "cam"})
+    arguments = (tmp_path / "two.h5", SEEDS, fingerprints, together, {"method": "cam"})
     with pytest.raises(KeyboardInterrupt):
         shards.build_batched(*arguments, cache=tmp_path / "two.cache", save_seconds=0)
     assert shards.build_batched(*arguments, cache=tmp_path / "two.cache") == 2
@@ -136,9 +159,9 @@ def test_records_computed_together_make_the_same_file(tmp_path):
 
 
 def test_a_record_left_out_is_an_error(tmp_path):
-    arguments = (tmp_path / "s.h5", "seeds", {"a": "1", "b": "1"}, lambda ids: [("a", seed_maps())])
+    arguments = (tmp_path / "s.h5", SEEDS, {"a": "1", "b": "1"}, lambda ids: [("a", seed_maps())])
     with pytest.raises(ValueError, match=r"no record was computed for \['b'\]"):
-        shards.build_batched(*arguments, seeds.write_record, {}, cache=tmp_path / "cache.h5")
+        shards.build_batched(*arguments, {}, cache=tmp_path / "cache.h5")
     assert not (tmp_path / "s.h5").exists()
 
 
@@ -146,9 +169,10 @@ def test_unfinished_or_foreign_file(tmp_path):
     (tmp_path / "s.h5").write_bytes(b"half")
     with pytest.raises(UserError, match=r"s\.h5.*HDF5"):
         SeedStore(tmp_path / "s.h5")
-    shards.build(tmp_path / "o.h5", "scores", {}, lambda _: None, lambda *_: None, {}, cache=tmp_path / "c.h5")
-    with pytest.raises(UserError, match="holds scores records, not seeds"):
+    shards.build(tmp_path / "o.h5", LABELS, {}, lambda _: None, {}, cache=tmp_path / "c.h5")
+    with pytest.raises(UserError, match="holds labels records, not seeds"):
         SeedStore(tmp_path / "o.h5")
+    assert RecordStore(tmp_path / "o.h5", SEEDS, LABELS).kind is LABELS
 
 
 def test_a_file_system_without_hard_links_is_good_enough(tmp_path, monkeypatch):
@@ -164,11 +188,12 @@ def test_a_file_system_without_hard_links_is_good_enough(tmp_path, monkeypatch):
 def test_inspect_says_what_a_file_is_not(tmp_path):
     write(tmp_path / "s.h5", dict.fromkeys("abcdefg", "1"), lambda _: seed_maps(), tmp_path / "cache.h5")
     assert describe(tmp_path / "s.h5").splitlines()[-1].startswith("e: 40x20, classes [3, 7], maps {")
-    shards.build(tmp_path / "o.h5", "others", {}, lambda _: None, lambda *_: None, {}, cache=tmp_path / "c.h5")
+    others = RecordKind("others", lambda *_: None, lambda _: None)
+    shards.build(tmp_path / "o.h5", others, {}, lambda _: None, {}, cache=tmp_path / "c.h5")
     torch.save({"step": 3}, tmp_path / "state.pt")
     (tmp_path / "x.txt").touch()
     for name, message in {
-        "o.h5": "holds others records, not seeds, scores, posteriors",
+        "o.h5": "holds others records, not seeds or scores or posteriors or labels",
         "none.h5": "there is no such file",
         "none.pt": "checkpoint not found",
         "state.pt": "is not a checkpoint of this program",

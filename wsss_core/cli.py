@@ -325,7 +325,7 @@ def _predict(options: argparse.Namespace) -> None:
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    from wsss_core.store.inspect import describe
+    from wsss_core.describe import describe
 
     print(describe(options.file))
 

@@ -14,8 +14,9 @@ from wsss_core.data.decode import read_image
 from wsss_core.data.table import ImageRecord, ImageTable
 from wsss_core.errors import UserError
 from wsss_core.store.masks import mask_name
-from wsss_core.store.scores import ScoreStore
+from wsss_core.store.scores import SCORES, ScoreMaps
 from wsss_core.store.seeds import SeedMaps, SeedStore
+from wsss_core.store.shards import RecordStore
 
 
 def check_classes(path: Path, found: Sequence[str] | None, class_names: Sequence[str]) -> None:
@@ -35,12 +36,12 @@ def open_seeds(path: Path, table: ImageTable) -> SeedStore:
     return _checked(SeedStore(path), path, table)
 
 
-def open_scores(path: Path, table: ImageTable) -> ScoreStore:
+def open_scores(path: Path, table: ImageTable) -> RecordStore[ScoreMaps]:
     """Open a shard of scores; errors as for `open_seeds`."""
-    return _checked(ScoreStore(path), path, table)
+    return _checked(RecordStore(path, SCORES), path, table)
 
 
-Store = TypeVar("Store", SeedStore, ScoreStore)
+Store = TypeVar("Store", bound=RecordStore)
 
 
 def _checked(store: Store, path: Path, table: ImageTable) -> Store:

@@ -10,7 +10,7 @@ from wsss_core.refine.psa_labels import LabelSettings, crf_posteriors
 from wsss_core.settings import from_mapping
 from wsss_core.stages.inputs import open_seeds, read_image_of
 from wsss_core.stages.step import read_step
-from wsss_core.store.posteriors import Posteriors, write_record
+from wsss_core.store.posteriors import POSTERIORS, Posteriors
 from wsss_core.store.shards import build, fingerprint
 
 
@@ -44,10 +44,9 @@ def run(*, config: Path, manifest: Path, maps: Path, labels: Path, cache: Path, 
 
     build(
         labels,
-        "posteriors",
+        POSTERIORS,
         {r.id: fingerprint(step.digest, r.digest, store.fingerprint(r.id)) for r in table.records},
         compute,
-        write_record,
         {"method": step.method, "settings": dict(step.settings), "class_names": list(table.class_names)},
         cache=cache,
     )

@@ -19,8 +19,8 @@ from wsss_core.stages.inputs import check_classes
 from wsss_core.stages.label_training import check_shares, kept_if_small, train_on_labels
 from wsss_core.stages.step import read_step
 from wsss_core.stages.training_files import images_to_train_on
-from wsss_core.store.posteriors import Posteriors, PosteriorStore
-from wsss_core.store.shards import fingerprint
+from wsss_core.store.posteriors import POSTERIORS, Posteriors
+from wsss_core.store.shards import RecordStore, fingerprint
 
 
 def run(
@@ -90,7 +90,7 @@ def _files(shards: Sequence[Path], image_ids: Sequence[str], class_names: Sequen
     """The shard that holds each image's posteriors."""
     found = {}
     for path in shards:
-        store = PosteriorStore(path)
+        store = RecordStore(path, POSTERIORS)
         check_classes(path, store.attrs.get("class_names"), class_names)
         found |= dict.fromkeys(store, path)
     missing = [image_id for image_id in image_ids if image_id not in found]
@@ -106,7 +106,7 @@ def _survey(files: dict[str, Path], records: dict[str, ImageRecord]) -> tuple[st
     """
     cells, digests, total_bytes = np.zeros(256, dtype=np.int64), {}, 0
     for path in dict.fromkeys(files.values()):
-        store = PosteriorStore(path)
+        store = RecordStore(path, POSTERIORS)
         for image_id in (found for found in store if files.get(found) == path):
             posteriors, size = store[image_id], records[image_id].size
             if posteriors.size != size:
@@ -123,6 +123,6 @@ def _survey(files: dict[str, Path], records: dict[str, ImageRecord]) -> tuple[st
 def _loader(records: dict[str, ImageRecord], files: dict[str, Path]) -> Callable[[str], tuple[np.ndarray, Posteriors]]:
     def load(image_id: str) -> tuple[np.ndarray, Posteriors]:
         # Opened anew: an HDF5 file must not be shared with loader processes.
-        return read_image(Path(records[image_id].path)), PosteriorStore(files[image_id])[image_id]
+        return read_image(Path(records[image_id].path)), RecordStore(files[image_id], POSTERIORS)[image_id]
 
     return load

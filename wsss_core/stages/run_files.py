@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -22,7 +21,6 @@ from wsss_core.stages.inputs import read_threshold
 from wsss_core.stages.shard_names import shard_names
 from wsss_core.store.masks import mask_name, read_mask
 from wsss_core.store.seeds import SeedStore
-from wsss_core.store.shards import ShardFile
 
 OPEN = 64
 """Seed shards that are open at a time; a process may have no more than some thousand files open."""
@@ -105,9 +103,8 @@ class RunFiles:
         for shard in shard_names(self.run, "train"):
             path = self.folder(name) / "maps" / f"{shard}.h5"
             if path.exists():
-                file = ShardFile(path, kind="seeds")
-                for image_id in file.ids:
-                    yield image_id, json.loads(file.group(image_id).attrs["statistics"])
+                store = SeedStore(path)
+                yield from ((image_id, store.statistics(image_id)) for image_id in store)
 
     def threshold(self, name: str) -> Mapping[str, Any] | None:
         """A stage's threshold file, or None."""

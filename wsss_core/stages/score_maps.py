@@ -21,13 +21,11 @@ from wsss_core.stages.inputs import check_classes
 from wsss_core.stages.step import read_step
 from wsss_core.store.atomic import write_text
 from wsss_core.store.masks import read_mask
-from wsss_core.store.scores import ScoreStore
-from wsss_core.store.seeds import SeedStore
-from wsss_core.store.shards import kind_of
+from wsss_core.store.scores import SCORES, ScoreMaps
+from wsss_core.store.seeds import SEEDS, SeedMaps
+from wsss_core.store.shards import RecordStore
 
 log = logging.getLogger(__name__)
-
-STORES = {"seeds": SeedStore, "scores": ScoreStore}
 
 
 def run(
@@ -159,11 +157,8 @@ def _class_names(tables: Sequence[ImageTable], manifests: Sequence[Path]) -> tup
     return tables[0].class_names if tables else ()
 
 
-def _open(path: Path, class_names: Sequence[str]) -> SeedStore | ScoreStore:
-    kind = kind_of(path)
-    if kind not in STORES:
-        raise UserError(f"{path}: holds {kind or 'no'} records, not seeds or scores")
-    store = STORES[kind](path)
+def _open(path: Path, class_names: Sequence[str]) -> RecordStore[SeedMaps | ScoreMaps]:
+    store = RecordStore(path, SEEDS, SCORES)
     check_classes(path, store.attrs.get("class_names"), class_names)
     return store
 

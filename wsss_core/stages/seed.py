@@ -26,7 +26,7 @@ from wsss_core.stages.inputs import file_digest
 from wsss_core.stages.processes import in_processes
 from wsss_core.stages.step import read_step
 from wsss_core.stages.together import batches, read_ahead, view_pixels
-from wsss_core.store.seeds import SeedMaps, write_record
+from wsss_core.store.seeds import SEEDS, SeedMaps
 from wsss_core.store.shards import build_batched, fingerprint
 
 Maker = Callable[[Sequence[ImageRecord], Sequence[np.ndarray]], list[SeedMaps]]
@@ -73,10 +73,9 @@ def run(
 
     build_batched(
         maps,
-        "seeds",
+        SEEDS,
         {r.id: fingerprint(step.digest, r.digest, r.classes, classifier_digest) for r in shard.records},
         compute,
-        write_record,
         {
             "method": step.method,
             "settings": dict(step.settings),

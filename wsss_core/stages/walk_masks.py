@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 from wsss_core.data.table import ImageTable, read_manifest
@@ -14,8 +15,8 @@ from wsss_core.stages.inputs import open_scores, read_threshold, threshold_words
 from wsss_core.stages.step import read_step
 from wsss_core.store.atomic import atomic_folder
 from wsss_core.store.masks import mask_name, write_about, write_mask
-from wsss_core.store.scores import ScoreStore
-from wsss_core.store.seeds import SeedStore
+from wsss_core.store.scores import ScoreMaps
+from wsss_core.store.seeds import SeedMaps
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ def run(
 
 
 def write_masks(
-    config: Path, table: ImageTable, store: ScoreStore | SeedStore, threshold: Path | None, masks: Path
+    config: Path, table: ImageTable, store: Mapping[str, ScoreMaps | SeedMaps], threshold: Path | None, masks: Path
 ) -> None:
     """Cut the masks of a shard's images from their scores or seed maps; parameters and errors as for `run`."""
     settings = from_mapping(MaskSettings, read_step(config).settings)

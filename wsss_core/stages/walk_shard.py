@@ -15,7 +15,7 @@ from wsss_core.stages.inputs import check_classes, file_digest, open_seeds, read
 from wsss_core.stages.step import StepConfig
 from wsss_core.stages.together import batches, read_ahead, view_pixels
 from wsss_core.store.checkpoints import load_network
-from wsss_core.store.scores import ScoreMaps, write_record
+from wsss_core.store.scores import SCORES, ScoreMaps
 from wsss_core.store.seeds import SeedMaps
 from wsss_core.store.shards import build_batched, fingerprint
 
@@ -76,10 +76,9 @@ def walk_shard(
 
     build_batched(
         scores,
-        "scores",
+        SCORES,
         {r.id: fingerprint(step.digest, model_digest, r.digest, store.fingerprint(r.id)) for r in table.records},
         compute,
-        write_record,
         {"method": step.method, "settings": dict(step.settings), "class_names": list(table.class_names)},
         cache=cache,
     )

@@ -6,14 +6,12 @@ A group per image holds a float32 dataset ``scores`` [K, h, w], where the backgr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsss_core.store.shards import ShardFile
+from wsss_core.store.shards import RecordKind
 
 if TYPE_CHECKING:
     import torch
@@ -68,7 +66,7 @@ class ScoreMaps:
         return full[:, :height, :width]
 
 
-def write_record(group: Any, maps: ScoreMaps) -> None:
+def _write(group: Any, maps: ScoreMaps) -> None:
     """Write one image's scores into an HDF5 group."""
     group.attrs["classes"] = np.asarray(maps.classes, dtype=np.int64)
     group.attrs["size"] = np.asarray(maps.size, dtype=np.int64)
@@ -78,7 +76,7 @@ def write_record(group: Any, maps: ScoreMaps) -> None:
             group.create_dataset(name, data=values.detach().cpu().numpy().astype(np.float32))
 
 
-def read_record(group: Any) -> ScoreMaps:
+def _read(group: Any) -> ScoreMaps:
     """Read one image's scores from an HDF5 group."""
     import torch
 
@@ -91,22 +89,4 @@ def read_record(group: Any) -> ScoreMaps:
     )
 
 
-class ScoreStore(Mapping[str, ScoreMaps]):
-    """Read-only mapping from image id to `ScoreMaps`; parameters and errors as for `SeedStore`."""
-
-    def __init__(self, path: Any) -> None:
-        self._file = ShardFile(path, kind="scores")
-
-    @cached_property
-    def attrs(self) -> dict[str, Any]:
-        """Method, settings, versions and class names of this file."""
-        return self._file.attrs
-
-    def __getitem__(self, image_id: str) -> ScoreMaps:
-        return read_record(self._file.group(image_id))
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._file.ids)
-
-    def __len__(self) -> int:
-        return len(self._file.ids)
+SCORES = RecordKind("scores", _write, _read)

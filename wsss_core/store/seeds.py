@@ -8,14 +8,14 @@ One file holds the images of one shard. A group per image (named by `group_name`
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsss_core.store.shards import ShardFile
+from wsss_core.store.shards import RecordKind, RecordStore
 
 if TYPE_CHECKING:
     import torch
@@ -75,7 +75,7 @@ class SeedMaps:
         return total / (total.amax((1, 2), keepdim=True) + EPSILON)
 
 
-def write_record(group: Any, maps: SeedMaps) -> None:
+def _write(group: Any, maps: SeedMaps) -> None:
     """Write one image's maps into an HDF5 group."""
     group.attrs["classes"] = np.asarray(maps.classes, dtype=np.int64)
     group.attrs["size"] = np.asarray(maps.size, dtype=np.int64)
@@ -85,7 +85,7 @@ def write_record(group: Any, maps: SeedMaps) -> None:
         group.create_dataset(f"scale_{scale}", data=data)
 
 
-def read_record(group: Any) -> SeedMaps:
+def _read(group: Any) -> SeedMaps:
     """Read one image's maps from an HDF5 group."""
     import torch
 
@@ -98,41 +98,23 @@ def read_record(group: Any) -> SeedMaps:
         classes=tuple(int(c) for c in group.attrs["classes"]),
         maps=maps,
         size=tuple(int(n) for n in group.attrs["size"]),
-        statistics=json.loads(group.attrs["statistics"]),
+        statistics=_statistics(group),
     )
 
 
-class SeedStore(Mapping[str, SeedMaps]):
-    """Read-only mapping from image id to `SeedMaps`.
+def _statistics(group: Any) -> Mapping[str, Any]:
+    return json.loads(group.attrs["statistics"])
 
-    Parameters
-    ----------
-    path
-        HDF5 file of one shard.
 
-    Raises
-    ------
-    UserError
-        If the file is missing, not a seed file, or was not finished.
-    """
+SEEDS = RecordKind("seeds", _write, _read)
 
-    def __init__(self, path: Any) -> None:
-        self._file = ShardFile(path, kind="seeds")
 
-    @cached_property
-    def attrs(self) -> dict[str, Any]:
-        """Method, settings, versions and class names of this file."""
-        return self._file.attrs
+class SeedStore(RecordStore[SeedMaps]):
+    """Read-only mapping from image id to the `SeedMaps` in an HDF5 file; errors as for `RecordStore`."""
 
-    def fingerprint(self, image_id: str) -> str:
-        """Digest of everything that the maps of an image depend on."""
-        return self._file.fingerprint(image_id)
+    def __init__(self, path: str | os.PathLike) -> None:
+        super().__init__(path, SEEDS)
 
-    def __getitem__(self, image_id: str) -> SeedMaps:
-        return read_record(self._file.group(image_id))
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._file.ids)
-
-    def __len__(self) -> int:
-        return len(self._file.ids)
+    def statistics(self, image_id: str) -> Mapping[str, Any]:
+        """What the method recorded about an image, read without its maps."""
+        return _statistics(self.group(image_id))

@@ -1,4 +1,7 @@
-"""HDF5 files of one record an image: written whole, resumable, with unchanged records reused.
+"""HDF5 files of one record an image: written whole, resumable, with unchanged records reused, and read as mappings.
+
+A `RecordKind` says what the records of a file are and how one is written and read. Each kind is declared beside the
+type of its records: seeds, scores, posteriors, labels.
 
 `build` computes the records of a shard one by one, `build_batched` several at a time. Finished records live in a
 cache file beside the state of the stage, keyed by a fingerprint of everything they depend on, so a killed job
@@ -13,9 +16,10 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import h5py
 
@@ -24,6 +28,84 @@ from wsss_core.errors import UserError
 from wsss_core.store.atomic import atomic_path
 
 log = logging.getLogger(__name__)
+
+Record = TypeVar("Record")
+
+
+@dataclass(frozen=True)
+class RecordKind(Generic[Record]):
+    """What the records of a file are.
+
+    Attributes
+    ----------
+    name
+        Kept in the file and checked on reading.
+    write
+        Writes a record into an HDF5 group of its own.
+    read
+        Reads it from there.
+    """
+
+    name: str
+    write: Callable[[h5py.Group, Record], None]
+    read: Callable[[h5py.Group], Record]
+
+
+class RecordStore(Mapping[str, Record]):
+    """Read-only mapping from image id to record, in the order in which the file was built.
+
+    Parameters
+    ----------
+    path
+        HDF5 file written by `build`.
+    kinds
+        What its records may be; they are read as the file says.
+
+    Attributes
+    ----------
+    kind
+        What its records are.
+    attrs
+        Method, settings, versions and class names of the file.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, holds other records, or was not finished.
+    """
+
+    def __init__(self, path: str | os.PathLike, *kinds: RecordKind[Record]) -> None:
+        self._file = _opened(path)
+        attrs = self._file.attrs
+        allowed = {kind.name: kind for kind in kinds}
+        held = str(attrs.get("kind", "no"))
+        if held not in allowed:
+            raise UserError(f"{path}: holds {held} records, not {' or '.join(allowed)}")
+        if not attrs.get("complete", False):
+            raise UserError(f"{path}: was not finished; delete it and run again")
+        self.kind = allowed[held]
+        self.attrs: dict[str, Any] = json.loads(attrs["attrs"])
+        self._ids: list[str] = json.loads(attrs["ids"])
+
+    def fingerprint(self, image_id: str) -> str:
+        """Digest of everything that the record of an image depends on; KeyError if the file does not hold it."""
+        return str(self.group(image_id).attrs["fingerprint"])
+
+    def group(self, image_id: str) -> h5py.Group:
+        """HDF5 group of an image, to read a part of its record; KeyError if the file does not hold it."""
+        name = group_name(image_id)
+        if name not in self._file:
+            raise KeyError(f"{image_id!r} is not in {self._file.filename}")
+        return self._file[name]
+
+    def __getitem__(self, image_id: str) -> Record:
+        return self.kind.read(self.group(image_id))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ids)
+
+    def __len__(self) -> int:
+        return len(self._ids)
 
 
 def fingerprint(*parts: Any) -> str:
@@ -38,10 +120,9 @@ def group_name(image_id: str) -> str:
 
 def build(
     path: Path,
-    kind: str,
+    kind: RecordKind[Record],
     fingerprints: Mapping[str, str],
-    compute: Callable[[str], Any],
-    write_record: Callable[[Any, Any], None],
+    compute: Callable[[str], Record],
     attrs: Mapping[str, Any],
     *,
     cache: Path,
@@ -52,13 +133,11 @@ def build(
     Parameters
     ----------
     kind
-        What the records are ("seeds", "scores"); checked on reading.
+        What the records are, and how one is written.
     fingerprints
         Image id to digest of all the record depends on.
     compute
         Image id to record, called for the images without a valid record in the cache.
-    write_record
-        Writes a record into an HDF5 group.
     attrs
         Method, settings and class names, JSON-serialisable, kept with the file.
     cache
@@ -71,20 +150,17 @@ def build(
     The number of records that were reused.
     """
 
-    def one_by_one(ids: Sequence[str]) -> Iterable[tuple[str, Any]]:
+    def one_by_one(ids: Sequence[str]) -> Iterable[tuple[str, Record]]:
         return ((image_id, compute(image_id)) for image_id in ids)
 
-    return build_batched(
-        path, kind, fingerprints, one_by_one, write_record, attrs, cache=cache, save_seconds=save_seconds
-    )
+    return build_batched(path, kind, fingerprints, one_by_one, attrs, cache=cache, save_seconds=save_seconds)
 
 
 def build_batched(
     path: Path,
-    kind: str,
+    kind: RecordKind[Record],
     fingerprints: Mapping[str, str],
-    compute: Callable[[Sequence[str]], Iterable[tuple[str, Any]]],
-    write_record: Callable[[Any, Any], None],
+    compute: Callable[[Sequence[str]], Iterable[tuple[str, Record]]],
     attrs: Mapping[str, Any],
     *,
     cache: Path,
@@ -103,24 +179,24 @@ def build_batched(
     ValueError
         If `compute` left out an image.
     """
-    records = _read_cache(cache, kind, fingerprints)
+    records = _read_cache(cache, kind.name, fingerprints)
     reused = len(records)
     began = saved = time.monotonic()
     todo = [image_id for image_id in fingerprints if image_id not in records]
     missing = set(todo)
     cache.parent.mkdir(parents=True, exist_ok=True)
-    pending: dict[str, Any] = {}
+    pending: dict[str, Record] = {}
     for number, (image_id, record) in enumerate(compute(todo), 1):
         pending[image_id] = record
         missing.discard(image_id)
         if time.monotonic() - saved > save_seconds:
-            _write(cache, kind, fingerprints, cache, pending, write_record, attrs, complete=False)
+            _write(cache, kind, fingerprints, cache, pending, attrs, complete=False)
             pending, saved = {}, time.monotonic()
             pace = (saved - began) / number
             log.info("image %d/%d  %.2f s/image  %.0f s left", number, len(todo), pace, pace * (len(todo) - number))
     if missing:
         raise ValueError(f"no record was computed for {sorted(missing)}")
-    _write(path, kind, fingerprints, cache, pending, write_record, attrs, complete=True)
+    _write(path, kind, fingerprints, cache, pending, attrs, complete=True)
     with atomic_path(cache) as copy:
         try:
             os.link(path, copy)
@@ -130,38 +206,7 @@ def build_batched(
     return reused
 
 
-def kind_of(path: Path) -> str:
-    """What the records of a shard file are, "" if it does not say; UserError if it cannot be read as HDF5."""
-    with _opened(path) as file:
-        return str(file.attrs.get("kind", ""))
-
-
-class ShardFile:
-    """One shard file, opened for reading and checked."""
-
-    def __init__(self, path: Any, kind: str) -> None:
-        self._file = _opened(path)
-        attrs = self._file.attrs
-        if attrs.get("kind") != kind:
-            raise UserError(f"{path}: holds {attrs.get('kind', 'no')} records, not {kind}")
-        if not attrs.get("complete", False):
-            raise UserError(f"{path}: was not finished; delete it and run again")
-        self.ids: list[str] = json.loads(attrs["ids"])
-        self.attrs: dict[str, Any] = json.loads(attrs["attrs"])
-
-    def group(self, image_id: str) -> Any:
-        """HDF5 group of an image; KeyError if the shard does not hold it."""
-        name = group_name(image_id)
-        if name not in self._file:
-            raise KeyError(f"{image_id!r} is not in {self._file.filename}")
-        return self._file[name]
-
-    def fingerprint(self, image_id: str) -> str:
-        """Digest of everything that the record of an image depends on; KeyError if the shard does not hold it."""
-        return str(self.group(image_id).attrs["fingerprint"])
-
-
-def _opened(path: Any) -> h5py.File:
+def _opened(path: str | os.PathLike) -> h5py.File:
     try:
         return h5py.File(path, "r")
     except FileNotFoundError as error:
@@ -188,16 +233,15 @@ def _stored_fingerprint(file: h5py.File, image_id: str) -> str | None:
 
 def _write(
     path: Path,
-    kind: str,
+    kind: RecordKind[Record],
     fingerprints: Mapping[str, str],
     cache: Path,
-    fresh: Mapping[str, Any],
-    write_record: Callable[[Any, Any], None],
+    fresh: Mapping[str, Record],
     attrs: Mapping[str, Any],
     complete: bool,
 ) -> None:
     """Write valid cached records and fresh ones, in the order of `fingerprints`."""
-    kept = _read_cache(cache, kind, fingerprints)
+    kept = _read_cache(cache, kind.name, fingerprints)
     old = h5py.File(cache, "r") if kept else None
     try:
         with atomic_path(path) as temporary, h5py.File(temporary, "w", track_order=True) as new:
@@ -207,10 +251,10 @@ def _write(
                     group = new.create_group(name, track_order=True)
                     group.attrs["id"] = image_id
                     group.attrs["fingerprint"] = digest
-                    write_record(group, fresh[image_id])
+                    kind.write(group, fresh[image_id])
                 elif image_id in kept:
                     _rewrite(old[name], new.create_group(name, track_order=True))
-            new.attrs["kind"] = kind
+            new.attrs["kind"] = kind.name
             new.attrs["version"] = __version__
             new.attrs["ids"] = json.dumps([i for i in fingerprints if group_name(i) in new])
             new.attrs["attrs"] = json.dumps(dict(attrs), sort_keys=True)

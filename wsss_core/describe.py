@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+import numpy as np
+
+from wsss_core.data.table import read_table
 from wsss_core.errors import UserError
-from wsss_core.store.posteriors import Posteriors, PosteriorStore
-from wsss_core.store.scores import ScoreMaps, ScoreStore
-from wsss_core.store.seeds import SeedMaps, SeedStore
-from wsss_core.store.shards import kind_of
-
-STORES = {"seeds": SeedStore, "scores": ScoreStore, "posteriors": PosteriorStore}
+from wsss_core.store.labels import LABELS, LabelMap
+from wsss_core.store.posteriors import POSTERIORS, Posteriors
+from wsss_core.store.scores import SCORES, ScoreMaps
+from wsss_core.store.seeds import SEEDS, SeedMaps
+from wsss_core.store.shards import RecordStore
 
 
 def describe(path: Path) -> str:
-    """Text that says what a file of seeds, scores or posteriors, a checkpoint or an image table holds.
+    """Text that says what a file of seeds, scores, posteriors or labels, a checkpoint or an image table holds.
 
     Raises
     ------
@@ -32,21 +32,25 @@ def describe(path: Path) -> str:
 
 
 def _hdf5(path: Path) -> str:
-    kind = kind_of(path)
-    if kind not in STORES:
-        raise UserError(f"{path}: holds {kind or 'no'} records, not {', '.join(STORES)}")
-    store = STORES[kind](path)
+    store = RecordStore(path, SEEDS, SCORES, POSTERIORS, LABELS)
     lines = [f"{len(store)} images", json.dumps(store.attrs, indent=1)]
-    for image_id, maps in itertools.islice(store.items(), 5):
-        shapes = {scale: tuple(values.shape) for scale, values in _arrays(maps).items()}
-        lines.append(f"{image_id}: {maps.size[1]}x{maps.size[0]}, classes {list(maps.classes)}, maps {shapes}")
+    for image_id, record in itertools.islice(store.items(), 5):
+        lines.append(f"{image_id}: {record.size[1]}x{record.size[0]}, {_content(record)}")
     return "\n".join(lines)
 
 
-def _arrays(maps: SeedMaps | ScoreMaps | Posteriors) -> Mapping[Any, Any]:
-    if isinstance(maps, SeedMaps):
-        return maps.maps
-    return {"stride 1": maps.values} if isinstance(maps, Posteriors) else {f"stride {maps.stride}": maps.scores}
+def _content(record: SeedMaps | ScoreMaps | Posteriors | LabelMap) -> str:
+    """What a record holds, in words."""
+    match record:
+        case SeedMaps():
+            maps = record.maps
+        case ScoreMaps():
+            maps = {f"stride {record.stride}": record.scores}
+        case Posteriors():
+            maps = {"stride 1": record.values}
+        case LabelMap():
+            return f"labels {np.unique(record.values).tolist()}"
+    return f"classes {list(record.classes)}, maps { {name: tuple(values.shape) for name, values in maps.items()} }"
 
 
 def _checkpoint(path: Path) -> str:
@@ -58,8 +62,6 @@ def _checkpoint(path: Path) -> str:
 
 
 def _table(path: Path) -> str:
-    from wsss_core.data.table import read_table
-
     table = read_table(path)
     lines = [f"{len(table.records)} images, {len(table.class_names)} classes"]
     for split in ("train", "score", "val", "ood"):
