@@ -12,9 +12,9 @@ from PIL import Image
 
 from wsss_core import training
 from wsss_core.classify import Inputs, bce
-from wsss_core.classify.batches import ClassifierBatches, multi_hot, training_crop
+from wsss_core.classify.batches import ClassifierBatches
 from wsss_core.classify.kept import kept
-from wsss_core.data.augment import normalise
+from wsss_core.data.augment import multi_hot, normalise, training_crop
 from wsss_core.data.table import ImageRecord, ImageTable, write_table
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution

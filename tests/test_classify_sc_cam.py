@@ -13,10 +13,9 @@ import torch.nn.functional as F
 from PIL import Image
 
 from wsss_core.classify import Inputs, bce, sc_cam
-from wsss_core.classify.batches import multi_hot
 from wsss_core.classify.sc_cam import ScCamSettings, pooled_features, subclass_labels
 from wsss_core.config import load
-from wsss_core.data.augment import normalise
+from wsss_core.data.augment import multi_hot, normalise
 from wsss_core.data.table import ImageRecord, ImageTable, write_table
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution

@@ -8,9 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from wsss_core.data.decode import decode_image, read_image
+from wsss_core.data.decoded import Decoded
 from wsss_core.errors import UserError
 from wsss_core.keyed import generator
 
@@ -151,3 +153,35 @@ def test_real_photos(shared):
     photo = shared / "data/voc_sample/JPEGImages/2011_000003.jpg"
     mask = Image.open(shared / "data/voc_sample/SegmentationClass/2011_000003.png")
     assert read_image(photo).shape == (*mask.size[::-1], 3)
+
+
+class Reads(torch.utils.data.Dataset):
+    """Goes through 8 items twice and says how often one was read; the budget is that of 4 of them."""
+
+    def __init__(self, content=lambda item: np.full(100, item, np.uint8), budget: int = 400) -> None:
+        self.read, self.content = [], content
+        self.decoded = Decoded("abcdefgh", lambda item: (self.read.append(item), content(ord(item)))[1], budget)
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, _: int) -> int:
+        for index in [*range(8), *range(8)]:
+            self.decoded[index]
+        return len(self.read)
+
+
+def test_what_was_decoded_is_kept_until_the_budget_is_used():
+    reads = Reads()
+    assert reads[0] == 8 + 4 and reads.read[8:] == list("efgh")
+    assert len(reads.decoded) == 8 and (reads.decoded[2] == ord("c")).all()
+
+
+def test_loader_processes_share_the_budget():
+    loader = torch.utils.data.DataLoader(Reads(), batch_size=None, num_workers=2, multiprocessing_context="fork")
+    assert list(loader) == [8 + 6, 8 + 6]
+
+
+@pytest.mark.parametrize("content", [lambda _: torch.zeros(25), lambda _: (np.zeros(80, np.uint8), torch.zeros(5))])
+def test_tensors_and_pairs_count_with_all_their_bytes(content):
+    assert Reads(content)[0] == 8 + 4

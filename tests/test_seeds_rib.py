@@ -9,8 +9,7 @@ import torch
 from PIL import Image
 from reference_networks import reference_resnet50
 
-from wsss_core.classify.batches import training_crop
-from wsss_core.data.augment import STD, normalise, scaled_pair
+from wsss_core.data.augment import STD, normalise, scaled_pair, training_crop
 from wsss_core.data.table import ImageRecord, ImageTable, write_manifest, write_table
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution

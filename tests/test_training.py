@@ -3,6 +3,7 @@
 import os
 import signal
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -105,3 +106,9 @@ def test_workers_do_not_change_the_result():
 def test_diverging_loss_is_an_error():
     with pytest.raises(UserError, match="lower the learning rate"):
         train(60, learning_rate=1e6, rate=lambda _: 1.0)
+
+
+def test_the_order_of_an_epoch_is_that_of_its_key():
+    for epoch in (0, 1, 2, 1):
+        expected = keyed.generator(5, "classifiers/a", "epoch", epoch).permutation(50)
+        assert np.array_equal(keyed.epoch_order(5, "classifiers/a", epoch, 50), expected)

@@ -7,6 +7,7 @@ same bytes alone, in another order, after a restart, or on another number of wor
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 
 import numpy as np
 
@@ -34,3 +35,11 @@ def generator(*key: int | str) -> np.random.Generator:
 def integer(*key: int | str) -> int:
     """A non-negative integer below 2**63 for a key, for libraries that take an integer seed."""
     return int.from_bytes(key_bytes(*key)[:8], "little") >> 1
+
+
+@lru_cache(maxsize=2, typed=True)  # a batch may end one epoch and begin the next
+def epoch_order(seed: int, stage: str, epoch: int, count: int) -> np.ndarray:
+    """Order in which an epoch of a training sees its images: a permutation of 0..count-1, not to be changed."""
+    order = generator(seed, stage, "epoch", epoch).permutation(count)
+    order.setflags(write=False)
+    return order

@@ -42,15 +42,13 @@ from torch import Tensor
 from wsss_core import keyed
 from wsss_core.classify import Inputs, Plan, bce
 from wsss_core.classify.batches import ClassifierBatches
+from wsss_core.constants import EPSILON
 from wsss_core.models import BackboneName
 from wsss_core.models.backbones import backbone
 from wsss_core.models.cam import CamNetwork
 from wsss_core.models.embedded import EmbeddedCamNetwork
 from wsss_core.settings import setting
 from wsss_core.training import polynomial
-
-EPSILON = 1e-5
-"""Added to the sum that a map is divided by."""
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,10 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
 from wsss_core.classify import Inputs, Plan, bce
+from wsss_core.constants import EPSILON
 from wsss_core.models import BackboneName
 from wsss_core.models.backbones import backbone
-from wsss_core.models.seam import EPSILON, SeamNetwork, resize, strongest
+from wsss_core.models.seam import SeamNetwork, resize, strongest
 from wsss_core.settings import setting
 from wsss_core.training import polynomial
 

@@ -45,10 +45,11 @@ from torch import Tensor
 
 from wsss_core import keyed
 from wsss_core.classify import Inputs, Plan
-from wsss_core.classify.batches import ClassifierBatches, training_crop
+from wsss_core.classify.batches import ClassifierBatches
 from wsss_core.classify.bce import optimizer
 from wsss_core.classify.out_of_distribution import network_input, require_photos, require_plain
-from wsss_core.data.decoded import DecodedImages, read_record
+from wsss_core.data.augment import training_crop
+from wsss_core.data.decoded import Decoded, read_record
 from wsss_core.data.table import ImageRecord
 from wsss_core.errors import UserError
 from wsss_core.models import cam_network
@@ -175,7 +176,7 @@ class WOodBatches:
         stage: str,
     ) -> None:
         self.batches, self.settings, self.seed, self.stage = batches, settings, seed, stage
-        self.photos = DecodedImages(photos)
+        self.photos = Decoded(photos, read_record)
 
     def __len__(self) -> int:
         return len(self.batches)

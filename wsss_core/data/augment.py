@@ -1,4 +1,5 @@
-"""Resizing, colours, normalising, flipping and cropping, pixel for pixel as the IRN family of methods does it.
+"""Images and tags as networks take them: resizing, colours, normalising, flipping and cropping, pixel for pixel as the
+IRN family of methods does it.
 
 Order in training: decode, resize and perhaps change colours (on uint8), normalise, flip, crop. Every random function
 draws from the generator it is given, always the same number of draws.
@@ -6,14 +7,21 @@ draws from the generator it is given, always the same number of draws.
 
 from __future__ import annotations
 
-import numpy as np
-from PIL import Image, ImageEnhance
+from collections.abc import Sequence
 
-from wsss_core.store.masks import IGNORE
+import numpy as np
+import torch
+from PIL import Image, ImageEnhance
+from torch import Tensor
+
+from wsss_core.constants import IGNORE
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 """Mean and standard deviation of ImageNet's RGB values in 0..1, as torchvision's weights expect."""
+
+ColourJitter = tuple[float, float, float, float]
+"""Ranges of brightness, contrast, saturation and hue, see `random_colour_jitter`."""
 
 _NORMALISED = ((np.arange(256)[:, None] / 255.0 - MEAN) / STD).astype(np.float32)
 
@@ -61,9 +69,7 @@ def random_rescale(
     return resize(image, size), None if labels is None else resize_labels(labels, size)
 
 
-def random_colour_jitter(
-    image: np.ndarray, ranges: tuple[float, float, float, float], rng: np.random.Generator
-) -> np.ndarray:
+def random_colour_jitter(image: np.ndarray, ranges: ColourJitter, rng: np.random.Generator) -> np.ndarray:
     """Change brightness, contrast, saturation and hue at random, one after the other in random order, as PSA does.
 
     The first three blend the image, on uint8, with black, with the mean of its grey picture, and with its grey picture;
@@ -137,6 +143,33 @@ def top_left_crop(image: np.ndarray, labels: np.ndarray | None, size: int) -> tu
     return _window(image, labels, size, (0, 0))
 
 
+def training_crop(
+    image: np.ndarray,
+    long_side: tuple[int, int],
+    crop: int,
+    rng: np.random.Generator,
+    colour_jitter: ColourJitter | None = None,
+) -> np.ndarray:
+    """Resize by the longer side, flip and crop at random, as the IRN family trains its classifiers.
+
+    Parameters
+    ----------
+    image
+        uint8 [H, W, 3].
+    colour_jitter
+        Ranges for `random_colour_jitter` after resizing, as the PSA family does it too; None leaves colours alone.
+
+    Returns
+    -------
+    Normalised float32 [3, crop, crop]; 0 where the image does not reach.
+    """
+    resized = random_resize_long(image, *long_side, rng)
+    if colour_jitter is not None:
+        resized = random_colour_jitter(resized, colour_jitter, rng)
+    flipped, _ = random_flip(normalise(resized), None, rng)
+    return random_crop(flipped, None, crop, rng)[0]
+
+
 def scaled_pair(image: np.ndarray, scale: float) -> np.ndarray:
     """An image at one scale with its mirror image, as multi-scale inference takes it.
 
@@ -151,6 +184,14 @@ def scaled_pair(image: np.ndarray, scale: float) -> np.ndarray:
     """
     scaled = normalise(resize(image, scaled_size(image.shape[:2], scale)))
     return np.stack([scaled, scaled[..., ::-1]])
+
+
+def multi_hot(classes: Sequence[Sequence[int]], n_classes: int) -> Tensor:
+    """Class indices of N images as float32 [N, C] of zeros and ones."""
+    labels = torch.zeros(len(classes), n_classes)
+    for row, present in zip(labels, classes, strict=True):
+        row[list(present)] = 1.0
+    return labels
 
 
 def _turned_hue(picture: Image.Image, shift: float) -> Image.Image:

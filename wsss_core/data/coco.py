@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from wsss_core import keyed
+from wsss_core.constants import IGNORE
 from wsss_core.data.reading import (
     Draft,
     ImageFolder,
@@ -38,7 +39,7 @@ from wsss_core.data.reading import (
 from wsss_core.errors import UserError
 from wsss_core.settings import REQUIRED, setting
 from wsss_core.store.atomic import write_text
-from wsss_core.store.masks import IGNORE, mask_name, write_mask
+from wsss_core.store.masks import mask_name, write_mask
 
 log = logging.getLogger(__name__)
 

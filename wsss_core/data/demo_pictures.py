@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from wsss_core.store.masks import IGNORE
+from wsss_core.constants import IGNORE
 
 CLASSES = ("beetle", "bird", "boat", "car", "sheep")
 HABITAT = {"beetle": "sand", "bird": "sky", "boat": "water", "car": "road", "sheep": "meadow"}

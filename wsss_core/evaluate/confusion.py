@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-IGNORE = 255
+from wsss_core.constants import IGNORE
 
 
 def confusion(prediction: Any, target: Any, n_labels: int, ignore: int = IGNORE) -> Any:

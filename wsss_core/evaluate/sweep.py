@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from wsss_core import keyed
-from wsss_core.evaluate.confusion import IGNORE
+from wsss_core.constants import IGNORE
 from wsss_core.settings import setting
 
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsss_core.store.masks import IGNORE
+from wsss_core.constants import IGNORE
 
 
 class Row(NamedTuple):

@@ -12,10 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wsss_core.constants import EPSILON
 from wsss_core.models.backbones import Backbone
 from wsss_core.models.cam import CamNetwork
-
-EPSILON = 1e-5
 
 TAPS = (2, 3)
 """Taps of the backbone that say which cells look alike: conv4 and conv5 of ResNet-38d."""

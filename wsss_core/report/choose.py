@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from wsss_core import keyed
-from wsss_core.evaluate.confusion import IGNORE, confusion, metrics
+from wsss_core.constants import IGNORE
+from wsss_core.evaluate.confusion import confusion, metrics
 
 
 @dataclass(frozen=True)

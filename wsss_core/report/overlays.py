@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from wsss_core.store.masks import IGNORE, voc_palette
+from wsss_core.constants import IGNORE
+from wsss_core.store.masks import voc_palette
 
 PALETTE = voc_palette()
 OPACITY = 0.62

@@ -36,13 +36,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wsss_core.constants import EPSILON
 from wsss_core.data.table import ImageRecord
 from wsss_core.models.cam import CamNetwork
 from wsss_core.seeds import Inputs
 from wsss_core.seeds.cam import view_pair
 from wsss_core.seeds.demands import check_pointwise
 from wsss_core.settings import setting
-from wsss_core.store.seeds import EPSILON, SeedMaps
+from wsss_core.store.seeds import SeedMaps
 
 CHUNK_PIXELS = {"cpu": 2**20, "cuda": 2**22}
 """Pixels that pass through the network together, unless one class needs more; bounds memory (2.4 kB a pixel with a

@@ -12,9 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsss_core import keyed
-from wsss_core.classify.batches import multi_hot, training_crop
-from wsss_core.data.augment import MEAN, STD, scaled_size
-from wsss_core.data.decoded import DecodedImages, read_record
+from wsss_core.data.augment import MEAN, STD, multi_hot, scaled_size, training_crop
+from wsss_core.data.decoded import Decoded, read_record
 from wsss_core.data.table import ImageRecord
 from wsss_core.errors import UserError
 
@@ -59,7 +58,7 @@ class AuxiliaryPool:
         processes: int = 1,
         threads: int = 1,
     ) -> None:
-        self.images = DecodedImages(records) if device is None else device_images(records, device, processes)
+        self.images = Decoded(records, read_record) if device is None else device_images(records, device, processes)
         self._crop = _pillow_crop if device is None else device_crop
         self.labels = multi_hot([r.classes for r in records], n_classes)
         self.eligible, self.batch_size, self.long_side, self.crop = eligible, batch_size, long_side, crop
@@ -100,16 +99,16 @@ class AuxiliaryPool:
 
 
 DEVICE_BYTES = 8_000_000_000
-"""Decoded images on a device, together; all of VOC's take 6 GB."""
+"""Bytes of decoded images that are kept on a device, by all processes together; all of VOC's take 6 GB."""
 
 
-def device_images(records: Sequence[ImageRecord], device: torch.device, processes: int = 1) -> DecodedImages:
-    """`DecodedImages` of tensors uint8 [3, H, W] on a device that several processes share."""
+def device_images(records: Sequence[ImageRecord], device: torch.device, processes: int = 1) -> Decoded[Tensor]:
+    """Images, tensors uint8 [3, H, W], on a device that several processes share."""
 
     def read(record: ImageRecord) -> Tensor:
         return torch.from_numpy(read_record(record)).to(device).permute(2, 0, 1).contiguous()
 
-    return DecodedImages(records, DEVICE_BYTES // processes, read)
+    return Decoded(records, read, DEVICE_BYTES // processes)
 
 
 def _pillow_crop(image: np.ndarray, long_side: tuple[int, int], crop: int, rng: np.random.Generator) -> Tensor:

@@ -54,6 +54,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wsss_core.constants import EPSILON
 from wsss_core.data.table import ImageRecord
 from wsss_core.errors import UserError
 from wsss_core.models.cam import CamNetwork
@@ -62,7 +63,7 @@ from wsss_core.seeds.cam import flip_sum, view_pair
 from wsss_core.seeds.demands import check_pointwise
 from wsss_core.seeds.pool import AuxiliaryPool
 from wsss_core.settings import setting
-from wsss_core.store.seeds import EPSILON, SeedMaps
+from wsss_core.store.seeds import SeedMaps
 from wsss_core.training import polynomial
 
 Pool = Callable[[int], tuple[Tensor, Tensor]]

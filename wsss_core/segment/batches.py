@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -13,12 +13,11 @@ import torch
 from torch import Tensor
 
 from wsss_core import keyed
+from wsss_core.constants import IGNORE
 from wsss_core.data.augment import MEAN, STD, resize_labels
 from wsss_core.data.decode import read_image
-from wsss_core.store.masks import IGNORE, read_mask
-
-CACHE_BYTES = 1_000_000_000
-"""Data sets whose decoded images and masks need less are kept in memory."""
+from wsss_core.data.decoded import Decoded
+from wsss_core.store.masks import read_mask
 
 
 @dataclass(frozen=True)
@@ -71,15 +70,12 @@ class SegmentationBatches:
         seed: int,
         stage: str,
     ) -> None:
-        self.samples, self.n_labels = list(samples), n_labels
+        self.pairs = Decoded(samples, partial(read_pair, n_labels=n_labels))
         self.iterations, self.batch_size, self.crop, self.scales = iterations, batch_size, crop, tuple(scales)
         self.seed, self.stage = seed, stage
-        self._present = torch.zeros(len(self.samples), n_labels, dtype=torch.bool)
-        for row, sample in zip(self._present, self.samples, strict=True):
+        self._present = torch.zeros(len(samples), n_labels, dtype=torch.bool)
+        for row, sample in zip(self._present, samples, strict=True):
             row[[0, *(c + 1 for c in sample.classes)]] = True
-        fits = sum(4 * s.size[0] * s.size[1] for s in samples) < CACHE_BYTES
-        self._decoded: dict[int, tuple[np.ndarray, np.ndarray]] | None = {} if fits else None
-        self._order = lru_cache(maxsize=2)(self._epoch_order)
 
     def __len__(self) -> int:
         return self.iterations
@@ -101,32 +97,19 @@ class SegmentationBatches:
     def indices(self, step: int) -> list[int]:
         """Which samples make the batch of a step."""
         first = step * self.batch_size
-        places = [divmod(first + k, len(self.samples)) for k in range(self.batch_size)]
-        return [int(self._order(epoch)[place]) for epoch, place in places]
-
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, "_order": None}
-
-    def __setstate__(self, state: dict) -> None:
-        self.__dict__.update(state)
-        self._order = lru_cache(maxsize=2)(self._epoch_order)
-
-    def _epoch_order(self, epoch: int) -> np.ndarray:
-        return keyed.generator(self.seed, self.stage, "epoch", epoch).permutation(len(self.samples))
-
-    def _read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        if self._decoded is not None and index in self._decoded:
-            return self._decoded[index]
-        sample = self.samples[index]
-        pair = read_image(sample.image), read_mask(sample.mask, sample.size, self.n_labels)
-        if self._decoded is not None:
-            self._decoded[index] = pair
-        return pair
+        count = len(self.pairs)
+        places = [divmod(first + k, count) for k in range(self.batch_size)]
+        return [int(keyed.epoch_order(self.seed, self.stage, epoch, count)[place]) for epoch, place in places]
 
     def _crop(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, tuple, np.ndarray]:
-        image, labels = self._read(index)
+        image, labels = self.pairs[index]
         scale = self.scales[int(rng.integers(len(self.scales)))]
         return random_crop(*rescale(image, labels, scale), self.crop, rng)
+
+
+def read_pair(sample: Sample, n_labels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Image, uint8 [H, W, 3], and mask, uint8 [H, W]; UserError if one cannot be read, or the mask is wrong."""
+    return read_image(sample.image), read_mask(sample.mask, sample.size, n_labels)
 
 
 def rescale(image: np.ndarray, labels: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:

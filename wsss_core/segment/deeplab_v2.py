@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wsss_core.constants import IGNORE
 from wsss_core.segment import Inputs, Plan
 from wsss_core.segment.deeplab import DeepLabSettings, reduced, training_plan
 from wsss_core.settings import setting
-from wsss_core.store.masks import IGNORE
 
 
 @dataclass(frozen=True)

@@ -29,11 +29,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wsss_core.constants import IGNORE
 from wsss_core.kernels.dense_crf import dense_crf, unary_from_probabilities
 from wsss_core.segment import Inputs, Plan
 from wsss_core.segment.deeplab import DeepLabSettings, reduced, training_plan
 from wsss_core.settings import setting
-from wsss_core.store.masks import IGNORE
 
 FLOOR = 1e-4
 """Added to every probability before they are normalised again."""

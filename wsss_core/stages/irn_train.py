@@ -24,7 +24,7 @@ from wsss_core.refine.irn import (
 )
 from wsss_core.settings import from_mapping
 from wsss_core.stages.inputs import file_digest, mask_files
-from wsss_core.stages.label_training import check_shares, kept_if_small, train_on_labels
+from wsss_core.stages.label_training import check_shares, kept, train_on_labels
 from wsss_core.stages.step import read_step
 from wsss_core.stages.training_files import images_to_train_on
 from wsss_core.store.masks import read_mask
@@ -74,7 +74,7 @@ def run(
     records = {record.id: record for record in train}
     files = mask_files(labels, list(records), "confident labels")
     labels_digest = _survey(files, records, len(images.class_names) + 1)
-    load = _loader(records, files, execution)
+    load = _loader(records, files)
     batch_size = min(settings.batch_size, len(records))
     train_on_labels(
         step,
@@ -106,14 +106,11 @@ def _survey(files: dict[str, Path], records: dict[str, ImageRecord], n_labels: i
     return fingerprint(digests)
 
 
-def _loader(
-    records: dict[str, ImageRecord], files: dict[str, Path], execution: Execution
-) -> Callable[[str], tuple[np.ndarray, np.ndarray]]:
+def _loader(records: dict[str, ImageRecord], files: dict[str, Path]) -> Callable[[str], tuple[np.ndarray, np.ndarray]]:
     def load(image_id: str) -> tuple[np.ndarray, np.ndarray]:
         return read_image(Path(records[image_id].path)), read_mask(files[image_id], records[image_id].size)
 
-    total = sum(4 * record.height * record.width for record in records.values())
-    return kept_if_small(load, total, execution)
+    return kept(list(records), load)
 
 
 def _corners(

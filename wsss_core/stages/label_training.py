@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from wsss_core import keyed, training
+from wsss_core.data.decoded import Decoded
 from wsss_core.data.table import ImageRecord, ImageTable
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution
@@ -26,9 +26,6 @@ from wsss_core.store.masks import IGNORE
 from wsss_core.store.shards import fingerprint
 
 log = logging.getLogger(__name__)
-
-CACHE_BYTES = 1_000_000_000
-"""Data sets whose decoded images and labels need less are kept in memory."""
 
 Loaded = TypeVar("Loaded")
 
@@ -66,9 +63,10 @@ def check_shares(counts: np.ndarray, *, no_background: str, no_foreground: str) 
         raise UserError(f"the confident labels hold no foreground: {no_foreground}")
 
 
-def kept_if_small(load: Callable[[str], Loaded], total_bytes: int, execution: Execution) -> Callable[[str], Loaded]:
-    """`load`, with its results kept in memory if those of all images, in every loader process, fit `CACHE_BYTES`."""
-    return functools.cache(load) if total_bytes * max(1, execution.workers) < CACHE_BYTES else load
+def kept(names: Sequence[str], load: Callable[[str], Loaded]) -> Callable[[str], Loaded]:
+    """`load`, its results kept in memory as far as the budget of `Decoded` goes."""
+    decoded, places = Decoded(names, load), {name: place for place, name in enumerate(names)}
+    return lambda name: decoded[places[name]]
 
 
 def train_on_labels(

@@ -16,7 +16,7 @@ from wsss_core.refine.psa import NetworkSettings, affinity_loss, affinity_sample
 from wsss_core.refine.psa_labels import confident_labels
 from wsss_core.settings import from_mapping
 from wsss_core.stages.inputs import check_classes
-from wsss_core.stages.label_training import check_shares, kept_if_small, train_on_labels
+from wsss_core.stages.label_training import check_shares, kept, train_on_labels
 from wsss_core.stages.step import read_step
 from wsss_core.stages.training_files import images_to_train_on
 from wsss_core.store.posteriors import POSTERIORS, Posteriors
@@ -65,8 +65,8 @@ def run(
     images, train = images_to_train_on(table)
     records = {record.id: record for record in train}
     files = _files(labels, list(records), images.class_names)
-    labels_digest, total_bytes = _survey(files, records)
-    load = kept_if_small(_loader(records, files), total_bytes, execution)
+    labels_digest = _survey(files, records)
+    load = kept(list(records), _loader(records, files))
     train_on_labels(
         step,
         settings,
@@ -99,12 +99,9 @@ def _files(shards: Sequence[Path], image_ids: Sequence[str], class_names: Sequen
     return {image_id: found[image_id] for image_id in image_ids}
 
 
-def _survey(files: dict[str, Path], records: dict[str, ImageRecord]) -> tuple[str, int]:
-    """Check all posteriors before training, one shard open at a time.
-
-    Returns a digest of them, and the bytes that images and posteriors take.
-    """
-    cells, digests, total_bytes = np.zeros(256, dtype=np.int64), {}, 0
+def _survey(files: dict[str, Path], records: dict[str, ImageRecord]) -> str:
+    """Check all posteriors before training, one shard open at a time; a digest of them."""
+    cells, digests = np.zeros(256, dtype=np.int64), {}
     for path in dict.fromkeys(files.values()):
         store = RecordStore(path, POSTERIORS)
         for image_id in (found for found in store if files.get(found) == path):
@@ -115,9 +112,8 @@ def _survey(files: dict[str, Path], records: dict[str, ImageRecord]) -> tuple[st
             found = confident_labels(np.pad(posteriors.values, padding), posteriors.classes, STRIDE)
             cells += np.bincount(found.ravel(), minlength=256)
             digests[image_id] = store.fingerprint(image_id)
-            total_bytes += posteriors.values.nbytes + 3 * size[0] * size[1]
     check_shares(cells, no_background="lower labels.alpha_high", no_foreground="raise labels.alpha_low")
-    return fingerprint(digests), total_bytes
+    return fingerprint(digests)
 
 
 def _loader(records: dict[str, ImageRecord], files: dict[str, Path]) -> Callable[[str], tuple[np.ndarray, Posteriors]]:

@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from wsss_core.constants import IGNORE
 from wsss_core.errors import UserError
 from wsss_core.store.atomic import atomic_path, write_text
-
-IGNORE = 255
 
 ABOUT = "about.json"
 """Optional file in a folder of masks: texts (such as "crf" and "threshold") for the header of their evaluation."""

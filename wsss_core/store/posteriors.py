@@ -35,6 +35,11 @@ class Posteriors:
         """(H, W) of the image in pixels."""
         return self.values.shape[2:]
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        return self.values.nbytes
+
 
 def _write(group: Any, posteriors: Posteriors) -> None:
     """Write one image's posteriors into an HDF5 group."""

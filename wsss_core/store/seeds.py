@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from wsss_core.constants import EPSILON
 from wsss_core.store.shards import RecordKind, RecordStore
 
 if TYPE_CHECKING:
     import torch
-
-EPSILON = 1e-5
 
 
 @dataclass(frozen=True)
