@@ -13,10 +13,12 @@ from benchmarks.baselines.sweep_naive import sweep as sweep_naive
 from wsss_core.data.table import ImageRecord, write_manifest
 from wsss_core.errors import UserError
 from wsss_core.evaluate import confusion, metrics, sweep
+from wsss_core.evaluate.header import ScoreHeader
 from wsss_core.evaluate.sweep import ScoreSettings, is_held_out
 from wsss_core.evaluate.tables import read_evaluation, write_evaluation
 from wsss_core.execution import Execution
 from wsss_core.stages import score_maps, score_masks
+from wsss_core.store.cut import Cut, write_about
 from wsss_core.store.masks import mask_name, read_mask, write_mask
 from wsss_core.store.scores import SCORES, ScoreMaps
 from wsss_core.store.seeds import SEEDS, SeedMaps
@@ -170,12 +172,15 @@ def test_threshold_grid_holds_its_ends_and_the_fixed_value():
 
 def test_evaluation_table_round_trip(tmp_path):
     scores = metrics(np.array([[6, 2, 0], [1, 3, 0], [0, 0, 0]]))
-    write_evaluation(tmp_path / "e.csv", {"split": "val", "crf": "no"}, ["background", "a,b", "c"], scores)
+    header = ScoreHeader("val", 3, cut=Cut("none", notes=("a, b (c)",)))
+    write_evaluation(tmp_path / "e.csv", header, ["background", "a,b", "c"], scores)
     lines = (tmp_path / "e.csv").read_text().splitlines()
-    assert lines[:3] == ["# split: val", "# crf: no", "class,iou,precision,recall,f1,pixels"]
+    named = {line.partition(": ")[0] for line in lines if line.startswith("#")}
+    assert {"# split", "# crf", "# threshold rule"} <= named
+    assert lines[len(header.lines())] == "class,iou,precision,recall,f1,pixels"
     assert lines[-1].startswith("mean,")
     read = read_evaluation(tmp_path / "e.csv")
-    assert read.header == {"split": "val", "crf": "no"}
+    assert read.header == header
     assert list(read.rows) == ["background", "a,b", "c", "mean"]
     assert read.rows["a,b"]["iou"] == 0.5
     assert np.isnan(read.rows["c"]["iou"])
@@ -241,12 +246,13 @@ def test_seeds_are_scored_at_the_fixed_threshold(images):
     assert threshold["value"] == 0.333
     assert threshold["miou"] == pytest.approx(expected, abs=1e-6)
     assert threshold["oracle"]["miou"] >= threshold["miou"]
-    assert evaluation.header["images"] == "8"
-    assert evaluation.header["threshold rule"] == "fixed, no masks used"
+    assert evaluation.header == ScoreHeader("score", 8, cut=Cut("fixed", 0.333))
     assert list(evaluation.rows) == ["background", "cat", "dog", "mean"]
     assert evaluation.rows["mean"]["iou"] == pytest.approx(expected, abs=1e-6)
     curve = (folder / "curve.csv").read_text()
     assert "reporting only" in curve
+    head = [line for line in curve.splitlines() if line.startswith("#")]
+    assert ScoreHeader.read(head) == ScoreHeader("score", 8, cut=Cut("all"))
     assert "\nthreshold,miou,precision,recall,f1\n" in curve
     assert "\n0.333," in curve
 
@@ -256,7 +262,7 @@ def test_the_oracle_is_labelled(images):
     seed_shard(folder / "a.h5", records, maps)
     threshold, evaluation = score(folder, [folder / "a.h5"], rule="oracle")
     assert threshold["value"] == threshold["oracle"]["value"]
-    assert "chosen with the scored masks" in evaluation.header["threshold rule"]
+    assert evaluation.header.cut == Cut("oracle", threshold["value"]) and evaluation.header.cut.leaks
 
 
 def test_held_out_images_choose_and_the_others_are_evaluated(images):
@@ -268,7 +274,7 @@ def test_held_out_images_choose_and_the_others_are_evaluated(images):
     levels = ScoreSettings().thresholds()
     curve = metrics(sweep([(seeds[r.id], np.array(_read(r.mask))) for r in held], levels, 3)).mean("iou")
     assert threshold["value"] == levels[int(curve.argmax())]
-    assert evaluation.header["images"] == f"{8 - len(held)} (another {len(held)} chose the threshold)"
+    assert evaluation.header == ScoreHeader("score", 8 - len(held), len(held), cut=Cut("heldout", threshold["value"]))
 
 
 def test_score_shards_are_read_too(images):
@@ -308,7 +314,7 @@ def test_without_masks_the_fixed_threshold_stands_and_other_rules_are_refused(im
     write_manifest(folder / "manifest.json", ("cat", "dog"), records[8:])
     threshold, evaluation = score(folder, [], threshold=0.4)
     assert threshold == {"rule": "fixed", "value": 0.4}
-    assert evaluation.header["note"] == "no masks to score"
+    assert evaluation.header.images == 0 and "no masks to score" in (folder / "evaluation.csv").read_text()
     assert not evaluation.rows
     for rule in ("heldout", "oracle"):
         with pytest.raises(UserError, match=f"score.rule is {rule}"):
@@ -330,22 +336,23 @@ def test_scoring_names_what_is_missing(images):
 @pytest.mark.parametrize("ignored", ["background", "skip"])
 def test_masks_are_scored(images, ignored):
     folder, records, _ = images
-    total = np.zeros((3, 3), np.int64)
+    total, undecided = np.zeros((3, 3), np.int64), 0
     for record in records:
         target = np.array(_read(folder / f"true{record.id[-1]}.png"))
         prediction = np.where(target == 255, 0, target)
         prediction[4:6] = 255
         prediction[7:] = 2
         write_mask(folder / "masks" / mask_name(record.id), prediction)
+        undecided += bool(record.mask) * int(((prediction == 255) & (target != 255)).sum())
         if record.mask:
             counted = target if ignored == "background" else np.where(prediction == 255, 255, target)
             total += confusion(np.where(prediction == 255, 0, prediction), counted, 3)
+    cut = Cut("fixed", 0.3, crf="10 iterations")
+    write_about(folder / "masks", cut)
     run_masks(folder, "refinements/x", "crf", {"ignored": ignored})
     evaluation = read_evaluation(folder / "evaluation.csv")
     assert evaluation.rows["mean"]["iou"] == pytest.approx(metrics(total).mean("iou"), abs=1e-6)
-    assert evaluation.header["crf"] == "yes"
-    words = {"background": "counted as background", "skip": "skipped"}[ignored]
-    assert evaluation.header["ignored in prediction"].startswith(f"255, {words}")
+    assert evaluation.header == ScoreHeader("score", 8, 0, "skip", ignored, undecided, cut) and undecided
     run_masks(folder, "segmentations/x", "deeplab_v2", {"ignored": ignored})
     assert "no masks to score" in (folder / "evaluation.csv").read_text()
 
@@ -358,9 +365,11 @@ def test_masks_of_images_that_chose_the_threshold_are_not_scored(images):
     assert 0 < len(chose) < 8
     for image_id in chose:
         (folder / "masks" / mask_name(image_id)).unlink()
+    write_about(folder / "masks", Cut("heldout", 0.3, from_maps=True))
     run_masks(folder, "refinements/x", "crf", {}, held_out=0.5)
     evaluation = read_evaluation(folder / "evaluation.csv")
-    assert evaluation.header["images"] == f"{8 - len(chose)} (another {len(chose)} chose the threshold)"
+    assert (evaluation.header.images, evaluation.header.choosing) == (8 - len(chose), len(chose))
+    assert not evaluation.header.cut.leaks
     assert evaluation.rows["mean"]["iou"] == 1
 
 
@@ -377,12 +386,29 @@ def test_a_split_without_shards_has_nothing_to_score(tmp_path):
 
 def test_missing_and_wrong_masks_are_named(images):
     folder, records, _ = images
+    with pytest.raises(UserError, match="does not say how the masks were cut"):
+        run_masks(folder, "refinements/x", "crf", {})
+    write_about(folder / "masks", Cut("fixed", 0.3))
     with pytest.raises(UserError, match="'im/0'"):
         run_masks(folder, "refinements/x", "crf", {})
     for record in records:
         write_mask(folder / "masks" / mask_name(record.id), np.full(record.size, 9))
     with pytest.raises(UserError, match=r"im%2F0.png: mask holds \[9\]"):
         run_masks(folder, "refinements/x", "crf", {})
+
+
+def test_masks_that_were_not_made_alike_are_not_scored_together(images):
+    folder, records, _ = images
+    for name, cut in {"masks": Cut("fixed", 0.3), "others": Cut("oracle", 0.3)}.items():
+        write_about(folder / name, cut)
+    with pytest.raises(UserError, match="masks and .*others were not made alike"):
+        score_masks.run(
+            config=step_json(folder / "step.json", "refinements/x", {}, "crf"),
+            manifests=[folder / "manifest.json"],
+            masks=[folder / "masks", folder / "others"],
+            evaluation=folder / "evaluation.csv",
+            execution=Execution("cpu"),
+        )
 
 
 def run_masks(folder, stage, method, settings, **content):

@@ -7,12 +7,12 @@ from torch import nn
 
 from wsss_core.errors import UserError
 from wsss_core.kernels.random_walk import propagate
-from wsss_core.refine import highest_label, mask_values, resolve_threshold
+from wsss_core.refine import cut_at, highest_label, mask_values
 from wsss_core.refine.crf import CrfSettings, crf_mask
 from wsss_core.refine.irn_labels import LabelSettings, confident_labels
 from wsss_core.refine.threshold import score_mask
 from wsss_core.refine.walk import WalkSettings, no_scores, predict_boundaries, walk_scores
-from wsss_core.stages.inputs import threshold_words
+from wsss_core.store.cut import Cut
 from wsss_core.store.seeds import SeedMaps
 
 
@@ -36,22 +36,13 @@ def test_highest_label_is_the_argmax_with_a_constant_in_front():
 
 def test_thresholds():
     chosen = {"rule": "heldout", "value": 0.31, "oracle": {"value": 0.22, "miou": 0.5}}
-    assert resolve_threshold(0.3, chosen) == 0.3
-    assert resolve_threshold("score", chosen) == 0.31
-    assert resolve_threshold("oracle", chosen) == 0.22
+    assert cut_at(0.3, chosen) == Cut("fixed", 0.3)
+    assert cut_at("score", chosen) == Cut("heldout", 0.31, from_maps=True)
+    assert cut_at("oracle", chosen) == Cut("oracle", 0.22)
     with pytest.raises(UserError, match="no threshold file"):
-        resolve_threshold("score", None)
+        cut_at("score", None)
     with pytest.raises(UserError, match="needs masks"):
-        resolve_threshold("oracle", {"rule": "fixed", "value": 0.25})
-
-
-def test_a_threshold_says_how_it_was_chosen():
-    chosen = {"rule": "fixed", "value": 0.31}
-    assert threshold_words(0.3, 0.3, chosen) == "0.3, fixed, no masks used"
-    assert threshold_words("score", 0.31, chosen) == "0.31, rule fixed of the maps' scores"
-    assert threshold_words("oracle", 0.22, chosen) == "0.22, oracle, chosen with the masks"
-    heldout = threshold_words("score", 0.31, chosen | {"rule": "heldout"})
-    assert heldout == "0.31, rule heldout of the maps' scores; part of the images with masks chose it"
+        cut_at("oracle", {"rule": "fixed", "value": 0.25})
 
 
 @pytest.mark.parametrize("unary", ["label", "soft"])

@@ -21,7 +21,8 @@ from wsss_core.refine.threshold import MaskSettings
 from wsss_core.refine.walk import WalkSettings
 from wsss_core.stages import crf_masks, fill_masks, irn_labels, irn_train, irn_walk, walk_masks, walk_shard
 from wsss_core.store import checkpoints
-from wsss_core.store.masks import ABOUT, mask_name, read_about, read_mask, write_about, write_mask
+from wsss_core.store.cut import Cut, read_about, write_about
+from wsss_core.store.masks import mask_name, read_mask, write_mask
 from wsss_core.store.scores import SCORES
 from wsss_core.store.seeds import SeedMaps
 from wsss_core.store.shards import RecordStore
@@ -139,8 +140,8 @@ def test_crf_masks(data):
             assert ((mask == record.classes[0] + 1) == truth).mean() > 0.99
         else:
             assert not mask.any()
-    about = json.loads((folder / "crf" / ABOUT).read_text())
-    assert about["crf"].startswith("yes") and about["threshold"] == "0.4, rule fixed of the maps' scores"
+    cut = read_about(folder / "crf")
+    assert cut == Cut("fixed", 0.4, from_maps=True, crf=cut.crf) and "iterations" in cut.crf
     with pytest.raises(UserError, match="no threshold file"):
         crf_masks.run(**arguments | {"threshold": None})
 
@@ -249,7 +250,7 @@ def test_fill_masks(data, monkeypatch):
         labels = np.zeros(record.size, np.uint8)
         labels[:20] = 255
         write_mask(write / mask_name(record.id), labels)
-    write_about(write, crf="yes, 10 iterations", threshold="band", saliency="pixels that disagree are undecided")
+    write_about(write, Cut("band", band=(0.2, 0.3), crf="10 iterations", notes=("first",)))
 
     class Network:
         class_names = CLASSES
@@ -270,5 +271,5 @@ def test_fill_masks(data, monkeypatch):
     for record in table.records:
         mask = read_mask(folder / "filled" / mask_name(record.id), record.size, 3)
         assert (mask[:20] == (record.classes[0] + 1 if record.classes else 0)).all() and not mask[20:].any()
-    about = read_about(folder / "filled")
-    assert about["crf"] == "yes, 10 iterations" and "saliency" in about and about["threshold"].startswith("none")
+    cut = read_about(folder / "filled")
+    assert cut == Cut("none", crf="10 iterations", notes=("first", cut.notes[1])) and "network" in cut.notes[1]

@@ -35,6 +35,7 @@ from wsss_core.report.provenance import costs, settings_lines
 from wsss_core.report.summary import summarise
 from wsss_core.stages import features, report, run_files, score_maps, score_masks
 from wsss_core.store.checkpoints import save_network
+from wsss_core.store.cut import Cut, write_about
 from wsss_core.store.masks import mask_name, write_mask
 from wsss_core.store.seeds import SEEDS, SeedMaps
 from wsss_core.store.shards import build
@@ -49,6 +50,7 @@ def stage(section: str, method: str, settings: dict, **upstream: str) -> dict:
 
 
 SCORES = {"rule": "fixed", "threshold": 0.25}
+CUTS = {"refinements": Cut("fixed", 0.3, crf="10 iterations, unary: label"), "segmentations": Cut("none")}
 STAGES = {
     "bce": stage("classifiers", "bce", {"train": {}}),
     "cam": stage("seeds", "cam", {"maps": {}, "scores": SCORES}, classifier="bce"),
@@ -162,6 +164,7 @@ def _make_stage(folder: Path, name: str, entry: dict, shards: dict, labels: dict
             found[:, :18] = 0
             found[:, 30:33] = 255
             write_mask(own / product / shard / mask_name(record.id), found)
+        write_about(own / product / shard, CUTS[section])
     config.write_text(json.dumps(step | {"settings": {}}))
     folders = [own / product / shard for shard in shards[split]]
     score_masks.run(
@@ -249,7 +252,9 @@ def test_oracle_threshold_is_flagged_and_the_fixed_one_is_not(finished, schema):
     )
     flag = "chosen with the scored masks"
     assert flag in rows["rib@steps=5"]
-    assert flag not in rows["cam"] and "fixed, no masks used" in rows["cam"]
+    assert flag not in rows["cam"] and "0.25, fixed, no masks used" in rows["cam"]
+    assert "10 iterations, unary: label" in rows["rib-crf"] and "0.3, fixed, no masks used" in rows["rib-crf"]
+    assert flag not in rows["rib-crf"] + rows["deeplab"]
 
 
 ANALYSES = {

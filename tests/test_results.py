@@ -18,6 +18,7 @@ from wsss_core.data.table import write_manifest
 from wsss_core.errors import UserError
 from wsss_core.evaluate.confusion import metrics
 from wsss_core.evaluate.figures import FigureSettings, Series, series
+from wsss_core.evaluate.header import ScoreHeader
 from wsss_core.evaluate.results import ResultRow, Results, combine, read_results, write_results
 from wsss_core.evaluate.tables import label_names, write_evaluation
 from wsss_core.execution import Execution
@@ -25,6 +26,7 @@ from wsss_core.report.figures import figure_svg
 from wsss_core.report.markdown import refinement_table, results_table
 from wsss_core.stages import figures as figures_stage
 from wsss_core.stages import results as results_stage
+from wsss_core.store.cut import Cut
 
 EXECUTION = Execution(device="cpu")
 BENCHMARK = "s\th:m:s\tmax_rss\n{}\t0:0:1\t{}\n"
@@ -54,12 +56,9 @@ def raw(**changes) -> dict:
     return copy.deepcopy(RAW) | changes
 
 
-def scored(path: Path, split: str, rule: str, threshold: str = "", images: str = "230") -> None:
+def scored(path: Path, cut: Cut, split: str = "score", **header) -> None:
     """An evaluation of `MATRIX`."""
-    header = {"split": f"{split} (in words)", "images": images, "threshold rule": rule}
-    header["ignored in prediction"] = "255, counted as background (17 pixels)" if not threshold else "none"
-    if threshold:
-        header["threshold"] = threshold
+    header = ScoreHeader(split, 230, cut=cut, **header)
     write_evaluation(path, header, label_names(["cat"]), metrics(MATRIX))
 
 
@@ -71,7 +70,7 @@ def finished(tmp_path) -> Path:
         write_manifest(folder / "dataset" / "shards" / "train" / f"{shard}.json", ["cat"], [])
     for name in ("cam", "rib@steps=2@margin=None", "rib@steps=2@margin=600", "rib@steps=4@margin=None"):
         own = folder / "seeds" / name
-        scored(own / "evaluation.csv", "score", "heldout, chosen on 65 other images with masks", "0.41")
+        scored(own / "evaluation.csv", Cut("heldout", 0.41), choosing=65)
         oracle = {"rule": "heldout", "value": 0.41, "miou": 0.5, "oracle": {"value": 0.46, "miou": 0.61}}
         (own / "threshold.json").write_text(json.dumps(oracle))
         benchmarks = folder / "benchmarks" / "seeds" / name
@@ -80,10 +79,10 @@ def finished(tmp_path) -> Path:
         (benchmarks / "maps.01-of-02.tsv").write_text(BENCHMARK.format(5, "NA"))
         (benchmarks / "scores.tsv").write_text(BENCHMARK.format(1, 80))
     own = folder / "refinements" / "irn"
-    scored(own / "walk.csv", "score", "fixed, no masks used", "0.25")
-    scored(own / "evaluation.csv", "score", "0.27, fixed, no masks used")
+    scored(own / "walk.csv", Cut("fixed", 0.25))
+    scored(own / "evaluation.csv", Cut("fixed", 0.27), ignored_in_prediction="background", undecided=17)
     (own / "threshold.json").write_text(json.dumps({"rule": "fixed", "value": 0.25}))
-    scored(folder / "segmentations" / "deeplab" / "evaluation.csv", "val", "that of the stage, see its settings")
+    scored(folder / "segmentations" / "deeplab" / "evaluation.csv", Cut("none"), "val")
     return folder
 
 
@@ -130,9 +129,9 @@ def test_table_says_what_is_hindsight_and_holds_no_nan(finished):
 
 def test_table_of_a_run_without_masks(finished):
     for path in finished.glob("*/*/evaluation.csv"):
-        write_evaluation(path, {"split": "score", "images": "0"}, label_names(["cat"]), None)
+        write_evaluation(path, ScoreHeader("score", 0), label_names(["cat"]), None)
     row = made(finished).rows[0]
-    assert row.images == 0 and math.isnan(row.miou)
+    assert (row.images, row.rule) == (0, "") and math.isnan(row.miou) and math.isnan(row.threshold)
     assert "no masks" in results_table([made(finished)])
 
 
@@ -157,6 +156,23 @@ def test_predictions_of_no_validation_images_took_no_time(finished):
     assert made(finished).rows[-1].seconds == 4
     write_manifest(finished / "dataset" / "shards" / "val" / "00-of-01.json", ["cat"], [])
     assert math.isnan(made(finished).rows[-1].seconds)
+
+
+@pytest.mark.parametrize(
+    ("cut", "rule"),
+    [
+        (Cut("oracle", 0.3), "oracle, chosen with the scored masks"),
+        (Cut("oracle", 0.3, from_maps=True), "rule oracle of the maps' scores, chosen with the scored masks"),
+        (Cut("heldout", 0.3, from_maps=True), "rule heldout of the maps' scores, chosen on 65 other images with masks"),
+        (Cut("fixed", 0.3, from_maps=True), "rule fixed of the maps' scores, no masks used"),
+        (Cut("band", band=(0.2, 0.3)), "band, background below 0.2, foreground above 0.3, undecided between"),
+    ],
+)
+def test_masks_say_where_their_threshold_comes_from(finished, cut, rule):
+    scored(finished / "refinements" / "irn" / "evaluation.csv", cut, choosing=65)
+    masks = made(finished).rows[-2]
+    assert masks.rule == rule
+    assert masks.threshold == cut.threshold or math.isnan(masks.threshold) == (cut.threshold is None)
 
 
 def test_what_is_built_on_an_oracle_threshold_says_so(finished):

@@ -12,7 +12,8 @@ from wsss_core.errors import UserError
 from wsss_core.execution import Execution
 from wsss_core.refine.saliency import SaliencySettings, keep_agreeing, read_salient, saliency_file
 from wsss_core.stages import saliency_masks
-from wsss_core.store.masks import ABOUT, mask_name, read_mask, write_about, write_mask
+from wsss_core.store.cut import Cut, read_about, write_about
+from wsss_core.store.masks import mask_name, read_mask, write_mask
 
 SIZE = (6, 8)
 
@@ -61,7 +62,7 @@ def test_the_stage(tmp_path):
     labels[:, 4:] = 2
     for r in records:
         write_mask(tmp_path / "masks" / mask_name(r.id), labels)
-    write_about(tmp_path / "masks", crf="no", threshold="0.3")
+    write_about(tmp_path / "masks", Cut("oracle", 0.3, notes=("first",)))
     saliency = np.zeros(SIZE, np.uint8)
     saliency[:, 2:6] = 255
     write_grey(tmp_path / "saliency/a.png", saliency)
@@ -90,8 +91,8 @@ def test_the_stage(tmp_path):
     run()
     kept = [read_mask(tmp_path / "agreeing" / mask_name(r.id), SIZE, 3) for r in records]
     assert (kept[0] == [0, 0, 255, 255, 2, 2, 255, 255]).all() and (kept[1] == [0, 0, 0, 0, 255, 255, 255, 255]).all()
-    about = json.loads((tmp_path / "agreeing" / ABOUT).read_text())
-    assert about["threshold"] == "0.3" and about["saliency"].startswith("pixels that disagree")
+    cut = read_about(tmp_path / "agreeing")
+    assert cut == Cut("oracle", 0.3, notes=("first", cut.notes[1])) and "saliency" in cut.notes[1]
     content["settings"]["folder"] = str(tmp_path / "nowhere")
     (tmp_path / "step.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match="nowhere: is not a folder"):

@@ -12,7 +12,8 @@ from wsss_core.execution import Execution
 from wsss_core.refine.seed_threshold import SeedThresholdSettings
 from wsss_core.stages import seed_threshold_masks
 from wsss_core.store import seeds, shards
-from wsss_core.store.masks import ABOUT, mask_name, read_mask
+from wsss_core.store.cut import Cut, read_about
+from wsss_core.store.masks import mask_name, read_mask
 from wsss_core.store.seeds import SeedMaps
 
 CLASSES = ("round", "long")
@@ -60,14 +61,13 @@ def test_thresholds(folder):
     assert run(folder, SeedThresholdSettings(threshold=0.45)) == [0] * 4 + [2] * 6
     chosen = {"rule": "fixed", "value": 0.25, "oracle": {"value": 0.75, "miou": 0.5}}
     assert run(folder, SeedThresholdSettings(), chosen) == [0] * 2 + [2] * 8
-    about = json.loads((folder / "masks" / ABOUT).read_text())
-    assert about == {"crf": "no", "threshold": "0.25, rule fixed of the maps' scores"}
+    assert read_about(folder / "masks") == Cut("fixed", 0.25, from_maps=True)
     assert run(folder, SeedThresholdSettings(threshold="oracle"), chosen) == [0] * 7 + [2] * 3
 
 
 def test_a_band_leaves_pixels_undecided(folder):
     assert run(folder, SeedThresholdSettings(band=(0.25, 0.65))) == [0] * 2 + [255] * 4 + [2] * 4
-    assert "undecided between" in json.loads((folder / "masks" / ABOUT).read_text())["threshold"]
+    assert read_about(folder / "masks") == Cut("band", band=(0.25, 0.65))
 
 
 def test_mistakes(folder):

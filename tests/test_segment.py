@@ -35,6 +35,7 @@ from wsss_core.segment.predict import (
 )
 from wsss_core.stages import segment_predict, segment_train
 from wsss_core.store.checkpoints import save_network
+from wsss_core.store.cut import read_about
 from wsss_core.store.masks import mask_name, read_mask, write_mask
 
 CPU = Execution("cpu")
@@ -413,6 +414,8 @@ def test_network_learns_and_predicts_through_the_stages(scenes):
         confusion(read_mask(folder / "out" / mask_name(r.id), r.size, 3), read_mask(Path(r.mask)), 3) for r in records
     )
     assert metrics(total).mean("iou") > 0.6
+    cut = read_about(folder / "out")
+    assert (cut.rule, cut.crf) == ("none", "") and "flip: False" in cut.notes
 
 
 def predict(folder, settings, model="a.pt"):

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from wsss_core.errors import UserError
+from wsss_core.store.cut import Cut
 
 
-def resolve_threshold(threshold: float | str, chosen: Mapping[str, Any] | None) -> float:
-    """The number behind a threshold setting.
+def cut_at(threshold: float | str, chosen: Mapping[str, Any] | None) -> Cut:
+    """The threshold behind a setting, and who chose it.
 
     Parameters
     ----------
@@ -30,18 +31,20 @@ def resolve_threshold(threshold: float | str, chosen: Mapping[str, Any] | None) 
 
     Examples
     --------
-    >>> resolve_threshold(0.3, None), resolve_threshold("score", {"rule": "fixed", "value": 0.25})
-    (0.3, 0.25)
+    >>> cut_at(0.3, None)
+    Cut(rule='fixed', threshold=0.3, band=None, from_maps=False, crf='', notes=())
+    >>> cut_at("score", {"rule": "heldout", "value": 0.25})
+    Cut(rule='heldout', threshold=0.25, band=None, from_maps=True, crf='', notes=())
     """
     if not isinstance(threshold, str):
-        return float(threshold)
+        return Cut("fixed", float(threshold))
     if chosen is None:
         raise UserError(f"threshold {threshold!r} needs the scores of the maps, and no threshold file was given")
     if threshold == "score":
-        return float(chosen["value"])
+        return Cut(chosen["rule"], float(chosen["value"]), from_maps=True)
     if "oracle" not in chosen:
         raise UserError("threshold 'oracle' needs masks to choose it with, and the data set has none to score")
-    return float(chosen["oracle"]["value"])
+    return Cut("oracle", float(chosen["oracle"]["value"]))
 
 
 def highest_label(maps: Tensor, threshold: float) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from wsss_core.evaluate.header import ScoreHeader
 from wsss_core.report.choose import Mistake
 from wsss_core.report.provenance import Cost, Setting, duration, megabytes
 
@@ -31,8 +32,6 @@ class Result:
         Background threshold in words, or "".
     leaks
         Whether the threshold was chosen with the very masks that are scored, here or upstream.
-    undecided
-        Pixels that the masks leave undecided, counted as the header says.
     best
         (threshold, mIoU) that would have been best on these masks, if known.
     """
@@ -43,10 +42,9 @@ class Result:
     series: int
     source: Sequence[str]
     scores: Mapping[str, float]
-    header: Mapping[str, str]
+    header: ScoreHeader
     threshold: str = ""
     leaks: bool = False
-    undecided: int = 0
     best: tuple[float, float] | None = None
 
 
@@ -218,18 +216,6 @@ def percent(value: float | None) -> str:
     return "–" if value is None or math.isnan(value) else f"{100 * value:.1f}"
 
 
-def first_words(text: str) -> tuple[str, str]:
-    """A text up to its first comma or bracket, and the rest.
-
-    Examples
-    --------
-    >>> first_words("yes, 10 iterations"), first_words("no")
-    (('yes', '10 iterations'), ('no', ''))
-    """
-    head, _, rest = text.replace(" (", ", ").partition(", ")
-    return head, rest.rstrip(")")
-
-
 def number(value: float) -> str:
     """Four significant digits.
 
@@ -269,7 +255,6 @@ def render(page: Page) -> str:
     environment.filters |= {
         "pct": percent,
         "number": number,
-        "first_words": first_words,
         "slug": slug,
         "duration": duration,
         "megabytes": megabytes,

@@ -72,8 +72,7 @@ def _evaluation(files: RunFiles, name: str) -> Evaluation:
 
 
 def _scored_on(evaluation: Evaluation) -> str:
-    split = evaluation.header.get("split", "?").split(" ")[0]
-    return f"{evaluation.header.get('images', '?').split(' ')[0]} {split} images"
+    return f"{evaluation.header.images} {evaluation.header.split} images"
 
 
 def _scores(files: RunFiles, names: Sequence[str]) -> Analysis | None:
@@ -156,7 +155,7 @@ def _sizes(files: RunFiles, names: Sequence[str], settings: Mapping[str, Any]) -
         log.info("sizes of objects in %d %s images", len(chosen), split)
         means, sized = _sized(files, Labels(files, shards), having, chosen, settings["limits"])
         among = f"{len(chosen):,} {role} images, {product}"
-        if any("chose the threshold" in _evaluation(files, n).header.get("images", "") for n in having):
+        if any(_evaluation(files, n).header.choosing for n in having):
             among += ", also of the images on which a threshold was chosen"
         tables += [_size_table(sized, settings["limits"], among)]
         tables += [_class_size_table(files, means, sized, settings["classes"], among)]

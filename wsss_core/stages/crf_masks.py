@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -13,14 +14,15 @@ import torch
 from wsss_core.data.table import ImageRecord, read_manifest
 from wsss_core.execution import Execution
 from wsss_core.kernels.dense_crf import PIXELS, parts
-from wsss_core.refine import resolve_threshold
+from wsss_core.refine import cut_at
 from wsss_core.refine.crf import CrfSettings, crf_masks
 from wsss_core.settings import from_mapping
-from wsss_core.stages.inputs import open_seeds, read_image_of, read_threshold, threshold_words
+from wsss_core.stages.inputs import open_seeds, read_image_of, read_threshold
 from wsss_core.stages.processes import in_processes
 from wsss_core.stages.step import read_step
 from wsss_core.store.atomic import atomic_folder
-from wsss_core.store.masks import mask_name, write_about, write_mask
+from wsss_core.store.cut import write_about
+from wsss_core.store.masks import mask_name, write_mask
 from wsss_core.store.seeds import SeedStore
 
 log = logging.getLogger(__name__)
@@ -45,8 +47,8 @@ def run(*, config: Path, manifest: Path, maps: Path, threshold: Path | None, mas
     """
     device = execution.torch_device()
     settings = from_mapping(CrfSettings, read_step(config).settings)
-    chosen = read_threshold(threshold)
-    value = resolve_threshold(settings.threshold, chosen)
+    cut = cut_at(settings.threshold, read_threshold(threshold))
+    cut = replace(cut, crf=f"{settings.iterations} iterations, unary: {settings.unary}")
     table = read_manifest(manifest)
     store = open_seeds(maps, table)
     groups = parts(table.records, lambda record: record.height * record.width, pixels_together(device))
@@ -54,18 +56,14 @@ def run(*, config: Path, manifest: Path, maps: Path, threshold: Path | None, mas
     with atomic_folder(masks) as folder:
         if device.type == "cuda" or min(execution.threads, len(groups)) <= 1:
             for records in groups:
-                write_masks(store, records, folder, value, settings, device)
+                write_masks(store, records, folder, cut.threshold, settings, device)
         else:
-            for _ in in_processes(execution.threads, partial(_in_worker, maps, folder, value, settings), groups):
+            work = partial(_in_worker, maps, folder, cut.threshold, settings)
+            for _ in in_processes(execution.threads, work, groups):
                 pass
-        write_about(
-            folder,
-            crf=f"yes, {settings.iterations} iterations, unary: {settings.unary}",
-            threshold=threshold_words(settings.threshold, value, chosen),
-        )
-    log.info(
-        "%d masks at threshold %.3f on %s, %.1f s", len(table.records), value, device.type, time.monotonic() - began
-    )
+        write_about(folder, cut)
+    seconds = time.monotonic() - began
+    log.info("%d masks at threshold %.3f on %s, %.1f s", len(table.records), cut.threshold, device.type, seconds)
 
 
 def pixels_together(device: torch.device) -> int:

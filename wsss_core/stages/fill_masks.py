@@ -14,7 +14,8 @@ from wsss_core.settings import from_mapping
 from wsss_core.stages.inputs import check_classes
 from wsss_core.stages.step import read_step
 from wsss_core.store.atomic import atomic_folder
-from wsss_core.store.masks import IGNORE, mask_name, read_about, read_mask, write_about, write_mask
+from wsss_core.store.cut import Cut, read_about, write_about
+from wsss_core.store.masks import IGNORE, mask_name, read_mask, write_mask
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +48,7 @@ def run(*, config: Path, manifest: Path, masks: Path, model: Path, filled: Path,
                 labels = fill_undecided(labels, probabilities, record.classes, settings.restrict_to_tags)
             write_mask(folder / mask_name(record.id), labels)
             changed, total = changed + undecided, total + labels.size
-        about = {
-            **read_about(masks),
-            "threshold": "none applied here; undecided pixels hold a network's predictions",
-        }
-        write_about(folder, **about)
+        before = read_about(masks)
+        cut = Cut("none", crf=before.crf, notes=before.notes)
+        write_about(folder, cut.noting("undecided pixels hold a network's predictions"))
     log.info("%d masks, %.1f %% of the pixels filled", len(table.records), 100 * changed / max(1, total))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -86,17 +86,6 @@ def read_threshold(path: Path | None) -> dict[str, Any] | None:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: threshold cannot be read ({error})") from error
-
-
-def threshold_words(setting: float | str, value: float, chosen: Mapping[str, Any] | None) -> str:
-    """How a threshold was chosen, for the header of an evaluation."""
-    rule = (chosen or {}).get("rule")
-    among = "; part of the images with masks chose it" if rule == "heldout" else ""
-    rule = {
-        "score": f"rule {rule} of the maps' scores{among}",
-        "oracle": "oracle, chosen with the masks",
-    }
-    return f"{value:.10g}, {rule.get(str(setting), 'fixed, no masks used')}"
 
 
 def file_digest(path: Path) -> str:

@@ -23,7 +23,8 @@ from wsss_core.config import read_schema
 from wsss_core.data.decode import read_image
 from wsss_core.data.table import ImageRecord
 from wsss_core.errors import UserError
-from wsss_core.evaluate.tables import CURVE_COLUMNS, read_evaluation, undecided_pixels
+from wsss_core.evaluate.header import ScoreHeader
+from wsss_core.evaluate.tables import CURVE_COLUMNS, read_evaluation
 from wsss_core.execution import Execution
 from wsss_core.registry import METHODS
 from wsss_core.report import overlays
@@ -155,11 +156,7 @@ def _results(files: RunFiles) -> dict[str, Result]:
         mean = evaluation.rows.get("mean", {})
         chosen = files.threshold(name)
         oracle = (chosen or {}).get("oracle")
-        rule = header.get("threshold rule", "")
-        rule = "" if stage["section"] == "segmentations" else rule
-        value = f"{header['threshold']}, " if "threshold" in header else ""
-        words = [value + rule.removesuffix(", chosen with the masks").removesuffix(", chosen with the scored masks")]
-        words = words if rule else []
+        words = [_threshold_words(header)] if header.rule else []
         words += [f"built on {stage['oracle']}"] if stage["oracle"] not in ("", name) else []
         results[name] = Result(
             stage=name,
@@ -170,11 +167,16 @@ def _results(files: RunFiles) -> dict[str, Result]:
             scores={"miou": mean["iou"], **{k: mean[k] for k in ("precision", "recall", "f1")}} if mean else {},
             header=header,
             threshold="; ".join(words),
-            leaks="oracle" in rule or bool(stage["oracle"]),
-            undecided=undecided_pixels(header),
+            leaks=header.cut.leaks or bool(stage["oracle"]),
             best=(oracle["value"], oracle["miou"]) if oracle else None,
         )
     return results
+
+
+def _threshold_words(header: ScoreHeader) -> str:
+    """The threshold and its rule; that it leaks is said beside it."""
+    value = "" if header.cut.threshold is None else f"{header.cut.threshold:.10g}"
+    return ", ".join(filter(None, [value, header.rule, "" if header.cut.leaks else header.reason]))
 
 
 def _path(files: RunFiles, results: Mapping[str, Result]) -> list[Result]:
@@ -182,7 +184,7 @@ def _path(files: RunFiles, results: Mapping[str, Result]) -> list[Result]:
     path: list[Result] = []
     name = scored[-1] if scored else None
     while name is not None:
-        if name in scored and (not path or not results[name].undecided):
+        if name in scored and (not path or not results[name].header.undecided):
             path.append(results[name])
         name = next(iter(files.stages[name]["upstream"].values()), None)
     return path[::-1]
@@ -353,7 +355,7 @@ def _class_tables(files: RunFiles, results: Mapping[str, Result]) -> list[ClassT
         if not names:
             continue
         rows = [read_evaluation(files.folder(name) / "evaluation.csv").rows for name in names]
-        split = results[names[0]].header.get("split", "?").split(" ")[0]
+        split = results[names[0]].header.split
         best = "; the best of each row stands out" if len(names) > 1 else ""
         tables.append(
             ClassTable(

@@ -11,7 +11,7 @@ from typing import Any
 
 from wsss_core.errors import UserError
 from wsss_core.evaluate.results import SCORES, ResultRow, Results, write_results
-from wsss_core.evaluate.tables import read_evaluation, threshold_of, undecided_pixels
+from wsss_core.evaluate.tables import read_evaluation
 from wsss_core.execution import Execution
 from wsss_core.registry import METHODS
 from wsss_core.stages.costs import step_costs
@@ -68,8 +68,8 @@ def _rows(run: Path, stage: Mapping[str, Any]) -> Iterator[ResultRow]:
             continue
         evaluation = read_evaluation(path)
         mean = evaluation.rows.get("mean", {})
-        threshold, rule = threshold_of(evaluation.header)
-        images = evaluation.header.get("images", "0").split(" ")[0]
+        header = evaluation.header
+        rule = f"{header.rule}, {header.reason}" if header.rule else ""
         yield ResultRow(
             section=section,
             stage=name,
@@ -78,12 +78,12 @@ def _rows(run: Path, stage: Mapping[str, Any]) -> Iterator[ResultRow]:
             swept=dict(stage["swept"]),
             product=product,
             upstream=tuple(stage["upstream"]),
-            split=evaluation.header.get("split", "").split(" ")[0],
-            images=int(images) if images.isdigit() else 0,
-            rule="; ".join(filter(None, ["" if section == "segmentations" else rule, _inherited(stage)])),
-            threshold=threshold,
+            split=header.split,
+            images=header.images,
+            rule="; ".join(filter(None, [rule, _inherited(stage)])),
+            threshold=math.nan if header.cut.threshold is None else header.cut.threshold,
             **{score: mean.get("iou" if score == "miou" else score, math.nan) for score in SCORES},
-            undecided=undecided_pixels(evaluation.header),
+            undecided=header.undecided,
             **(_oracle(folder) if product in ("maps", "walk") else {}),
             **cost,
             settings=stage["settings"],

@@ -12,7 +12,8 @@ from wsss_core.refine.saliency import SaliencySettings, keep_agreeing, read_sali
 from wsss_core.settings import from_mapping
 from wsss_core.stages.step import read_step
 from wsss_core.store.atomic import atomic_folder
-from wsss_core.store.masks import IGNORE, mask_name, read_about, read_mask, write_about, write_mask
+from wsss_core.store.cut import read_about, write_about
+from wsss_core.store.masks import IGNORE, mask_name, read_mask, write_mask
 
 log = logging.getLogger(__name__)
 
@@ -47,11 +48,8 @@ def run(*, config: Path, manifest: Path, masks: Path, agreeing: Path, execution:
             kept = keep_agreeing(labels, read_salient(source, record, settings.threshold))
             write_mask(folder / mask_name(record.id), kept)
             changed, total = changed + int(((kept == IGNORE) & (labels != IGNORE)).sum()), total + labels.size
-        about = {
-            **read_about(masks),
-            "saliency": f"pixels that disagree are undecided (salient from {settings.threshold})",
-        }
-        write_about(folder, **about)
+        note = f"pixels that disagree with saliency masks (salient from {settings.threshold}) are undecided"
+        write_about(folder, read_about(masks).noting(note))
     log.info(
         "%d masks, %.1f %% of the pixels disagree with the saliency", len(table.records), 100 * changed / max(1, total)
     )

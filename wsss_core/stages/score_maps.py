@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,15 @@ import numpy as np
 from wsss_core.data.table import ImageRecord, ImageTable, read_manifest
 from wsss_core.errors import UserError
 from wsss_core.evaluate.confusion import metrics
+from wsss_core.evaluate.header import ScoreHeader
 from wsss_core.evaluate.sweep import ScoreSettings, is_held_out, sweep
-from wsss_core.evaluate.tables import label_names, scored_images, write_curve, write_evaluation
+from wsss_core.evaluate.tables import label_names, write_curve, write_evaluation
 from wsss_core.execution import Execution
 from wsss_core.settings import from_mapping
 from wsss_core.stages.inputs import check_classes
 from wsss_core.stages.step import read_step
 from wsss_core.store.atomic import write_text
+from wsss_core.store.cut import Cut
 from wsss_core.store.masks import read_mask
 from wsss_core.store.scores import SCORES, ScoreMaps
 from wsss_core.store.seeds import SEEDS, SeedMaps
@@ -87,25 +90,9 @@ def run(
     else:
         chosen_on = sweep(_pairs(maps, choosing, class_names), levels, len(class_names) + 1)
         chosen = int(metrics(chosen_on).mean("iou").argmax())
-    header = {
-        "split": "score (images for training whose masks are used for scoring only)",
-        "images": scored_images(len(evaluated), len(choosing)),
-        "crf": "no",
-        "ignored in target": "255, skipped",
-        "ignored in prediction": "none (maps decide every pixel)",
-    }
-    write_curve(
-        curve,
-        {**header, "threshold": "all; this curve uses the masks and is for reporting only"},
-        levels,
-        scores,
-    )
-    write_evaluation(
-        evaluation,
-        {**header, "threshold rule": _rule_words(settings, len(choosing)), "threshold": f"{levels[chosen]:.10g}"},
-        label_names(class_names),
-        metrics(matrices[chosen]),
-    )
+    header = ScoreHeader("score", len(evaluated), len(choosing), cut=Cut(settings.rule, levels[chosen]))
+    write_curve(curve, replace(header, cut=Cut("all")), levels, scores)
+    write_evaluation(evaluation, header, label_names(class_names), metrics(matrices[chosen]))
     result = {
         "rule": settings.rule,
         "value": levels[chosen],
@@ -132,19 +119,11 @@ def _without_masks(
             f"score.rule is {settings.rule}, which chooses the threshold on masks, but the data set has no image to "
             "score: give masks or use rule fixed"
         )
-    header = {"split": "score", "images": "0"}
+    header = ScoreHeader("score", 0)
     write_curve(curve, header, (), None)
     write_evaluation(evaluation, header, label_names(class_names), None)
     write_text(threshold, json.dumps({"rule": "fixed", "value": settings.threshold}) + "\n")
     log.info("no masks to score; the threshold is %.3f", settings.threshold)
-
-
-def _rule_words(settings: ScoreSettings, n_choosing: int) -> str:
-    return {
-        "fixed": "fixed, no masks used",
-        "heldout": f"heldout, chosen on {n_choosing} other images with masks",
-        "oracle": "oracle, chosen with the scored masks",
-    }[settings.rule]
 
 
 def _rounded(scores: Any, index: int) -> float:

@@ -9,14 +9,17 @@ from pathlib import Path
 import numpy as np
 
 from wsss_core.data.table import read_manifest
+from wsss_core.errors import UserError
 from wsss_core.evaluate.confusion import IGNORE, confusion, metrics
+from wsss_core.evaluate.header import ScoreHeader
 from wsss_core.evaluate.sweep import MaskScoreSettings, is_held_out
-from wsss_core.evaluate.tables import label_names, scored_images, write_evaluation
+from wsss_core.evaluate.tables import label_names, write_evaluation
 from wsss_core.execution import Execution
 from wsss_core.settings import from_mapping
 from wsss_core.stages.inputs import mask_files
-from wsss_core.stages.step import StepConfig, read_step
-from wsss_core.store.masks import read_about, read_mask
+from wsss_core.stages.step import read_step
+from wsss_core.store.cut import Cut, read_about
+from wsss_core.store.masks import read_mask
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +44,8 @@ def run(
     Raises
     ------
     UserError
-        If a mask is missing, of another size, or holds a label out of range.
+        If a mask is missing, of another size, or holds a label out of range; or a folder does not say how its masks
+        were made, or says otherwise than the others.
     """
     step = read_step(config)
     settings = from_mapping(MaskScoreSettings, step.settings)
@@ -51,6 +55,7 @@ def run(
     n_labels = len(class_names) + 1
     with_mask = [r for table in tables for r in table.records if role in r.splits and r.mask]
     records = [r for r in with_mask if not is_held_out(r.id, step.held_out)]
+    cut = _cut(masks)
     files = mask_files(masks, [record.id for record in records], "masks to score")
     total = np.zeros((n_labels, n_labels), dtype=np.int64)
     undecided = 0
@@ -63,32 +68,21 @@ def run(
             target = np.where(open_pixels, IGNORE, target)
         total += confusion(np.where(prediction == IGNORE, 0, prediction), target, n_labels)
     scores = metrics(total) if records else None
-    counted = scored_images(len(records), len(with_mask) - len(records))
-    header = _header(step, settings, role, counted, undecided, masks)
+    header = ScoreHeader(
+        split=role,
+        images=len(records),
+        choosing=len(with_mask) - len(records),
+        ignored_in_prediction=settings.ignored,
+        undecided=undecided,
+        cut=cut,
+    )
     write_evaluation(evaluation, header, label_names(class_names), scores)
     log.info("%d images%s", len(records), f": mIoU {scores.mean('iou'):.4f}" if scores else ", no masks to score")
 
 
-def _header(
-    step: StepConfig,
-    settings: MaskScoreSettings,
-    role: str,
-    images: str,
-    undecided: int,
-    masks: Sequence[Path],
-) -> dict[str, str]:
-    words = {
-        "score": "score (images for training whose masks are used for scoring only)",
-        "val": "val",
-    }
-    treated = {"background": "counted as background", "skip": "skipped"}[settings.ignored]
-    about = read_about(masks[0]) if masks else {}
-    return {
-        "split": words[role],
-        "images": images,
-        "crf": about.pop("crf", "yes" if step.method == "crf" else "no"),
-        "ignored in target": "255, skipped",
-        "ignored in prediction": f"255, {treated} ({undecided} pixels)",
-        "threshold rule": about.pop("threshold", "that of the stage, see its settings"),
-        **about,
-    }
+def _cut(masks: Sequence[Path]) -> Cut:
+    """How the masks of all shards were made; without any, nothing was cut."""
+    cuts = {read_about(folder): folder for folder in masks}
+    if len(cuts) > 1:
+        raise UserError(f"masks of {' and '.join(map(str, cuts.values()))} were not made alike: make them again")
+    return next(iter(cuts), Cut("none"))

@@ -14,7 +14,8 @@ from wsss_core.settings import from_mapping
 from wsss_core.stages.inputs import check_classes
 from wsss_core.stages.step import read_step
 from wsss_core.store.atomic import atomic_folder
-from wsss_core.store.masks import mask_name, write_about, write_mask
+from wsss_core.store.cut import Cut, write_about
+from wsss_core.store.masks import mask_name, write_mask
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,10 @@ def run(*, config: Path, manifest: Path, model: Path, predictions: Path, executi
             if number % 20 == 0 or number == len(images.records):
                 pace = (time.monotonic() - began) / number
                 log.info("image %d/%d  %.2f s/image", number, len(images.records), pace)
-        crf = settings.crf
-        words = "no" if crf is None else f"yes, {crf.iterations} iterations, image: {crf.image}"
-        scales = " ".join(map(str, settings.scales))
-        write_about(folder, crf=words, threshold="none (most probable label)", flip=str(settings.flip), scales=scales)
+        write_about(folder, _cut(settings))
+
+
+def _cut(settings: PredictSettings) -> Cut:
+    crf = "" if settings.crf is None else f"{settings.crf.iterations} iterations, image: {settings.crf.image}"
+    scales = " ".join(map(str, settings.scales))
+    return Cut("none", crf=crf, notes=("most probable label", f"flip: {settings.flip}", f"scales: {scales}"))

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from wsss_core.data.table import ImageTable, read_manifest
 from wsss_core.execution import Execution
-from wsss_core.refine import resolve_threshold
+from wsss_core.refine import cut_at
 from wsss_core.refine.threshold import MaskSettings, score_mask
 from wsss_core.settings import from_mapping
-from wsss_core.stages.inputs import open_scores, read_threshold, threshold_words
+from wsss_core.stages.inputs import open_scores, read_threshold
 from wsss_core.stages.step import read_step
 from wsss_core.store.atomic import atomic_folder
-from wsss_core.store.masks import mask_name, write_about, write_mask
+from wsss_core.store.cut import Cut, write_about
+from wsss_core.store.masks import mask_name, write_mask
 from wsss_core.store.scores import ScoreMaps
 from wsss_core.store.seeds import SeedMaps
 
@@ -53,14 +54,13 @@ def write_masks(
     """Cut the masks of a shard's images from their scores or seed maps; parameters and errors as for `run`."""
     settings = from_mapping(MaskSettings, read_step(config).settings)
     if settings.band is None:
-        chosen = read_threshold(threshold)
-        value = resolve_threshold(settings.threshold, chosen)
-        rule = threshold_words(settings.threshold, value, chosen)
+        cut = cut_at(settings.threshold, read_threshold(threshold))
     else:
-        value, rule = 0.0, "band: background below {}, foreground above {}, undecided between".format(*settings.band)
+        cut = Cut("band", band=settings.band)
     with atomic_folder(masks) as folder:
         for record in table.records:
             maps = store[record.id]
-            write_mask(folder / mask_name(record.id), score_mask(maps.full(), maps.classes, value, settings.band))
-        write_about(folder, crf="no", threshold=rule)
-    log.info("%d masks, threshold %s", len(table.records), rule)
+            labels = score_mask(maps.full(), maps.classes, cut.threshold or 0.0, cut.band)
+            write_mask(folder / mask_name(record.id), labels)
+        write_about(folder, cut)
+    log.info("%d masks, threshold %s (%s)", len(table.records), cut.band or cut.threshold, cut.rule)

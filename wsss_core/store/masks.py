@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +9,7 @@ from PIL import Image
 
 from wsss_core.constants import IGNORE
 from wsss_core.errors import UserError
-from wsss_core.store.atomic import atomic_path, write_text
-
-ABOUT = "about.json"
-"""Optional file in a folder of masks: texts (such as "crf" and "threshold") for the header of their evaluation."""
+from wsss_core.store.atomic import atomic_path
 
 
 def voc_palette() -> np.ndarray:
@@ -35,17 +31,6 @@ def voc_palette() -> np.ndarray:
 def mask_name(image_id: str) -> str:
     """File name of an image's mask: ids may be any text, so ``/`` is escaped."""
     return image_id.replace("%", "%25").replace("/", "%2F") + ".png"
-
-
-def write_about(folder: Path, **texts: str) -> None:
-    """Say how the masks of a folder were made."""
-    write_text(folder / ABOUT, json.dumps(texts, ensure_ascii=False) + "\n")
-
-
-def read_about(folder: Path) -> dict[str, str]:
-    """What `write_about` wrote, or nothing."""
-    path = Path(folder) / ABOUT
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def write_mask(path: Path, labels: np.ndarray) -> None:
