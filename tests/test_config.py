@@ -61,6 +61,7 @@ def mistakes(given) -> str:
         ({"seeds__rib__steps": "3"}, "--config makes text of numbers, --configfile does not"),
         ({"seeds__rib__classifier": "bcee"}, "there is no stage 'bcee' (did you mean 'bce'?)"),
         ({"seeds__rib__classifier": None}, "seeds.rib.classifier: is missing"),
+        ({"refinements__crf": {"method": "crf", "seed": None}}, "refinements.crf.seed: is missing"),
         ({"seeds__rib__method": "ribb"}, 'seeds.rib.method: "ribb" is not allowed; allowed: cam, rib'),
         ({"seeds__rib": 3}, "seeds.rib: must be a mapping"),
         ({"refinements__cam": {"method": "crf", "seed": "cam"}}, "the name is taken by seeds.cam"),

@@ -6,7 +6,9 @@ Nothing is imported here but names, so the workflow can read it without torch. T
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -191,3 +193,16 @@ DISCRIMINATOR = {
     "dataset": "format",
 }
 """The key of a stage that says which method it is, per section."""
+
+CHECKS = {
+    "figures": "wsss_core.evaluate.figures:figure_mistakes",
+    "report": "wsss_core.report.settings:report_mistakes",
+}
+"""Sections of a configuration that name stages, to what looks for mistakes in these names: a function of the section's
+settings, of all stages by name, and of the names of those that are targets; it returns one line a mistake."""
+
+
+def imported(path: str) -> Any:
+    """What a "module:name" of this file names; the module is imported by this call and not before."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)

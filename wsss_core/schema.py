@@ -1,23 +1,22 @@
-"""Writes `schemas/config.schema.json` and `docs/settings.md` from the settings classes of every registered method."""
+"""Writes `config/config.schema.json` and `docs/settings.md` from the settings classes of every registered method."""
 
 from __future__ import annotations
 
-import importlib
 import json
 from typing import Any
 
-from wsss_core.config import NAME, SCHEMA
+from wsss_core.config import NAME, SCHEMA, allowed_words
 from wsss_core.evaluate.figures import FigureSettings
-from wsss_core.registry import DATASETS, DISCRIMINATOR, METHODS, Method
+from wsss_core.registry import DATASETS, DISCRIMINATOR, METHODS, Method, imported
 from wsss_core.report.settings import ReportSettings
 from wsss_core.settings import json_schema
 
-SETTINGS_PAGE = SCHEMA.parents[1] / "docs" / "settings.md"
+SETTINGS_PAGE = SCHEMA.parents[2] / "docs" / "settings.md"
 
 
 def build_schema() -> dict[str, Any]:
     """The JSON schema (draft 2020-12) of a configuration."""
-    definitions = {f"dataset.{name}": json_schema(_load(path)) for name, path in DATASETS.items()}
+    definitions = {f"dataset.{name}": json_schema(imported(path)) for name, path in DATASETS.items()}
     for section, methods in METHODS.items():
         for name, method in methods.items():
             definitions[f"{section}.{name}"] = _method_schema(method)
@@ -58,7 +57,7 @@ def build_schema() -> dict[str, Any]:
     }
     properties["execution"] = _execution_schema()
     properties["report"] = json_schema(ReportSettings) | {"default": {}, "description": "The HTML page of a run"}
-    properties["toy"] = json_schema(_load("wsss_core.toy.experiment:ToySettings")) | {
+    properties["toy"] = json_schema(imported("wsss_core.toy.experiment:ToySettings")) | {
         "default": {},
         "description": "The toy experiment of RIB",
     }
@@ -112,15 +111,10 @@ def settings_page(schema: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _load(path: str) -> type:
-    module, name = path.split(":")
-    return getattr(importlib.import_module(module), name)
-
-
 def _method_schema(method: Method) -> dict[str, Any]:
     merged: dict[str, Any] = {"type": "object", "additionalProperties": False, "properties": {}, "required": []}
     for step in method.steps.values():
-        schema = json_schema(_load(step.settings))
+        schema = json_schema(imported(step.settings))
         if step.key:
             merged["properties"][step.key] = schema | {"default": {}}
         else:
@@ -193,6 +187,4 @@ def _table(properties: dict[str, Any], prefix: str = "") -> list[str]:
 
 
 def _words(schema: dict[str, Any]) -> str:
-    from wsss_core.config import allowed_words
-
     return allowed_words(schema).replace("allowed: ", "")

@@ -6,7 +6,7 @@ Every method declares its settings once, with default, description and bounds::
     class RibSettings:
         steps: int = setting(10, "fine-tuning steps K", minimum=1)
 
-`wsss schema` writes `schemas/config.schema.json` from these classes, so defaults, documentation and
+`wsss schema` writes `config/config.schema.json` from these classes, so defaults, documentation and
 validation cannot drift apart.
 """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -96,9 +96,7 @@ def series(settings: FigureSettings, results: Results) -> list[Series]:
 
 
 def figure_mistakes(
-    figures: Sequence[Mapping[str, Any]],
-    targets: Mapping[str, Sequence[Mapping[str, Any]]],
-    sections: Mapping[str, str],
+    figures: Sequence[Mapping[str, Any]], stages: Mapping[str, Any], targets: Collection[str]
 ) -> list[str]:
     """Mistakes of figures that can be seen before anything ran.
 
@@ -106,13 +104,18 @@ def figure_mistakes(
     ----------
     figures
         Settings of `FigureSettings`, filled.
+    stages
+        Name to `Stage` of the run's configuration, variants of swept ones each.
     targets
-        Name of every stage, without swept values, to the swept keys and values of each variant that is a target.
-    sections
-        The same names to their sections.
+        Names of those that are scored.
     """
     mistakes = []
-    swept = {name: list(variants[0]) for name, variants in targets.items() if variants}
+    sections = {stage.base: stage.section for stage in stages.values()}
+    scored: dict[str, list[Mapping[str, Any]]] = {base: [] for base in sections}
+    for stage in stages.values():
+        if stage.name in targets:
+            scored[stage.base].append(stage.swept)
+    swept = {name: list(variants[0]) for name, variants in scored.items() if variants}
     keys = list(dict.fromkeys(key for found in swept.values() for key in found))
     names: set[str] = set()
     for number, figure in enumerate(figures):
@@ -121,11 +124,11 @@ def figure_mistakes(
             mistakes.append(f"{where}.name: {figure['name']!r} is taken by another figure")
         names.add(figure["name"])
         for name in figure["stages"]:
-            if name not in targets:
+            if name not in sections:
                 mistakes.append(f"{where}.stages: there is no stage {name!r} (names without swept values)")
             elif sections[name] == "classifiers":
                 mistakes.append(f"{where}.stages: {name!r} is a classifier, which has no scores")
-            elif not targets[name]:
+            elif not scored[name]:
                 mistakes.append(f"{where}.stages: {name!r} is not a target, so it is not scored")
         for entry in ("x", "lines"):
             if figure[entry] not in (None, *keys) and not (entry == "x" and figure[entry] == STAGE):
@@ -136,7 +139,7 @@ def figure_mistakes(
             if not shown:
                 mistakes.append(f"{where}: no target is scored that it could show")
             for name in shown:
-                values = {key: {value_text(variant[key]) for variant in targets[name]} for key in swept[name]}
+                values = {key: {value_text(variant[key]) for variant in scored[name]} for key in swept[name]}
                 free = sorted(key for key in set(values) - {figure["x"], figure["lines"]} if len(values[key]) > 1)
                 if free:
                     mistakes.append(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,32 +29,27 @@ class ReportSettings:
     )
 
 
-def report_mistakes(
-    report: Mapping[str, Any],
-    variants: Mapping[str, Sequence[str]],
-    sections: Mapping[str, str],
-    targets: Collection[str],
-    made: Collection[str],
-) -> list[str]:
+def report_mistakes(report: Mapping[str, Any], stages: Mapping[str, Any], targets: Collection[str]) -> list[str]:
     """Mistakes in the names of stages.
 
     Parameters
     ----------
     report
         Settings of `ReportSettings`, filled.
-    variants
-        Name of every stage, without swept values, to the names of its variants.
-    sections
-        The same names to their sections.
+    stages
+        Name to `Stage` of the run's configuration, variants of swept ones each.
     targets
-        The variants that are scored.
-    made
-        These and the variants that they are built on.
+        Names of those that are scored.
 
     Returns
     -------
     One line a mistake.
     """
+    variants: dict[str, list[str]] = {}
+    for stage in stages.values():
+        variants.setdefault(stage.base, []).append(stage.name)
+    sections = {stage.base: stage.section for stage in stages.values()}
+    made = _with_upstream(targets, stages)
     wanted = [("scores", name, ()) for name in report["scores"]]
     wanted += [("gains", name, ()) for pair in report["gains"] for name in pair]
     wanted += [("adaptation", name, ("seeds",)) for name in report["adaptation"]]
@@ -76,3 +71,15 @@ def report_mistakes(
         elif allowed == scored and not set(variants.get(name, [name])) & set(targets):
             mistakes.append(f"report.{key}: {name!r} is not a target, so it is not scored")
     return mistakes
+
+
+def _with_upstream(names: Iterable[str], stages: Mapping[str, Any]) -> set[str]:
+    """The names, and those of all stages that they are built on."""
+    found: set[str] = set()
+    todo = [*names]
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            todo += stages[name].upstream.values()
+    return found

@@ -1,0 +1,136 @@
+"""The stages as the user wrote them: which method each is, what it starts from, and settings that may hold sweeps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from wsss_core.config.graph import NAME, base_name
+from wsss_core.config.validate import Mistakes, choice, filled, meant, read_schema, shown
+from wsss_core.registry import DATASETS, DISCRIMINATOR, METHODS, Method
+
+
+@dataclass(frozen=True)
+class GivenStage:
+    """One stage of the file.
+
+    Attributes
+    ----------
+    edges
+        Edge key to the upstream stage it names, which may be one variant (rib@steps=5).
+    settings
+        What else was given: no defaults, and lists where a setting is swept.
+    """
+
+    section: str
+    name: str
+    method: str
+    edges: Mapping[str, str]
+    settings: Mapping[str, Any]
+
+    @property
+    def where(self) -> str:
+        """Dotted key of the stage."""
+        return f"{self.section}.{self.name}"
+
+    @property
+    def registered(self) -> Method:
+        """Steps and edges of its method."""
+        return METHODS[self.section][self.method]
+
+    @property
+    def schema(self) -> Mapping[str, Any]:
+        """Schema of its settings, without sweeps."""
+        return read_schema()["$defs"][f"{self.section}.{self.method}"]
+
+
+def given_dataset(raw: Any, mistakes: Mistakes) -> Mapping[str, Any]:
+    """The settings of the data set, defaults filled, and its format."""
+    if not isinstance(raw, Mapping):
+        mistakes.add("dataset", "is missing; give at least dataset.format")
+        return {}
+    form = choice(raw, "format", "dataset", DATASETS, mistakes)
+    if form is None:
+        return {}
+    settings = {key: value for key, value in raw.items() if key != "format"}
+    return {"format": form, **filled(settings, read_schema()["$defs"][f"dataset.{form}"], "dataset", mistakes)}
+
+
+def given_stages(raw: Mapping[str, Any], mistakes: Mistakes) -> list[GivenStage]:
+    """The stages of all sections; one whose method is unknown is left out."""
+    stages = [stage for section in METHODS for stage in _section(raw.get(section), section, mistakes)]
+    first: dict[str, GivenStage] = {}
+    for stage in stages:
+        other = first.setdefault(stage.name, stage)
+        if other is not stage:
+            mistakes.add(stage.where, f"the name is taken by {other.where}; stage names are unique")
+    _check_edges(stages, mistakes)
+    return stages
+
+
+def upstream_first(stages: Mapping[str, GivenStage]) -> list[GivenStage]:
+    """The stages so ordered that each comes after those it starts from; else in the order of the file."""
+    order: dict[str, GivenStage] = {}
+
+    def visit(stage: GivenStage) -> None:
+        for target in stage.edges.values():
+            if base_name(target) not in order:
+                visit(stages[base_name(target)])
+        order.setdefault(stage.name, stage)
+
+    for stage in stages.values():
+        visit(stage)
+    return list(order.values())
+
+
+def _section(raw: Any, section: str, mistakes: Mistakes) -> Iterator[GivenStage]:
+    if raw is not None and not isinstance(raw, Mapping):
+        mistakes.add(section, f"must be a mapping from stage names to settings, not {shown(raw)}")
+        return
+    for name, given in (raw or {}).items():
+        where = f"{section}.{name}"
+        if not NAME.fullmatch(str(name)):
+            mistakes.add(where, "a stage's name is letters, digits, '.', '_' and '-'")
+        elif not isinstance(given, Mapping):
+            mistakes.add(where, f"must be a mapping of settings, not {shown(given)}")
+        elif method := choice(given, DISCRIMINATOR[section], where, METHODS[section], mistakes):
+            edges = METHODS[section][method].edges
+            for edge in edges:
+                if given.get(edge) is None:
+                    mistakes.add(f"{where}.{edge}", f"is missing; it names the stage of {edges[edge]} to start from")
+            settings = {k: v for k, v in given.items() if k != DISCRIMINATOR[section] and k not in edges}
+            targets = {edge: str(given[edge]) for edge in edges if given.get(edge) is not None}
+            yield GivenStage(section, str(name), method, targets, settings)
+
+
+def _check_edges(stages: Sequence[GivenStage], mistakes: Mistakes) -> None:
+    for stage in stages:
+        for edge, target in stage.edges.items():
+            names = _allowed(stages, stage.registered.edges[edge])
+            if base_name(target) not in names:
+                mistakes.add(f"{stage.where}.{edge}", f"there is no stage {target!r}{meant(base_name(target), names)}")
+    if mistakes:
+        return
+    above = {stage.name: [base_name(target) for target in stage.edges.values()] for stage in stages}
+    for stage in stages:
+        if stage.name in _reached(above[stage.name], above):
+            mistakes.add(stage.where, "depends on itself")
+
+
+def _allowed(stages: Iterable[GivenStage], target: str) -> list[str]:
+    """Names of the stages that an edge may name: of "section", "section/method" or "section/method|method"."""
+    section, _, methods = target.partition("/")
+    return [s.name for s in stages if s.section == section and (not methods or s.method in methods.split("|"))]
+
+
+def _reached(start: Sequence[str], above: Mapping[str, Sequence[str]]) -> set[str]:
+    """The names of a list, what they are built on, and so on."""
+    found: set[str] = set()
+    todo = [*start]
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            todo += above[name]
+    return found
