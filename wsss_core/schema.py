@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from wsss_core.config import NAME, SCHEMA, allowed_words
+from wsss_core.config.validate import accepts_array, object_schema
 from wsss_core.evaluate.figures import FigureSettings
 from wsss_core.registry import DATASETS, DISCRIMINATOR, METHODS, Method, imported
 from wsss_core.report.settings import ReportSettings
 from wsss_core.settings import json_schema
 
 SETTINGS_PAGE = SCHEMA.parents[2] / "docs" / "settings.md"
+VARIANT = rf"^{NAME.pattern}(@[A-Za-z0-9_.]+=[A-Za-z0-9.+_-]*)*$"
+"""Names of stages and of their variants, such as rib@steps=5."""
 
 
 def build_schema() -> dict[str, Any]:
-    """The JSON schema (draft 2020-12) of a configuration."""
+    """The JSON schema of a configuration, in words of draft 7 that later drafts and editors read alike.
+
+    `$defs` holds the settings of every method, which is what `load` goes by. The sections refer to them and add what an
+    editor must know too: the keys that choose a method or name other stages, and where a list is a sweep.
+    """
     definitions = {f"dataset.{name}": json_schema(imported(path)) for name, path in DATASETS.items()}
     for section, methods in METHODS.items():
         for name, method in methods.items():
             definitions[f"{section}.{name}"] = _method_schema(method)
+
+    def keys(name: str, setting: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+        return _keys(definitions[name], f"#/$defs/{name}", setting)
+
     sections = {
         "classifiers": "Classifiers trained on tags, by name",
         "seeds": "Seed methods: from a classifier to class activation maps, by name",
@@ -35,19 +47,19 @@ def build_schema() -> dict[str, Any]:
         },
         "results": {"type": "string", "default": "results", "description": "folder of all runs"},
         "seed": {"type": "integer", "minimum": 0, "default": 0, "description": "seed of every random draw"},
-        "dataset": {
-            "description": "Images, class tags and splits",
-            "oneOf": [_tagged("dataset", name, {}) for name in DATASETS],
-        },
+        "dataset": {"description": "Images, class tags and splits"}
+        | _one_of("dataset", {name: keys(f"dataset.{name}", _single) for name in DATASETS}),
     }
     for section, description in sections.items():
+        stages = {
+            name: _with_edges(method.edges, keys(f"{section}.{name}", _sweepable))
+            for name, method in METHODS[section].items()
+        }
         properties[section] = {
-            "type": "object",
+            "type": ["object", "null"],
             "description": description,
             "propertyNames": {"pattern": f"^{NAME.pattern}$"},
-            "additionalProperties": {
-                "oneOf": [_tagged(section, name, m.edges) for name, m in METHODS[section].items()]
-            },
+            "additionalProperties": _one_of(section, stages),
         }
     properties["targets"] = {
         "type": ["array", "null"],
@@ -123,10 +135,64 @@ def _method_schema(method: Method) -> dict[str, Any]:
     return merged
 
 
-def _tagged(section: str, name: str, edges: dict[str, str]) -> dict[str, Any]:
-    """Reference to a method's definition plus the keys that are not settings."""
-    keys = {DISCRIMINATOR[section]: {"const": name}} | {edge: {"type": "string"} for edge in edges}
-    return {"properties": keys, "required": list(keys), "$comment": f"settings: #/$defs/{section}.{name}"}
+def _one_of(section: str, methods: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """An object whose discriminator says which method's keys it has, and no others.
+
+    `if` and `then` in place of `oneOf`, whose only message is that none of the methods fits.
+    """
+    key = DISCRIMINATOR[section]
+    return {
+        "type": "object",
+        "required": [key],
+        "properties": {key: {"enum": [*methods]}},
+        "allOf": [
+            {
+                "if": {"type": "object", "required": [key], "properties": {key: {"const": name}}},
+                "then": keys | {"properties": {key: {"const": name}} | keys["properties"]},
+            }
+            for name, keys in methods.items()
+        ],
+    }
+
+
+def _keys(definition: Mapping[str, Any], pointer: str, setting: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+    """The keys of a definition in `$defs`, and no others; `setting` says what each holds, by its schema and pointer."""
+    held = {key: setting(known, f"{pointer}/properties/{key}") for key, known in definition["properties"].items()}
+    return {"additionalProperties": False, "required": definition["required"], "properties": held}
+
+
+def _single(setting: Mapping[str, Any], pointer: str) -> dict[str, Any]:
+    """What a setting holds that cannot be swept."""
+    return {"$ref": pointer}
+
+
+def _sweepable(setting: Mapping[str, Any], pointer: str) -> dict[str, Any]:
+    """What a setting holds that can be swept: one value, or a list of them. Settings within it are swept alike."""
+    one = {"$ref": pointer}
+    value = {"allOf": [{"type": "array"}, one]} if accepts_array(setting) else one
+    many = {"type": "array", "minItems": 1, "items": value}
+    nested = object_schema(setting)
+    if nested is None:
+        told = {key: setting[key] for key in ("description", "default") if key in setting}
+        return told | {"anyOf": [one, many]}
+    options = setting.get("anyOf", [setting])
+    within = f"{pointer}/anyOf/{options.index(nested)}" if "anyOf" in setting else pointer
+    return {
+        **({"description": setting["description"]} if "description" in setting else {}),
+        "type": [*(option["type"] for option in options), "array"],
+        "if": {"type": "array"},
+        "then": many,
+        "else": _keys(nested, within, _sweepable),
+    }
+
+
+def _with_edges(edges: Mapping[str, str], keys: dict[str, Any]) -> dict[str, Any]:
+    """A method's keys and those that name the stages it starts from."""
+    names = {
+        edge: {"type": "string", "pattern": VARIANT, "description": f"stage of {target} to start from"}
+        for edge, target in edges.items()
+    }
+    return keys | {"required": [*edges, *keys["required"]], "properties": names | keys["properties"]}
 
 
 def _execution_schema() -> dict[str, Any]:
