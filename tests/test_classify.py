@@ -132,11 +132,12 @@ def random_state(name: str) -> dict:
     return cam_network(name, 2).backbone.state_dict()
 
 
-def step_file(folder: Path, **settings) -> Path:
+def step_file(folder: Path, stage: str = "classifiers/bce", **settings) -> Path:
     content = {"backbone": "small", "epochs": 8, "batch_size": 5, "learning_rate": 0.05, "long_side": [40, 56]}
     content |= {"crop": 48, "classifier_rate": 1.0, "momentum": 0.9} | settings
     path = folder / "step.json"
-    path.write_text(json.dumps({"stage": "classifiers/bce", "method": "bce", "seed": 0, "settings": content}))
+    names = {"stage": stage, "key": stage.partition("@")[0], "method": "bce"}
+    path.write_text(json.dumps({**names, "seed": 0, "settings": content}))
     return path
 
 
@@ -153,6 +154,17 @@ def train(folder: Path, table: ImageTable, name: str, **settings) -> Path:
         execution=Execution("cpu"),
     )
     return folder / f"{name}.pt"
+
+
+def test_variants_of_a_sweep_draw_alike(table, tmp_path):
+    """With the same settings they would be the same network; a stage with another name is not."""
+    stages = ("classifiers/bce@momentum=0.9", "classifiers/bce@momentum=0.5", "classifiers/other")
+    networks = [
+        load_network(train(tmp_path, table, str(k), stage=stage, epochs=1), "classifier")[0]
+        for k, stage in enumerate(stages)
+    ]
+    one, two, other = (torch.cat([weights.flatten().double() for weights in n.values()]) for n in networks)
+    assert torch.equal(one, two) and not torch.equal(one, other)
 
 
 def test_stage_learns_and_repeats_itself(table, tmp_path):

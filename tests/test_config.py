@@ -119,6 +119,18 @@ def test_step_json_is_canonical():
     assert json.loads(one)["stage"] == "seeds/rib"
 
 
+def test_variants_of_a_sweep_draw_alike():
+    configuration = load(raw(seeds__rib__steps=[5, 10]))
+    keys = {}
+    for stage in configuration.stages.values():
+        for step in stage.settings:
+            content = json.loads(configuration.step_json(stage.section, stage.name, step))
+            keys.setdefault(content["key"], set()).add(content["stage"])
+    assert keys["seeds/rib"] == {"seeds/rib@steps=5", "seeds/rib@steps=10"}
+    assert keys["refinements/irn"] == {"refinements/irn@steps=5", "refinements/irn@steps=10"}
+    assert keys["seeds/cam"] == {"seeds/cam"}
+
+
 def test_scoring_is_not_part_of_the_maps():
     plain, scored = load(RAW), load(raw(seeds__rib__score={"threshold": 0.4}))
     assert plain.step_json("seeds", "rib", "maps") == scored.step_json("seeds", "rib", "maps")

@@ -20,6 +20,7 @@ def step_json(configuration: Configuration, section: str, name: str, step: str) 
     stage = configuration.stages[name]
     content = {
         "stage": f"{section}/{name}",
+        "key": f"{section}/{stage.base}",
         "step": step,
         "method": stage.method,
         "seed": configuration.seed,

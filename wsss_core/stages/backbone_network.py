@@ -60,7 +60,7 @@ def network_on_backbone(
     if classifier is not None:
         check_classes(classifier, meta["class_names"], class_names)
     name = settings.backbone or meta["backbone"]
-    torch.manual_seed(keyed.integer(step.seed, step.stage, "initial weights"))
+    torch.manual_seed(keyed.integer(step.seed, step.key, "initial weights"))
     network = architecture(backbone(name))
     if settings.weights is None:
         log.warning("the backbone %s has random initial weights: set network.weights for good results", name)

@@ -82,8 +82,8 @@ def run(
     )
     computed = state.with_suffix(".images.pt")
     once = partial(kept, computed, mark)
-    inputs = Inputs(images, weights, step.seed, step.stage, start, photos, once)
-    torch.manual_seed(keyed.integer(step.seed, step.stage, "initial weights"))
+    inputs = Inputs(images, weights, step.seed, step.key, start, photos, once)
+    torch.manual_seed(keyed.integer(step.seed, step.key, "initial weights"))
     plan = objective.plan(settings, inputs)
     plan.network.train()
     log.info("%d images, %d classes, %d steps", len(records), len(images.class_names), len(plan.batches))
@@ -93,7 +93,7 @@ def run(
         plan.loss,
         plan.optimizer,
         plan.rate,
-        seed=keyed.integer(step.seed, step.stage),
+        seed=keyed.integer(step.seed, step.key),
         execution=execution,
         state=state,
         fingerprint=mark,

@@ -84,7 +84,8 @@ def run(
     clouds = []
     for name, values in zip(settings.classifiers, pooled, strict=True):
         log.info("t-SNE of %d images for %s", len(kept), name)
-        clouds.append(Cloud(name, embed(values[kept], settings.perplexity, tsne_seed(step.seed, name))))
+        seed = tsne_seed(step.seed, name.partition("@")[0])  # variants of a sweep draw alike
+        clouds.append(Cloud(name, embed(values[kept], settings.perplexity, seed)))
     shown, classes = [records[k] for k in kept], [groups[k] for k in kept]
     write_text(features, _csv(shown, classes, clouds))
     order = np.argsort([list(wanted).index(name) for name in classes], kind="stable")

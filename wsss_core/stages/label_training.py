@@ -122,7 +122,7 @@ def train_on_labels(
         epochs=settings.epochs,
         batch_size=settings.batch_size,
         seed=step.seed,
-        stage=step.stage,
+        stage=step.key,
     )
     log.info("%d images, %d steps of %d images", len(records), len(batches), batches.batch_size)
     network.train()
@@ -132,7 +132,7 @@ def train_on_labels(
         lambda batch: loss(network, *batch),
         optimizer(network, settings),
         training.polynomial(len(batches)),
-        seed=keyed.integer(step.seed, step.stage),
+        seed=keyed.integer(step.seed, step.key),
         execution=execution,
         state=state,
         fingerprint=fingerprint(step.digest, [r.digest for r in records.values()], labels_digest, initial),

@@ -116,7 +116,7 @@ class Given:
             network,
             records,
             step.seed,
-            step.stage,
+            step.key,
             pixels=pixels,
             processes=images_at_once(self.execution),
             threads=self.execution.threads,

@@ -77,10 +77,10 @@ def run(
         images.class_names,
         load_weights(initial) if initial and not from_classifier else None,
         step.seed,
-        step.stage,
+        step.key,
         open_classifier(initial, images.class_names, torch.device("cpu")) if from_classifier else None,
     )
-    torch.manual_seed(keyed.integer(step.seed, step.stage, "initial weights"))
+    torch.manual_seed(keyed.integer(step.seed, step.key, "initial weights"))
     plan = objective.plan(settings, inputs)
     plan.network.train()
     rows = training.fit(
@@ -89,7 +89,7 @@ def run(
         plan.loss,
         plan.optimizer,
         plan.rate,
-        seed=keyed.integer(step.seed, step.stage),
+        seed=keyed.integer(step.seed, step.key),
         execution=execution,
         state=state,
         fingerprint=fingerprint(

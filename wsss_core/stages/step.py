@@ -19,7 +19,9 @@ class StepConfig:
     Attributes
     ----------
     stage
-        "section/name", the key of its random draws.
+        "section/name", as messages say it.
+    key
+        The same without swept values, the key of its random draws: variants of a sweep draw alike.
     digest
         Digest of the whole JSON text.
     held_out
@@ -27,6 +29,7 @@ class StepConfig:
     """
 
     stage: str
+    key: str
     step: str
     method: str
     seed: int
@@ -49,6 +52,7 @@ def read_step(path: Path) -> StepConfig:
         digest = keyed.key_bytes(text.strip()).hex()
         return StepConfig(
             content["stage"],
+            content.get("key", content["stage"]),
             content.get("step", ""),
             content.get("method", ""),
             content["seed"],
