@@ -8,6 +8,7 @@ import io
 import json
 import re
 import shutil
+import xml.etree.ElementTree as ET
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -27,10 +28,11 @@ from wsss_core.evaluate.sizes import object_parts, size_counts, size_ious, small
 from wsss_core.execution import Execution
 from wsss_core.models import cam_network
 from wsss_core.report import overlays
-from wsss_core.report.charts import Line, line_chart, ticks
+from wsss_core.report.charts import Line, inline, line_chart, swatch, ticks
 from wsss_core.report.choose import choose, image_confusion, image_miou, mistakes, sample
 from wsss_core.report.graph import Node, graph_svg, layers
 from wsss_core.report.page import slug
+from wsss_core.report.palette import DARK, LIGHT, VARIABLES
 from wsss_core.report.provenance import costs, settings_lines
 from wsss_core.report.summary import summarise
 from wsss_core.stages import features, report, run_files, score_maps, score_masks
@@ -565,10 +567,72 @@ def test_data_uri_holds_the_picture():
 
 def test_chart_leaves_out_undefined_points_and_draws_nothing_from_nothing():
     line = Line("a <b>", [(0, 0.1), (0.5, float("nan")), (1, 0.4)], mark=(0.5, 0.3), best=(1, 0.4))
-    svg = line_chart([line], title="t", x_label="x", y_label="y", percent=True)
-    assert "nan" not in svg and "<b>" not in svg and svg.count("<circle") == 2
+    chart = ET.fromstring(line_chart([line], title="t", x_label="x", y_label="y", percent=True))
+    curve = next(group for group in chart.iter("g") if group.findtext("title") == "a <b>")
+    assert curve.find("path").get("d").count("L") == 1, "two points, one stroke"
+    assert len(round_marks(chart)) == 2
     assert line_chart([replace(line, points=[(0, float("nan"))])], title="t", x_label="x", y_label="y") == ""
-    assert "<circle" in line_chart([Line("one", [(3, 2)])], title="t", x_label="x", y_label="y")
+    alone = ET.fromstring(line_chart([Line("one", [(3, 2)])], title="t", x_label="x", y_label="y"))
+    assert len(round_marks(alone)) == 1 and "3" in texts(alone)
+
+
+def round_marks(chart: ET.Element) -> list[ET.Element]:
+    """Dots and rings of a chart, of which ticks are none."""
+    circles = {f"#{path.get('id')}" for path in chart.iter("path") if path.get("id") and "C" in path.get("d")}
+    return [use for use in chart.iter("use") if use.get("href") in circles]
+
+
+def texts(chart: ET.Element) -> list[str]:
+    return ["".join(text.itertext()) for text in chart.iter("text")]
+
+
+CHART = {"title": "Loss & more, at the end 0.1", "x_label": "step", "y_label": "loss"}
+
+
+def test_chart_takes_all_colours_and_its_font_from_the_page():
+    lines = [Line(f"line {k}", [(0, k), (1, k + 1)], k, mark=(0, k), best=(1, k + 1)) for k in range(9)]
+    svg = line_chart(lines, **CHART)
+    styles = "; ".join(element.get("style", "") for element in ET.fromstring(svg).iter())
+    assert set(re.findall(r"(?:fill|stroke): ([^;]+)", styles)) <= {"none", *VARIABLES.values()}
+    assert {f"var(--s{k})" for k in range(8)} <= set(re.findall(r"var\([\w-]+\)", styles))
+    assert not re.search(r"font(-family)?:|clip|url|<style|<metadata|xlink|xmlns", svg)
+
+
+def test_chart_says_what_it_is_and_keeps_text_as_text():
+    chart = ET.fromstring(line_chart([Line("line", [(0, 0), (10, 1)])], **CHART))
+    assert (chart.get("role"), chart.get("aria-label")) == ("img", CHART["title"]) and chart[0].text == CHART["title"]
+    assert {"step", "loss", "0", "10"} <= set(texts(chart))
+
+
+def test_charts_of_one_page_share_no_id():
+    drawn = [ET.fromstring(line_chart([Line("a", [(0, 0), (1, k)])], **CHART)) for k in (1, 2)]
+    ids = [[element.get("id") for element in chart.iter() if element.get("id")] for chart in drawn]
+    assert all(ids) and not set(ids[0]) & set(ids[1])
+    for chart, own in zip(drawn, ids, strict=True):
+        assert {use.get("href") for use in chart.iter("use")} == {f"#{name}" for name in own}
+
+
+def test_chart_is_small():
+    """Dozens of them stand on a page: what is drawn around a curve takes less than 5 kB, a point less than 15 bytes."""
+    waves = [(float(k), np.sin(k)) for k in range(1000)]
+    assert len(line_chart([Line("a", waves)], **CHART)) < 5000 + 15 * len(waves)
+
+
+def test_inline_reads_the_styles_of_older_matplotlib():
+    """Before 3.11 size and family of a font stand in one declaration."""
+    text = (
+        """<text style="font: 12px 'DejaVu Sans', sans-serif; text-anchor: end; fill: #5b626c" x="1" y="2">a</text>"""
+    )
+    svg = inline(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9">{text}</svg>')
+    assert '<text style="font-size: 12px; text-anchor: end; fill: var(--muted)" x="1" y="2">a</text>' in svg
+
+
+def test_swatches_are_dashed_like_their_lines():
+    for series in (0, 8, 17, 25):
+        dashed = re.search(r'stroke-dasharray="([^"]+)"', swatch(series))[1].replace(" ", ",")
+        drawn = line_chart([Line("a", [(0, 0), (1, 1)], series)], **CHART)
+        assert (f"stroke-dasharray: {dashed};" in drawn) == (dashed != "none")
+        assert f"series-{series % 8}" in swatch(series)
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 0), (0, 1e-9), (-3, 12345), (0.2, 0.21), (5, 5)])
@@ -576,6 +640,17 @@ def test_ticks_enclose_the_range_in_even_steps(low, high):
     found = ticks(low, high, 5)
     assert found[0] <= low and found[-1] >= high and 2 <= len(found) <= 12
     assert np.allclose(np.diff(found), found[1] - found[0])
+
+
+@pytest.mark.parametrize("last", [7, 1999, 120_000, 9_999_999])
+@pytest.mark.parametrize("width", [330, 760, 1000])
+def test_numbers_under_the_axis_do_not_overlap(last, width):
+    svg = line_chart([Line("a", [(0, 0), (last, 1)])], **CHART, size=(width, 220))
+    under = [t for t in ET.fromstring(svg).iter("text") if "middle" in t.get("style") and t.text[0].isdigit()]
+    places = sorted((float(t.get("x")), 7.7 * len(t.text)) for t in under)
+    assert len(places) > 2
+    for (x, long), (beside, other) in zip(places, places[1:], strict=False):
+        assert x + long / 2 < beside - other / 2
 
 
 def test_graph_draws_every_stage_and_edge_once_and_nothing_overlaps():
@@ -641,11 +716,8 @@ def test_slugs_differ_where_names_differ():
 
 def test_text_is_readable_in_both_colour_schemes():
     """WCAG AA: contrast of 4.5 between text and what is behind it."""
-    style = (Path(report.__file__).parents[1] / "report" / "page.css").read_text()
-    schemes = re.findall(r":root \{(.*?)\}", style, re.S)
-    assert len(schemes) == 2
-    for scheme in schemes:
-        colour = {name: value for name, value in re.findall(r"--([\w-]+): (#\w{6})", scheme)}
+    assert LIGHT.keys() == DARK.keys() and len(VARIABLES) == len(LIGHT)
+    for colour in (LIGHT, DARK):
         pairs = [("ink", "bg"), ("ink", "card"), ("ink", "bar"), ("muted", "bg"), ("muted", "card"), ("accent", "bg")]
         pairs += [("mark-ink", "mark"), ("flag", "flag-bg"), *((f"s{k}", "card") for k in range(8))]
         for front, back in pairs:

@@ -22,6 +22,7 @@ from wsss_core.evaluate.header import ScoreHeader
 from wsss_core.evaluate.results import ResultRow, Results, combine, read_results, write_results
 from wsss_core.evaluate.tables import label_names, write_evaluation
 from wsss_core.execution import Execution
+from wsss_core.report.charts import inline
 from wsss_core.report.figures import figure_svg
 from wsss_core.report.markdown import refinement_table, results_table
 from wsss_core.stages import figures as figures_stage
@@ -348,7 +349,10 @@ def test_figures_are_drawn_and_the_same_bytes_come_again(settings):
         Series("level", ((None, 0.4),), level=True),
     ]
     drawn = figure_svg(FigureSettings(name="f", title="Steps & pooling", **settings), lines)
-    assert ET.fromstring(drawn).tag.endswith("svg")
+    says = "Steps & pooling. mIoU, %, "
+    title = ET.fromstring(drawn).findtext("{*}title")
+    assert title.startswith(says) and "a <b>: 50.0 at " in title and title.endswith("; level: 40.0.")
+    assert "a &lt;b&gt;</text>" in drawn and "url(" not in inline(drawn)
     assert drawn == figure_svg(FigureSettings(name="f", title="Steps & pooling", **settings), lines)
 
 

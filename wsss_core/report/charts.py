@@ -1,14 +1,72 @@
-"""Line charts as SVG text, in colours of the page's style sheet (``series-0`` … ``series-7``)."""
+"""Everything with axes, drawn by matplotlib in the page's style: SVG files, and `inline` ones for the page.
+
+Not an SVG writer of our own, which drew the page's charts before: all it gave the page (names for screen readers, dark
+mode, small text) `inline` gives to matplotlib's drawings, which have scales, bars, legends and small multiples besides.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import io
 import math
-from collections.abc import Sequence
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from html import escape
 
-SERIES = 8
-DASHES = ("", "6 4", "2 3", "9 3 2 3")
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from wsss_core.report.palette import LIGHT, SERIES, VARIABLES
+
+DASHES = ((), (6, 4), (2, 3), (9, 3, 2, 3))
+DOTTED = (0, (2, 3))
+STEPS = [1, 2, 2.5, 5, 10]
+"""Between ticks, times a power of ten."""
+PIXEL = 1 / 72
+"""In inches: SVG has 72 dots to the inch here, so that sizes are pixels."""
+STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "wsss",
+    "figure.dpi": 72,
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 12,
+    "text.color": LIGHT["ink"],
+    "figure.facecolor": LIGHT["card"],
+    "figure.constrained_layout.wspace": 0.04,
+    "axes.facecolor": "none",
+    "axes.edgecolor": LIGHT["muted"],
+    "axes.labelcolor": LIGHT["muted"],
+    "axes.labelsize": 12,
+    "axes.labelpad": 6,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 13,
+    "axes.titlepad": 12,
+    "axes.spines.left": False,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": LIGHT["line"],
+    "xtick.color": LIGHT["muted"],
+    "xtick.major.size": 5,
+    "ytick.color": LIGHT["muted"],
+    "ytick.left": False,
+    "lines.linewidth": 2,
+    "lines.scale_dashes": False,
+    "lines.solid_capstyle": "round",
+    "legend.frameon": False,
+}
+NAMED = "named: "
+"""Begins the id of a curve that shows its name under the pointer."""
+SVG = "{http://www.w3.org/2000/svg}"
+HREF = "{http://www.w3.org/1999/xlink}href"
+OUTSIDE = ("metadata", "style", "clipPath")
+"""Parts of a file that an element of a page must not bring along."""
 
 
 @dataclass(frozen=True)
@@ -47,116 +105,178 @@ def line_chart(
     zero: bool = True,
     size: tuple[int, int] = (760, 340),
 ) -> str:
-    """An SVG line chart with grid, axes and marks; the legend is the caller's.
+    """A line chart for the page, with grid, axes and marks; the legend is the caller's.
 
     Parameters
     ----------
+    title
+        What the chart says, for screen readers.
     percent
         Whether y holds fractions to be printed as percent.
     zero
         Whether the y axis reaches to 0.
     size
-        (width, height) of the view box.
+        (width, height) in pixels.
 
     Returns
     -------
     An ``<svg>`` element, or "" if there is no point to draw.
     """
-    drawn = [(line, [(x, y) for x, y in line.points if math.isfinite(y)]) for line in lines]
-    points = [p for _, kept in drawn for p in kept]
+    scale = 100 if percent else 1
+    curves = [(line, [(x, scale * y) for x, y in line.points if math.isfinite(y)]) for line in lines]
+    points = [point for _, kept in curves for point in kept]
     if not points:
         return ""
-    width, height = size
-    across, heights = [x for x, _ in points], [y for _, y in points] + [0.0] * zero
-    x_low, x_high = min(across), max(across)
-    x_ticks = [t for t in ticks(x_low, x_high, 8) if x_low - 1e-9 <= t <= x_high + 1e-9] or [x_low]
-    x_high = x_high if x_high > x_low else x_low + 1
-    if all(float(x).is_integer() for x in across):
-        x_ticks = [t for t in x_ticks if float(t).is_integer()]
-    y_ticks = ticks(min(heights), max(heights), 5)
-    y_low, y_high = y_ticks[0], y_ticks[-1]
-    y_texts = [f"{100 * value:g}" if percent else f"{value:g}" for value in y_ticks]
-    left, right, top, bottom = 34 + 7 * max(map(len, y_texts)), 14, 14, 44
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        column = left + (x - x_low) / (x_high - x_low) * (width - left - right)
-        return column, height - bottom - (y - y_low) / (y_high - y_low) * (height - top - bottom)
-
-    parts = []
-    for value, text in zip(y_ticks, y_texts, strict=True):
-        _, y = place(x_low, value)
-        parts.append(f'<line class="grid" x1="{left}" x2="{width - right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="tick" x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
-    for value in x_ticks:
-        x, y = place(value, y_low)
-        parts.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{y:.1f}" y2="{y + 5:.1f}"/>')
-        parts.append(f'<text class="tick" x="{x:.1f}" y="{y + 19:.1f}" text-anchor="middle">{value:g}</text>')
-    floor = height - bottom
-    parts.append(f'<line class="axis" x1="{left}" x2="{width - right}" y1="{floor}" y2="{floor}"/>')
-    middle = (left + width - right) / 2
-    parts.append(
-        f'<text class="label" x="{middle:.0f}" y="{height - 4}" text-anchor="middle">{escape(x_label)}</text>'
-        f'<text class="label" transform="translate(13 {(top + floor) / 2:.0f}) rotate(-90)" '
-        f'text-anchor="middle">{escape(y_label)}</text>'
-    )
-    for line, kept in drawn:
-        if kept:
-            parts.append(_path(line, [place(x, y) for x, y in kept]))
-    for line, _ in drawn:
-        parts += _marks(line, place, floor)
-    return (
-        f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}">'
-        f"<title>{escape(title)}</title>{''.join(parts)}</svg>"
-    )
+    with drawing(size) as figure:
+        axes = figure.subplots()
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        _number_axes(axes, [x for x, _ in points], [y for _, y in points] + [0.0] * zero, size[0])
+        for line, kept in curves:
+            _curve(axes, line, kept)
+        for line in lines:
+            _marks(axes, line, scale)
+        return inline(svg(figure, title))
 
 
-def ticks(low: float, high: float, count: int) -> list[float]:
-    """About `count` round numbers, in even steps, that enclose [low, high].
+def _number_axes(axes: Axes, across: Sequence[float], heights: Sequence[float], width: int) -> None:
+    """Limits and ticks: x as far as the data go, y from tick to tick."""
+    low, high = min(across), max(across)
+    if high > low:
+        axes.set_xlim(low, high)
+        whole = all(float(x).is_integer() for x in across)
+        axes.xaxis.set_major_locator(MaxNLocator(max(3, min(9, width // 80)), integer=whole, steps=STEPS))
+    else:
+        axes.set_xlim(low - 0.5, low + 0.5)
+        axes.set_xticks([low])
+    axes.set_yticks(ticks(min(heights), max(heights), 5))
+    axes.set_ylim(*axes.get_yticks()[[0, -1]])
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_major_formatter("{x:g}")
+
+
+def ticks(low: float, high: float, count: int) -> Sequence[float]:
+    """At most `count` + 2 round numbers, in even steps, that enclose [low, high].
 
     Examples
     --------
-    >>> ticks(0, 0.62, 4)
-    [0.0, 0.2, 0.4, 0.6, 0.8]
+    >>> [float(tick) for tick in ticks(0, 62, 4)]
+    [0.0, 20.0, 40.0, 60.0, 80.0]
     """
-    span = high - low if high > low else max(abs(high), 1.0) * 0.1
-    rough = span / count
-    magnitude = 10 ** math.floor(math.log10(rough))
-    step = next(m * magnitude for m in (1, 2, 2.5, 5, 10) if m * magnitude >= rough * (1 - 1e-9))
-    first, last = math.floor(low / step + 1e-9), math.ceil((low + span) / step - 1e-9)
-    return [round(k * step, 12) for k in range(first, last + 1)]
+    top = high if high > low else low + 0.1 * max(abs(low), 1.0)
+    return MaxNLocator(count, steps=STEPS).tick_values(low, top)
+
+
+def _curve(axes: Axes, line: Line, points: Sequence[tuple[float, float]]) -> None:
+    if len(points) == 1:
+        axes.plot(*points[0], "o", color=colour(line.series), markersize=7, clip_on=False)
+        return
+    axes.plot(
+        [x for x, _ in points],
+        [y for _, y in points],
+        color=colour(line.series),
+        linestyle=dashes(line.series),
+        linewidth=1 if line.thin else 2,
+        alpha=0.45 if line.thin else None,
+        gid=NAMED + line.name,
+        clip_on=False,
+    )
+
+
+def _marks(axes: Axes, line: Line, scale: float) -> None:
+    if line.best is not None and math.isfinite(line.best[1]):
+        x, y = line.best
+        ring = {"fillstyle": "none", "markersize": 13, "markeredgewidth": 1.6}
+        axes.plot(x, scale * y, "o", color=colour(line.series), clip_on=False, **ring)
+    if line.mark is not None and math.isfinite(line.mark[1]):
+        x, y = line.mark[0], scale * line.mark[1]
+        axes.plot([x, x], [axes.get_ylim()[0], y], color=colour(line.series), linestyle=DOTTED, linewidth=1.2)
+        dot = {"markersize": 9, "markeredgewidth": 1.5, "markeredgecolor": LIGHT["card"]}
+        axes.plot(x, y, "o", color=colour(line.series), clip_on=False, **dot)
+
+
+def colour(series: int) -> str:
+    """The colour of a series on white."""
+    return LIGHT[f"s{series % SERIES}"]
+
+
+def dashes(series: int) -> str | tuple[int, Sequence[int]]:
+    """Line style of a series, as matplotlib has it."""
+    pattern = DASHES[series // SERIES % len(DASHES)]
+    return (0, pattern) if pattern else "solid"
 
 
 def swatch(series: int) -> str:
-    """A short sample of a line, for a legend."""
-    return (
-        f'<svg class="swatch" viewBox="0 0 26 10" width="26" height="10" aria-hidden="true">'
-        f'<line class="curve series-{series % SERIES}" x1="1" x2="25" y1="5" y2="5"{_dash(series)}/></svg>'
-    )
+    """A short sample of a line, for a legend of the page."""
+    pattern = " ".join(map(str, DASHES[series // SERIES % len(DASHES)])) or "none"
+    line = f'<line class="series-{series % SERIES}" x1="1" x2="25" y1="5" y2="5" stroke-dasharray="{pattern}"/>'
+    return f'<svg class="swatch" viewBox="0 0 26 10" width="26" height="10" aria-hidden="true">{line}</svg>'
 
 
-def _path(line: Line, places: Sequence[tuple[float, float]]) -> str:
-    if len(places) == 1:
-        x, y = places[0]
-        return f'<circle class="dot series-{line.series % SERIES}" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>'
-    path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
-    return (
-        f'<path class="curve{" thin" * line.thin} series-{line.series % SERIES}" d="{path}"{_dash(line.series)}>'
-        f"<title>{escape(line.name)}</title></path>"
-    )
+@contextmanager
+def drawing(size: tuple[float, float]) -> Iterator[Figure]:
+    """An empty figure of (width, height) in pixels; it is in the page's style until the block ends."""
+    with style.context(STYLE, after_reset=True):
+        yield Figure(figsize=(size[0] * PIXEL, size[1] * PIXEL), layout="constrained")
 
 
-def _marks(line: Line, place, floor: float) -> list[str]:
-    parts, series = [], f"series-{line.series % SERIES}"
-    if line.best is not None and math.isfinite(line.best[1]):
-        x, y = place(*line.best)
-        parts.append(f'<circle class="ring {series}" cx="{x:.1f}" cy="{y:.1f}" r="6.5"/>')
-    if line.mark is not None and math.isfinite(line.mark[1]):
-        x, y = place(*line.mark)
-        parts.append(f'<line class="drop {series}" x1="{x:.1f}" x2="{x:.1f}" y1="{y:.1f}" y2="{floor}"/>')
-        parts.append(f'<circle class="dot {series}" cx="{x:.1f}" cy="{y:.1f}" r="4"/>')
-    return parts
+def svg(figure: Figure, title: str) -> str:
+    """A drawing as the text of an SVG file, with a sentence that says what it shows. Same input, same text."""
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Title": title, "Date": None, "Creator": None})
+    return text.getvalue()
 
 
-def _dash(series: int) -> str:
-    dash = DASHES[series // SERIES % len(DASHES)]
-    return f' stroke-dasharray="{dash}"' if dash else ""
+def inline(drawn: str) -> str:
+    """An SVG file of `svg` as an element of the page.
+
+    Its colours become those of the style sheet, which has others for dark pages, and its text takes the page's font.
+    What the drawing and its curves are called stays with them. Nothing remains that could meddle with other drawings:
+    no style rules, no clip paths, no ids but those of its own markers.
+    """
+    root = ET.fromstring(drawn)
+    digest = hashlib.sha256(drawn.encode()).hexdigest()[:8]
+    used = {use.get(HREF): f"#{digest}-{k}" for k, use in enumerate(root.iter(SVG + "use"))}
+    title = root.findtext(SVG + "title", "")
+    _, _, width, height = map(float, root.get("viewBox", "").split())
+    element = _part(root, used)
+    element.attrib = {
+        "class": "chart",
+        "viewBox": f"0 0 {width:g} {height:g}",
+        "style": f"min-width:{0.75 * width:.0f}px;max-width:{1.3 * width:.0f}px",
+        "role": "img",
+        "aria-label": title,
+    }
+    return ET.tostring(element, encoding="unicode")
+
+
+def _part(element: ET.Element, used: Mapping[str, str]) -> ET.Element:
+    """A copy of an element of a file for the page; `used` are the old and new references to the markers."""
+    kept = ET.Element(element.tag.removeprefix(SVG))
+    for key, value in element.items():
+        if key == "id" and f"#{value}" in used:
+            kept.set("id", used[f"#{value}"][1:])
+        elif key == "id" and value.startswith(NAMED):
+            ET.SubElement(kept, "title").text = value.removeprefix(NAMED)
+        elif key == HREF:
+            kept.set("href", used.get(value, value))
+        elif key == "style":
+            kept.set("style", _page_style(value))
+        elif key in ("d", "x", "y", "transform") and not value.startswith("rotate(-0 "):
+            kept.set(key, _short(value))
+    if kept.tag in ("text", "tspan", "title"):
+        kept.text = element.text
+    kept.extend(_part(child, used) for child in element if child.tag.removeprefix(SVG) not in OUTSIDE)
+    return kept
+
+
+def _page_style(style: str) -> str:
+    """Declarations in the colours of the style sheet and in no font of their own, whose size alone remains."""
+    sized = re.sub(r"font: (\S+)[^;]*", r"font-size: \1", style)
+    plain = re.sub(r"font-family: [^;]*; ", "", sized)
+    return re.sub(r"#[0-9a-f]{6}", lambda found: VARIABLES.get(found[0], found[0]), plain)
+
+
+def _short(numbers: str) -> str:
+    """Four digits of every number, one space between them."""
+    return " ".join(re.sub(r"-?\d+\.\d+", lambda found: f"{float(found[0]):.4g}", numbers).split())

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from wsss_core.evaluate.figures import STAGE, FigureSettings, Series
 from wsss_core.evaluate.results import value_text
+from wsss_core.report.charts import colour, dashes, drawing, svg
+from wsss_core.report.palette import LIGHT, SERIES
 
-COLOURS = ("#2f6db3", "#c65a11", "#1f8a70", "#a13d82", "#7a6a00", "#5b52b5", "#b5323f", "#4d6472")
-"""The colours of the page's curves on white."""
-INK, MUTED, LINE = "#1f2328", "#5b626c", "#e3e1db"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+WIDTH, HEIGHT = 640, 360
+"""Of a figure in pixels, without its legend."""
+LETTER, ROW = 7, 20
+"""Pixels of a letter and of a row of the legend."""
 Y_LABELS = {
     "miou": "mIoU, %",
     "oracle_miou": "mIoU at the best threshold in hindsight, %",
@@ -24,83 +28,76 @@ Y_LABELS = {
     "recall": "recall, %",
     "f1": "F1, %",
 }
-STYLE = {
-    "svg.hashsalt": "wsss",
-    "font.size": 10,
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": MUTED,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "text.color": INK,
-    "grid.color": LINE,
-    "legend.frameon": False,
-}
 
 
 def figure_svg(settings: FigureSettings, lines: Sequence[Series]) -> str:
     """Lines where x are numbers, otherwise bars side by side; scores in percent. Same input, same bytes."""
     drawn = [line for line in lines if not line.level]
-    with _figure((7.2, 4.4)) as (figure, axes):
+    labels = [line.label for line in lines if line.label]
+    with drawing((WIDTH, HEIGHT + _legend_height(labels, WIDTH))) as figure:
+        axes = figure.subplots()
         if settings.x != STAGE and drawn and all(line.numeric for line in drawn):
             _curves(axes, drawn, settings)
         else:
             _bars(axes, drawn)
         for number, line in enumerate([line for line in lines if line.level], len(drawn)):
-            colour = COLOURS[number % len(COLOURS)]
-            axes.axhline(100 * line.points[0][1], color=colour, linewidth=1.4, linestyle=(0, (4, 3)), label=line.label)
+            axes.axhline(
+                100 * line.points[0][1], color=colour(number), linewidth=1.4, linestyle=(0, (4, 3)), label=line.label
+            )
         axes.set_ylabel(Y_LABELS[settings.y])
         axes.set_xlabel("" if settings.x == STAGE else settings.x)
-        axes.grid(axis="y")
-        axes.set_axisbelow(True)
-        if settings.title:
-            axes.set_title(settings.title, loc="left", fontsize=11, pad=12)
+        axes.set_title(settings.title)
         if not lines:
-            axes.text(0.5, 0.5, "nothing was scored", transform=axes.transAxes, ha="center", color=MUTED)
-        if any(line.label for line in lines):
-            axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
-        return _text(figure)
+            axes.set_yticks([])
+            axes.text(0.5, 0.5, "nothing was scored", transform=axes.transAxes, ha="center", color=LIGHT["muted"])
+        handles, _ = axes.get_legend_handles_labels()
+        _legend(figure, sorted(handles, key=lambda handle: labels.index(handle.get_label())), WIDTH)
+        return svg(figure, _sentence(settings, lines))
 
 
-def _curves(axes: Any, lines: Sequence[Series], settings: FigureSettings) -> None:
+def _curves(axes: Axes, lines: Sequence[Series], settings: FigureSettings) -> None:
     for number, line in enumerate(lines):
         points = sorted(line.points)
         axes.plot(
             [x for x, _ in points],
             [100 * y for _, y in points],
-            color=COLOURS[number % len(COLOURS)],
-            marker=MARKERS[number // len(COLOURS) % len(MARKERS)],
-            linewidth=1.8,
-            label=line.label or None,
+            color=colour(number),
+            linestyle=dashes(number),
+            marker="o",
+            label=line.label,
         )
     values = sorted({x for line in lines for x, _ in line.points})
     if settings.scale == "log" and values[0] > 0:
         axes.set_xscale("log")
     if len(values) <= 12:
-        axes.set_xticks(values, [f"{value:g}" for value in values])
+        axes.set_xticks(values)
         axes.minorticks_off()
+    axes.xaxis.set_major_formatter("{x:g}")
 
 
-def _bars(axes: Any, lines: Sequence[Series]) -> None:
+def _bars(axes: Axes, lines: Sequence[Series]) -> None:
     texts = list(dict.fromkeys(value_text(x) for line in lines for x, _ in line.points))
     width = 0.8 / max(len(lines), 1)
-    lowest = min((y for line in lines for _, y in line.points), default=0.0)
     for number, line in enumerate(lines):
         places = [texts.index(value_text(x)) + (number - (len(lines) - 1) / 2) * width for x, _ in line.points]
-        bars = axes.bar(
-            places,
-            [100 * y for _, y in line.points],
-            0.92 * width,
-            color=COLOURS[number % len(COLOURS)],
-            label=line.label or None,
-        )
-        axes.bar_label(bars, fmt="%.1f", padding=2, fontsize=8.5, color=MUTED)
-    axes.set_xticks(
-        range(len(texts)), texts, rotation=25 if len(texts) > 4 else 0, ha="right" if len(texts) > 4 else "center"
-    )
+        bars = axes.bar(places, [100 * y for _, y in line.points], 0.92 * width, color=colour(number), label=line.label)
+        narrow = width * WIDTH / len(texts) < 5 * LETTER
+        axes.bar_label(bars, fmt="%.1f", padding=3, fontsize=10, color=LIGHT["muted"], rotation=90 * narrow)
+    crowded = texts and max(map(len, texts)) * LETTER > 0.7 * WIDTH / len(texts)
+    turned = {"rotation": 25, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
+    axes.set_xticks(range(len(texts)), texts, **turned)
     axes.margins(y=0.12)
-    axes.set_ylim(bottom=min(0.0, 100 * lowest))
+
+
+def _sentence(settings: FigureSettings, lines: Sequence[Series]) -> str:
+    """What a figure shows, for who cannot see it: every line with its points."""
+    shown = []
+    for line in lines:
+        points = [f"{100 * y:.1f}" + ("" if line.level else f" at {value_text(x)}") for x, y in line.points]
+        shown.append((f"{line.label}: " if line.label else "") + ", ".join(points))
+    over = "stage by stage" if settings.x == STAGE else f"over {settings.x}"
+    heading = f"{settings.title}. " if settings.title else ""
+    return f"{heading}{Y_LABELS[settings.y]}, {over}: {'; '.join(shown) or 'nothing was scored'}."
 
 
 @dataclass(frozen=True)
@@ -128,38 +125,40 @@ def clouds_svg(clouds: Sequence[Cloud], groups: Sequence[str], hollow: Sequence[
         Whether each image is drawn as a ring (an image that holds none of the classes).
     """
     names = list(dict.fromkeys(groups))
-    group = np.array([names.index(name) for name in groups])
-    rings = np.asarray(hollow, dtype=bool)
-    with _figure((3.6 * len(clouds) + 1.6, 3.7), columns=len(clouds)) as (figure, axes):
-        for axis, cloud in zip(np.atleast_1d(axes), clouds, strict=True):
-            for number, name in enumerate(names):
-                colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number // len(COLOURS) % len(MARKERS)]
-                for ring, face in ((False, colour), (True, "none")):
-                    chosen = cloud.places[(group == number) & (rings == ring)]
-                    label = f"{name}{', holds no class' if ring else ''}" if len(chosen) else None
-                    style = {"s": 16, "marker": marker, "edgecolors": colour, "facecolors": face, "linewidths": 0.8}
-                    axis.scatter(chosen[:, 0], chosen[:, 1], label=label, alpha=0.8, **style)
-            axis.set_title(cloud.title, loc="left", fontsize=11)
-            axis.set_xticks([])
-            axis.set_yticks([])
-            axis.set_aspect("equal", "datalim")
-        axis.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0, fontsize=8.5)
-        return _text(figure)
+    group, rings = np.array([names.index(name) for name in groups]), np.asarray(hollow, dtype=bool)
+    looks = [{"color": colour(k), "marker": MARKERS[k // SERIES % len(MARKERS)]} for k in range(len(names))]
+    handles = [Line2D([], [], linestyle="", label=name, **look) for name, look in zip(names, looks, strict=True)]
+    if rings.any():
+        ring = {"marker": "o", "fillstyle": "none", "color": LIGHT["muted"]}
+        handles.append(Line2D([], [], linestyle="", label="ring: holds no class", **ring))
+    width = max(WIDTH, 300 * len(clouds))
+    height = 300 + _legend_height([handle.get_label() for handle in handles], width)
+    with drawing((width, height)) as figure:
+        for axes, cloud in zip(figure.subplots(1, len(clouds), squeeze=False)[0], clouds, strict=True):
+            for number, look in enumerate(looks):
+                for ring in (False, True):
+                    x, y = cloud.places[(group == number) & (rings == ring)].T
+                    fill = "none" if ring else "full"
+                    axes.plot(x, y, linestyle="", markersize=4.5, fillstyle=fill, alpha=0.8, **look)
+            axes.set_title(cloud.title)
+            axes.set(xticks=[], yticks=[])
+            axes.set_aspect("equal", "datalim")
+            axes.spines[:].set(visible=True, color=LIGHT["line"])
+        _legend(figure, handles, width)
+        seen = " and ".join(cloud.title for cloud in clouds)
+        return svg(figure, f"{len(groups)} images in the plane, as {seen} place them, in groups: {', '.join(names)}.")
 
 
-@contextmanager
-def _figure(size: tuple[float, float], columns: int = 1) -> Iterator[tuple[Any, Any]]:
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=size)
-        FigureCanvasSVG(figure)
-        yield figure, figure.subplots(1, columns)
+def _legend(figure: Figure, handles: Sequence[Artist], width: int) -> None:
+    """Names under the figure, in as many columns as there is room for."""
+    if handles:
+        columns = _columns([handle.get_label() for handle in handles], width)
+        figure.legend(handles=handles, loc="outside lower left", ncols=columns)
 
 
-def _text(figure: Any) -> str:
-    text = io.StringIO()
-    figure.savefig(text, format="svg", bbox_inches="tight", pad_inches=0.15, facecolor="white", metadata={"Date": None})
-    return text.getvalue()
+def _legend_height(labels: Sequence[str], width: int) -> int:
+    return ROW * -(-len(labels) // _columns(labels, width)) if labels else 0
+
+
+def _columns(labels: Sequence[str], width: int) -> int:
+    return max(1, width // (60 + LETTER * max(map(len, labels))))

@@ -1,13 +1,16 @@
 """The stage graph as SVG: one column a layer, edges led through the columns they cross.
 
 The layered drawing of Sugiyama, Tagawa and Toda (1981): layers by the longest path, a dummy node wherever an edge
-crosses a layer, and a few sweeps of the barycentre rule against crossings.
+crosses a layer, and a few sweeps of the barycentre rule against crossings. Layers are Python's own graphlib; the sweeps
+are ours, as no library holds them: networkx places layers but neither orders them nor leads edges round boxes, Graphviz
+is a program to install besides Python, and igraph is under the GPL.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from html import escape
 
 WIDTH, HEIGHT, ACROSS, DOWN, DUMMY = 146, 58, 36, 18, 14
@@ -49,13 +52,9 @@ def layers(edges: Mapping[str, Sequence[str]]) -> dict[str, int]:
     {'a': 0, 'b': 1, 'c': 2}
     """
     found: dict[str, int] = {}
-
-    def layer(name: str) -> int:
-        if name not in found:
-            found[name] = max((layer(source) + 1 for source in edges[name]), default=0)
-        return found[name]
-
-    return {name: layer(name) for name in edges}
+    for name in TopologicalSorter(edges).static_order():
+        found[name] = max((found[source] + 1 for source in edges[name]), default=0)
+    return found
 
 
 def graph_svg(nodes: Mapping[str, Node], edges: Mapping[str, Sequence[str]], title: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from wsss_core.evaluate.header import ScoreHeader
 from wsss_core.report.choose import Mistake
+from wsss_core.report.palette import SERIES, style_rules
 from wsss_core.report.provenance import Cost, Setting, duration, megabytes
 
 HERE = Path(__file__).parent
@@ -243,7 +244,7 @@ def render(page: Page) -> str:
     import jinja2
     from markupsafe import Markup
 
-    from wsss_core.report.charts import SERIES, swatch
+    from wsss_core.report.charts import swatch
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
@@ -262,6 +263,5 @@ def render(page: Page) -> str:
         "swatch": lambda series: Markup(swatch(series)),
     }
     environment.globals |= {"isnan": math.isnan, "SERIES": SERIES}
-    return environment.get_template("page.html").render(
-        page=page, css=Markup((HERE / "page.css").read_text(encoding="utf-8"))
-    )
+    css = style_rules() + (HERE / "page.css").read_text(encoding="utf-8")
+    return environment.get_template("page.html").render(page=page, css=Markup(css))

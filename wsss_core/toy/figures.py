@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
-COLOURS = {"discriminative": "#0b6e99", "non-discriminative": "#d1495b", "background": "#7d8597"}
-"""Colour of every region's curve."""
+from wsss_core.report.charts import DOTTED, colour, drawing, svg
+from wsss_core.report.palette import LIGHT
+
+REGIONS = {"discriminative": 0, "non-discriminative": 6, "background": 7}
+"""Number of the colour of every region's curve."""
+CELL = 90
+"""Width of a picture in pixels."""
 
 
 @dataclass(frozen=True)
@@ -52,42 +54,35 @@ def hgr_figure(
     label
         Of the horizontal axis.
     """
-    count = len(names)
-    figure = Figure(figsize=(1.5 + 1.1 * (count + 1), 3.4 + 1.1 * len(examples)), layout="constrained")
-    grid = figure.add_gridspec(len(examples) + 1, count + 1, height_ratios=[1] * len(examples) + [2.6])
-    for row, example in enumerate(examples):
-        _picture(figure.add_subplot(grid[row, 0]), example.image, example.mark, "gray", "image" if row == 0 else "")
-        for place, (gradient, name) in enumerate(zip(example.maps, names, strict=True), 1):
-            axes = figure.add_subplot(grid[row, place])
-            _picture(axes, gradient, example.mark, "magma", name if row == 0 else "")
-    axes = figure.add_subplot(grid[-1, :])
-    for region, rows in table.groupby("region", sort=False):
-        axes.plot(range(count), 100 * rows["hgr"], marker="o", color=COLOURS[region], label=region)
-        axes.plot(range(count), 100 * rows["hgr_unscaled"], color=COLOURS[region], linestyle=":")
-    axes.set_xticks(range(count), names)
-    axes.set_xlabel(label)
-    axes.set_ylabel("high gradient ratio (%)")
-    axes.set_ylim(0, 105)
-    axes.grid(alpha=0.3)
-    axes.plot([], [], color="black", linestyle=":", label="gradients not divided by their maximum")
-    axes.legend(frameon=False, fontsize="small")
-    figure.suptitle(title)
-    return _svg(figure)
+    count, rows = len(names), len(examples)
+    with drawing((CELL * (count + 1) + 60, CELL * rows + 330)) as figure:
+        grid = figure.add_gridspec(rows + 1, count + 1, height_ratios=[1] * rows + [250 / CELL])
+        for row, example in enumerate(examples):
+            _picture(figure.add_subplot(grid[row, 0]), example.image, example.mark, "gray", "image" if row == 0 else "")
+            for place, (gradient, name) in enumerate(zip(example.maps, names, strict=True), 1):
+                axes = figure.add_subplot(grid[row, place])
+                _picture(axes, gradient, example.mark, "magma", name if row == 0 else "")
+        axes = figure.add_subplot(grid[-1, :])
+        for region, of_region in table.groupby("region", sort=False):
+            shade = colour(REGIONS[region])
+            axes.plot(range(count), 100 * of_region["hgr"], marker="o", color=shade, label=region)
+            axes.plot(range(count), 100 * of_region["hgr_unscaled"], color=shade, linestyle=DOTTED)
+        axes.plot([], [], color=LIGHT["muted"], linestyle=DOTTED, label="gradients not divided by their maximum")
+        axes.set_xticks(range(count), names)
+        axes.set_xlabel(label)
+        axes.set_ylabel("high gradient ratio, %")
+        axes.set_ylim(0, 105)
+        figure.legend(loc="outside lower left", ncols=2)
+        figure.suptitle(title)
+        return svg(figure, f"{title}: examples, and the high gradient ratio of three regions over {label}.")
 
 
 def _picture(axes: Axes, values: np.ndarray, mark: np.ndarray, colours: str, title: str) -> None:
-    axes.imshow(values, cmap=colours, vmin=0, vmax=1)
+    axes.imshow(values, cmap=colours, vmin=0, vmax=1, interpolation="none")
     axes.set_axis_off()
-    axes.set_title(title)
+    axes.set_title(title, loc="center", pad=6)
     rows, columns = np.nonzero(mark)
     if len(rows):
         corner = (columns.min() - 1, rows.min() - 1)
         size = (np.ptp(columns) + 2, np.ptp(rows) + 2)
-        axes.add_patch(matplotlib.patches.Rectangle(corner, *size, fill=False, edgecolor="#e63946"))
-
-
-def _svg(figure: Figure) -> str:
-    buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "toy"}):
-        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
-    return buffer.getvalue()
+        axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor=colour(6)))
