@@ -34,6 +34,7 @@ STYLE = {
     "figure.dpi": 72,
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 12,
+    "text.parse_math": False,
     "text.color": LIGHT["ink"],
     "figure.facecolor": LIGHT["card"],
     "figure.constrained_layout.wspace": 0.04,
@@ -65,8 +66,9 @@ NAMED = "named: "
 """Begins the id of a curve that shows its name under the pointer."""
 SVG = "{http://www.w3.org/2000/svg}"
 HREF = "{http://www.w3.org/1999/xlink}href"
-OUTSIDE = ("metadata", "style", "clipPath")
-"""Parts of a file that an element of a page must not bring along."""
+PARTS = ("g", "defs", "path", "use", "image", "text", "tspan", "title")
+KEPT = ("d", "x", "y", "width", "height", "transform")
+"""What an element of the page has of a file: the parts that matplotlib draws with, and their places."""
 
 
 @dataclass(frozen=True)
@@ -243,7 +245,7 @@ def inline(drawn: str) -> str:
     element.attrib = {
         "class": "chart",
         "viewBox": f"0 0 {width:g} {height:g}",
-        "style": f"min-width:{0.75 * width:.0f}px;max-width:{1.3 * width:.0f}px",
+        "style": f"min-width:{0.65 * width:.0f}px;max-width:{1.2 * width:.0f}px",
         "role": "img",
         "aria-label": title,
     }
@@ -262,17 +264,17 @@ def _part(element: ET.Element, used: Mapping[str, str]) -> ET.Element:
             kept.set("href", used.get(value, value))
         elif key == "style":
             kept.set("style", _page_style(value))
-        elif key in ("d", "x", "y", "transform") and not value.startswith("rotate(-0 "):
+        elif key in KEPT and not value.startswith("rotate(-0 "):
             kept.set(key, _short(value))
     if kept.tag in ("text", "tspan", "title"):
         kept.text = element.text
-    kept.extend(_part(child, used) for child in element if child.tag.removeprefix(SVG) not in OUTSIDE)
+    kept.extend(_part(child, used) for child in element if child.tag.removeprefix(SVG) in PARTS)
     return kept
 
 
-def _page_style(style: str) -> str:
-    """Declarations in the colours of the style sheet and in no font of their own, whose size alone remains."""
-    sized = re.sub(r"font: (\S+)[^;]*", r"font-size: \1", style)
+def _page_style(declarations: str) -> str:
+    """A style in the colours of the style sheet and in the page's font; the size of the text stays."""
+    sized = re.sub(r"font: (\S+)[^;]*", r"font-size: \1", declarations)
     plain = re.sub(r"font-family: [^;]*; ", "", sized)
     return re.sub(r"#[0-9a-f]{6}", lambda found: VARIABLES.get(found[0], found[0]), plain)
 

@@ -146,7 +146,7 @@ def clouds_svg(clouds: Sequence[Cloud], groups: Sequence[str], hollow: Sequence[
             axes.spines[:].set(visible=True, color=LIGHT["line"])
         _legend(figure, handles, width)
         seen = " and ".join(cloud.title for cloud in clouds)
-        return svg(figure, f"{len(groups)} images in the plane, as {seen} place them, in groups: {', '.join(names)}.")
+        return svg(figure, f"{len(groups)} images in the plane, as seen by {seen}, in groups: {', '.join(names)}.")
 
 
 def _legend(figure: Figure, handles: Sequence[Artist], width: int) -> None:

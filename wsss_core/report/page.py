@@ -108,14 +108,6 @@ class Chart:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A drawing as data URI."""
-
-    title: str
-    uri: str
-
-
-@dataclass(frozen=True)
 class Number:
     """A cell of a table: text, part of a full bar behind it, and "strong", "loss" or "" for its look."""
 
@@ -143,7 +135,6 @@ class Analysis:
     class_tables: Sequence[ClassTable] = ()
     tables: Sequence[NumberTable] = ()
     charts: Sequence[Chart] = ()
-    pictures: Sequence[Picture] = ()
 
 
 @dataclass(frozen=True)
@@ -194,7 +185,7 @@ class Page:
     galleries: Sequence[Gallery] = ()
     thresholds: Chart | None = None
     tables: Sequence[ClassTable] = ()
-    figures: Sequence[Picture] = ()
+    figures: Sequence[Chart] = ()
     analyses: Sequence[Analysis] = ()
     training: Sequence[Chart] = ()
     recorded: Sequence[Recorded] = ()

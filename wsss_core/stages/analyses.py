@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -18,9 +17,9 @@ from wsss_core.evaluate.confusion import Metrics, metrics
 from wsss_core.evaluate.gains import gains
 from wsss_core.evaluate.sizes import GROUPS, object_parts, size_counts, size_ious, smallest_and_largest
 from wsss_core.evaluate.tables import Evaluation, read_evaluation
-from wsss_core.report.charts import Line, line_chart
+from wsss_core.report.charts import Line, inline, line_chart
 from wsss_core.report.choose import sample
-from wsss_core.report.page import Analysis, Chart, ClassTable, Number, NumberTable, Picture, percent
+from wsss_core.report.page import Analysis, Chart, ClassTable, Number, NumberTable, percent
 from wsss_core.stages.run_files import Labels, RunFiles
 from wsss_core.store.masks import IGNORE, read_mask
 
@@ -47,17 +46,13 @@ def analyses(files: RunFiles) -> list[Analysis]:
     return [analysis for analysis in found if analysis is not None]
 
 
-def figures(files: RunFiles) -> list[Picture]:
+def figures(files: RunFiles) -> list[Chart]:
     """The figures that were drawn from the table of results."""
     settings = files.content.get("figures", ())
     paths = {figure["name"]: files.run / "figures" / f"{figure['name']}.svg" for figure in settings}
     titles = {figure["name"]: figure["title"] or figure["name"] for figure in settings}
-    return [Picture(titles[name], svg_uri(path)) for name, path in paths.items() if path.exists()]
-
-
-def svg_uri(path: Path) -> str:
-    """An SVG file as a data URI."""
-    return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode()
+    texts = {name: path.read_text(encoding="utf-8") for name, path in paths.items() if path.exists()}
+    return [Chart(titles[name], inline(text)) for name, text in texts.items()]
 
 
 def _having(files: RunFiles, names: Sequence[str], product: str) -> list[str]:
@@ -257,7 +252,8 @@ def _features(files: RunFiles) -> Analysis | None:
         "classifier finds in them most. Axes and distances between groups mean nothing; each classifier has a plane of "
         "its own."
     )
-    return Analysis("Features", note, pictures=[Picture("Features of training images", svg_uri(path))])
+    chart = Chart("Features of training images", inline(path.read_text(encoding="utf-8")))
+    return Analysis("Features", note, charts=[chart])
 
 
 def _adaptation(files: RunFiles, name: str) -> Analysis | None:
