@@ -8,7 +8,7 @@
 
 from snakemake.utils import min_version
 
-min_version("9.20")
+min_version("9.26.1")
 
 if not workflow.overwrite_configfiles:
 

@@ -1,6 +1,7 @@
 # Everything a run made, on one page.
 
 REPORT = f"{R}/report.html"
+PAGE = Path(wsss_core.__file__).parent / "report"
 FEATURES = [f"{R}/analyses/features.svg"] if CONFIGURATION.feature_classifiers else []
 
 
@@ -67,8 +68,8 @@ rule report_page:
     input:
         config=f"{R}/config/report.json",
         table=f"{R}/dataset/images.csv",
-        template=f"{workflow.basedir}/wsss_core/report/page.html",
-        style=f"{workflow.basedir}/wsss_core/report/page.css",
+        template=f"{PAGE}/page.html",
+        style=f"{PAGE}/page.css",
         products=lambda wildcards: [path for name in CONFIGURATION.targets for path in stage_products(name)],
         figures=FIGURES,
         features=FEATURES,

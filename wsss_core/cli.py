@@ -184,19 +184,35 @@ STAGES: dict[str, tuple[str, dict[str, Any], str]] = {
 }
 """Command to (help, path arguments, module in `wsss_core.stages`)."""
 
+OWN_WORDS = {"run": 2, "demo": 1}
+"""Commands whose further words go to Snakemake, and how many words, the command among them, are our own."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status (2 for a mistake the user can mend)."""
-    options = _parser().parse_args(arguments)
+    own, passed_on = split_words(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(own)
+    options.passed_on = passed_on
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     try:
         return options.call(options) or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     except BrokenPipeError:  # a reader such as `head` has seen enough; Python would complain again on leaving
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def split_words(words: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """Our own words, and those that go to Snakemake unread: all after ``run FILE`` and after ``demo``."""
+    count = OWN_WORDS.get(words[0], len(words)) if words else 0
+    if set(words[1:2]) & {"-h", "--help"}:
+        count = len(words)
+    return words[:count], words[count:]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -209,6 +225,28 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(f"--{path}", type=Path, nargs=count, required=count is ONE, default=_empty(count))
         _add_execution(command)
         command.set_defaults(call=_run_stage, module=module, paths=list(paths))
+
+    run = commands.add_parser(
+        "run",
+        help="make all that a configuration asks for, by Snakemake",
+        usage="wsss run [-h] FILE [option or target of Snakemake ...]",
+        description="Make all that a configuration asks for, in the current folder. What follows FILE goes to"
+        " Snakemake: --cores 4 for the cores to use, --dry-run to see what would be done (snakemake --help lists all).",
+    )
+    run.add_argument("configuration", type=Path, metavar="FILE")
+    run.set_defaults(call=_run)
+
+    demo = commands.add_parser(
+        "demo",
+        help="the whole path on drawn pictures",
+        usage="wsss demo [-h] [option or target of Snakemake ...]",
+        description="Draw pictures with tags and go the whole path with them, to results/demo/report.html.",
+    )
+    demo.set_defaults(call=_demo)
+
+    copy = commands.add_parser("copy", help="copy a shipped configuration or profile into the current folder, to edit")
+    copy.add_argument("names", nargs="*", metavar="NAME", help="such as config/voc12.yaml; without any: list all")
+    copy.set_defaults(call=_copy)
 
     check = commands.add_parser("check", help="validate a configuration file")
     check.add_argument("configuration", type=Path)
@@ -283,6 +321,27 @@ def matching(patterns: Sequence[Path]) -> list[Path]:
             raise UserError(f"{pattern}: there is no such file, nor one that matches it")
         found += matches
     return found
+
+
+def _run(options: argparse.Namespace) -> None:
+    from wsss_core import workflow
+
+    workflow.run(options.configuration, options.passed_on)
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from wsss_core import workflow
+
+    workflow.demo(options.passed_on)
+
+
+def _copy(options: argparse.Namespace) -> None:
+    from wsss_core import workflow
+
+    for name in options.names:
+        print(workflow.copy_shipped(name))
+    if not options.names:
+        print(*workflow.shipped(), sep="\n")
 
 
 def _check(options: argparse.Namespace) -> None:
