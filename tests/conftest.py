@@ -5,16 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small tensors are fastest on one thread, and results must not depend on the machine's core count."""
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

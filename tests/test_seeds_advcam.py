@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from reference_networks import reference_resnet50
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.baselines.advcam_loop import advcam_loop
+from tests.reference_networks import reference_resnet50
 from wsss_core.data.augment import scaled_pair
 from wsss_core.data.table import ImageRecord, ImageTable, write_manifest, write_table
 from wsss_core.execution import Execution

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from reference_networks import reference_resnet50
 
+from tests.reference_networks import reference_resnet50
 from wsss_core.data.augment import STD, normalise, scaled_pair, training_crop
 from wsss_core.data.table import ImageRecord, ImageTable, write_manifest, write_table
 from wsss_core.errors import UserError
