@@ -41,6 +41,13 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     ------
     UserError
         If the file is missing, is not an image, is truncated, or holds floating-point or 32-bit values.
+
+    Examples
+    --------
+    >>> Image.new("L", (30, 20), 200).save("grey.png")
+    >>> image = read_image("grey.png")
+    >>> image.shape, image[0, 0].tolist()
+    ((20, 30, 3), [200, 200, 200])
     """
     return decode_image(read_bytes(path), path)
 

@@ -10,10 +10,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wsss_core.errors import UserError
 from wsss_core.store.atomic import write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCORES = ("miou", "precision", "recall", "f1")
 HINDSIGHT = ("oracle_threshold", "oracle_miou")
@@ -117,6 +120,22 @@ class Results:
         """All swept keys, in order of appearance."""
         return tuple(dict.fromkeys(key for row in self.rows for key in row.swept))
 
+    def frame(self) -> pd.DataFrame:
+        """The table for pandas: a row for each of `rows`, the columns of the file, swept keys among them.
+
+        Numbers are numbers and missing where they are undefined; a swept key that a stage does not have is None.
+        """
+        import pandas as pd
+
+        swept = self.swept
+        records = [
+            {column: getattr(row, column) for column in BEFORE}
+            | {key: row.swept.get(key) for key in swept}
+            | {column: getattr(row, column) for column in AFTER}
+            for row in self.rows
+        ]
+        return pd.DataFrame(records, columns=[*BEFORE, *swept, *AFTER])
+
 
 def write_results(path: Path, results: Results) -> None:
     """Write a table of results as CSV with comment lines; undefined numbers and keys a row does not have are empty."""
@@ -132,13 +151,26 @@ def write_results(path: Path, results: Results) -> None:
     write_text(path, text.getvalue())
 
 
-def read_results(path: Path) -> Results:
+def read_results(path: Path | str) -> Results:
     """Read a table written by `write_results`.
 
     Raises
     ------
     UserError
         If the file is missing or is not a table of results.
+
+    Examples
+    --------
+    >>> rows = [ResultRow("seeds", name, "rib", "rib", {"rib.steps": steps}, "maps", miou=miou)
+    ...         for name, steps, miou in (("rib@steps=2", 2, 0.61), ("rib@steps=4", 4, 0.64))]
+    >>> write_results(Path("results.csv"), Results("mine", 0, tuple(rows)))
+    >>> results = read_results("results.csv")
+    >>> results.run, results.rows[0].miou
+    ('mine', 0.61)
+    >>> results.frame()[["stage", "rib.steps", "miou"]]
+             stage  rib.steps  miou
+    0  rib@steps=2          2  0.61
+    1  rib@steps=4          4  0.64
     """
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()

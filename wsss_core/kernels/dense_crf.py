@@ -81,6 +81,19 @@ def dense_crf(
         If the backend is unknown or the shapes do not match.
     UserError
         If the backend that was asked for cannot be used on this machine.
+
+    Examples
+    --------
+    Labels that reach two columns too far are drawn back to the edge in the image.
+
+    >>> image = np.zeros((20, 30, 3), dtype=np.uint8)
+    >>> image[:, 15:] = 255
+    >>> labels = np.zeros((20, 30), dtype=np.int64)
+    >>> labels[:, 13:] = 1
+    >>> unary = unary_from_labels(labels, 2, confidence=0.7)
+    >>> posterior = dense_crf(image, unary, gaussian=(1, 3), bilateral=(10, 5, 10))
+    >>> posterior.shape, posterior.argmax(0)[10, 11:17].tolist()
+    ((2, 20, 30), [0, 0, 0, 0, 1, 1])
     """
     return dense_crf_batch(
         [image], [unary], gaussian=gaussian, bilateral=bilateral, iterations=iterations, backend=backend

@@ -56,6 +56,19 @@ def propagate(scores: Any, boundary: Any, *, radius: float = 5, beta: float = 10
     ------
     ValueError
         If the shapes do not match.
+
+    Examples
+    --------
+    Scores spread over their side of a boundary and do not cross it.
+
+    >>> import numpy as np
+    >>> scores = np.zeros((1, 9, 11), dtype=np.float32)
+    >>> scores[0, 4, 2] = 1
+    >>> boundary = np.zeros((9, 11), dtype=np.float32)
+    >>> boundary[:, 5] = 1
+    >>> walked = propagate(scores, boundary, radius=3)
+    >>> (walked[0, 4] > 0.01).astype(int).tolist()
+    [1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0]
     """
     x, edge, restore = _inputs(scores, boundary, 1, "boundary")
     edge = edge.to(x.dtype)

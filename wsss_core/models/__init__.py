@@ -63,4 +63,5 @@ def restore_classifier(state: Mapping[str, Tensor], meta: Mapping[str, Any]) -> 
     architecture = getattr(importlib.import_module(module), name)
     network = architecture(build(meta["backbone"]), len(meta["class_names"]), **meta["architecture_settings"])
     network.load(state)
+    network.class_names = tuple(meta["class_names"])
     return network

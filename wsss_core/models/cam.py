@@ -36,6 +36,8 @@ class CamNetwork(nn.Module):
     ----------
     classifier
         1x1 convolution [C, D, 1, 1] without bias.
+    class_names
+        Names of the foreground classes where the network was read from a checkpoint, otherwise empty.
     architecture
         Name in `wsss_core.registry.ARCHITECTURES`.
     """
@@ -46,6 +48,7 @@ class CamNetwork(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.classifier = nn.Conv2d(backbone.out_channels, n_classes, 1, bias=False)
+        self.class_names: tuple[str, ...] = ()
         self.freeze()
 
     @property

@@ -61,6 +61,15 @@ def crf_mask(
     Returns
     -------
     uint8 [H, W]: 0 background, c + 1 class c.
+
+    Examples
+    --------
+    >>> image = np.zeros((20, 30, 3), dtype=np.uint8)
+    >>> image[:, 15:] = 255
+    >>> maps = torch.zeros(1, 20, 30)
+    >>> maps[:, :, 13:] = 0.8
+    >>> crf_mask(image, maps, [6], 0.3, CrfSettings())[10, 11:17].tolist()
+    [0, 0, 0, 0, 7, 7]
     """
     return crf_masks([image], [maps], [classes], threshold, settings)[0]
 

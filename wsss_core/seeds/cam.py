@@ -64,6 +64,17 @@ def cam_seed(network: CamNetwork, image: np.ndarray, classes: Sequence[int], set
     Returns
     -------
     One map [K, h_s, w_s] a scale, on the network's device.
+
+    Examples
+    --------
+    >>> from wsss_core.models import cam_network
+    >>> network = cam_network("small", 3).eval()
+    >>> image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    >>> maps = cam_seed(network, image, [0, 2], CamSettings(scales=(1.0, 2.0)))
+    >>> {scale: tuple(values.shape) for scale, values in maps.maps.items()}
+    {1.0: (2, 3, 4), 2.0: (2, 5, 8)}
+    >>> maps.full().shape
+    torch.Size([2, 40, 60])
     """
     maps = {scale: flip_sum(network.maps(view_pair(network, image, scale), classes)) for scale in settings.scales}
     return SeedMaps(tuple(classes), maps, image.shape[:2])

@@ -165,6 +165,52 @@ def auxiliary_pool(settings: RibSettings, inputs: Inputs) -> Callable[[ImageReco
     return lambda record: pool.batches(record.id, record.classes)
 
 
+def photo_pool(
+    network: CamNetwork, tags: Mapping[str, Sequence[int]], settings: RibSettings, *, seed: int = 0
+) -> Callable[[str], Pool]:
+    """`auxiliary_pool` of photos that are in no run.
+
+    Parameters
+    ----------
+    network
+        Trained classifier, which says how many classes there are and where they are wanted.
+    tags
+        Path of each photo to its classes, 0-based; targets are among them.
+    seed
+        Key of the random draws.
+
+    Returns
+    -------
+    From a target's path to its pool of the other photos.
+
+    Raises
+    ------
+    UserError
+        If the batch has no place for the target (paper); when it is called, if no other photo is eligible; when a batch
+        is drawn, if a photo cannot be read.
+
+    Examples
+    --------
+    >>> from PIL import Image
+    >>> from wsss_core.data.decode import read_image
+    >>> from wsss_core.models import cam_network
+    >>> tags = {"cat.png": [0], "dog.png": [1], "bird.png": [2]}
+    >>> for number, path in enumerate(tags):
+    ...     Image.new("RGB", (48, 32), (90 * number, 120, 60)).save(path)
+    >>> network = cam_network("small", 3).eval()
+    >>> settings = RibSettings(steps=2, scales=(1.0,), batch_size=2, pool_long=(32, 48), pool_crop=32)
+    >>> pool = photo_pool(network, tags, settings)
+    >>> images, labels = pool("cat.png")(0)
+    >>> images.shape, labels.sum(0).tolist()
+    (torch.Size([2, 3, 32, 32]), [0.0, 1.0, 1.0])
+    >>> rib_seed(network, read_image("cat.png"), tags["cat.png"], settings, pool("cat.png")).classes
+    (0,)
+    """
+    records = {path: ImageRecord(path, path, 0, 0, ("train",), tuple(classes)) for path, classes in tags.items()}
+    pool = auxiliary_pool(settings, Inputs(network, tuple(records.values()), seed, "photos"))
+    return lambda path: pool(records[path])
+
+
 def rib_seed(
     network: CamNetwork,
     image: np.ndarray,
@@ -197,6 +243,20 @@ def rib_seed(
     ------
     UserError
         If scale 1 is not among the scales.
+
+    Examples
+    --------
+    The published settings are for a ResNet-50 on VOC; these fit in a moment.
+
+    >>> from wsss_core.models import cam_network
+    >>> network = cam_network("small", 3).eval()
+    >>> image = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
+    >>> others = torch.rand(2, 3, 32, 32), torch.tensor([[0.0, 1, 0], [0, 0, 1]])
+    >>> maps = rib_seed(network, image, [0], RibSettings(steps=3, scales=(1.0,)), lambda step: others)
+    >>> maps.full().shape, len(maps.statistics["target"])
+    (torch.Size([1, 32, 48]), 3)
+
+    See `photo_pool` for other images from files.
     """
     trace = adapt(network, image, classes, settings, pool, last_loss=last_loss)
     return SeedMaps(tuple(classes), trace.sums, image.shape[:2], trace.statistics())

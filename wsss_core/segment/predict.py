@@ -1,10 +1,9 @@
 """Prediction with a trained segmentation network.
 
-From Python it takes three lines::
+From Python it takes two lines::
 
-    from wsss_core.data.decode import read_image
-    from wsss_core.segment.predict import Predictor
-    labels, probabilities = Predictor("model.pt").predict(read_image("photo.jpg"))
+    import wsss_core as wsss
+    labels, probabilities = wsss.Predictor("model.pt").predict(wsss.read_image("photo.jpg"))
 
 The functions below do the same with a network that is already in memory.
 """
@@ -150,6 +149,18 @@ class Predictor:
     ----------
     class_names
         Names of the foreground classes; label c + 1 is class c.
+
+    Examples
+    --------
+    >>> from wsss_core.store.checkpoints import save_network
+    >>> settings = {"rates": [1, 2], "output_stride": 8, "msc_scales": [], "variant": "paper"}
+    >>> network = deeplab_v2("small", 3, settings["rates"], scales=())
+    >>> meta = {"backbone": "small", "class_names": ["cat", "dog"], "settings": settings}
+    >>> save_network(Path("model.pt"), "segmentation", network.state_dict(), meta)
+    >>> predictor = Predictor("model.pt", crf=True)
+    >>> labels, probabilities = predictor.predict(np.zeros((40, 60, 3), dtype=np.uint8))
+    >>> predictor.class_names, labels.shape, probabilities.shape
+    (('cat', 'dog'), (40, 60), (3, 40, 60))
     """
 
     def __init__(

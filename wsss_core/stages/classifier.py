@@ -7,10 +7,9 @@ from pathlib import Path
 
 import torch
 
-from wsss_core.models import restore_classifier
+from wsss_core.models import trained
 from wsss_core.models.cam import CamNetwork
 from wsss_core.stages.inputs import check_classes
-from wsss_core.store.checkpoints import load_network
 
 
 def open_classifier(path: Path, class_names: Sequence[str], device: torch.device) -> CamNetwork:
@@ -21,7 +20,6 @@ def open_classifier(path: Path, class_names: Sequence[str], device: torch.device
     UserError
         If it cannot be read or was trained for another class list.
     """
-    state, meta = load_network(path, "classifier")
-    check_classes(path, meta["class_names"], class_names)
-    network = restore_classifier(state, meta)
-    return network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+    network = trained.open_classifier(path, device)
+    check_classes(path, network.class_names, class_names)
+    return network

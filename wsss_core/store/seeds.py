@@ -109,7 +109,19 @@ SEEDS = RecordKind("seeds", _write, _read)
 
 
 class SeedStore(RecordStore[SeedMaps]):
-    """Read-only mapping from image id to the `SeedMaps` in an HDF5 file; errors as for `RecordStore`."""
+    """Read-only mapping from image id to the `SeedMaps` in an HDF5 file; errors as for `RecordStore`.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import torch
+    >>> from wsss_core.store import shards
+    >>> maps = {"photo": SeedMaps((2,), {1.0: torch.ones(1, 3, 4)}, (48, 64))}
+    >>> _ = shards.build(Path("shard.h5"), SEEDS, {"photo": "digest"}, maps.get, {}, cache=Path("cache.h5"))
+    >>> store = SeedStore("shard.h5")
+    >>> list(store), store["photo"].classes, store["photo"].strided().shape
+    (['photo'], (2,), torch.Size([1, 12, 16]))
+    """
 
     def __init__(self, path: str | os.PathLike) -> None:
         super().__init__(path, SEEDS)
