@@ -5,11 +5,14 @@ python -m tests.notebook examples/one_photo.ipynb
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+
+from tests.conftest import REPOSITORY
 
 
 def executed(path: Path, folder: Path) -> nbformat.NotebookNode:
@@ -28,7 +31,7 @@ def executed(path: Path, folder: Path) -> nbformat.NotebookNode:
         coalesce_streams=True,
         record_timing=False,
     )
-    notebook = run.execute()
+    notebook = run.execute(env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
     notebook.metadata.language_info = {"name": "python"}
     return notebook
 
