@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests.conftest import REPOSITORY
-from wsss_core.config import SCHEMA, load, load_file
+from wsss_core.config import SCHEMA, load, read_configuration
 from wsss_core.errors import UserError
 from wsss_core.registry import DATASETS, METHODS
 from wsss_core.stages.step import read_step
@@ -204,7 +204,7 @@ def test_unreadable_files(tmp_path):
     (tmp_path / "broken.yaml").write_text("a: [1\n")
     for name in ("list.yaml", "broken.yaml", "absent.yaml"):
         with pytest.raises(UserError, match=name):
-            load_file(tmp_path / name)
+            read_configuration(tmp_path / name)
     (tmp_path / "step.json").write_text("{}")
     with pytest.raises(UserError, match=r"step\.json"):
         read_step(tmp_path / "step.json")

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the table below once more, for type checkers; a test compares the two
     from wsss_core.config import Configuration as Configuration
-    from wsss_core.config import load_file as load_file
+    from wsss_core.config import read_configuration as read_configuration
     from wsss_core.data.decode import read_image as read_image
     from wsss_core.errors import UserError as UserError
     from wsss_core.evaluate.results import read_results as read_results
@@ -48,7 +48,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Configuration": "wsss_core.config",
-    "load_file": "wsss_core.config",
+    "read_configuration": "wsss_core.config",
     "read_image": "wsss_core.data.decode",
     "UserError": "wsss_core.errors",
     "read_results": "wsss_core.evaluate.results",

@@ -345,9 +345,9 @@ def _copy(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
-    from wsss_core.config import load_file
+    from wsss_core.config import read_configuration
 
-    configuration = load_file(options.configuration)
+    configuration = read_configuration(options.configuration)
     print(f"run {configuration.run}: {configuration.dataset['format']} data")
     for stage in configuration.stages.values():
         source = ", ".join(f"{edge} {name}" for edge, name in stage.upstream.items())

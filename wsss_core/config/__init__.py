@@ -23,7 +23,7 @@ from wsss_core.config.validate import SCHEMA, Mistakes, allowed_words, filled, r
 from wsss_core.errors import UserError
 from wsss_core.registry import CHECKS, METHODS, imported
 
-__all__ = ["NAME", "SCHEMA", "Configuration", "Stage", "allowed_words", "load", "load_file", "read_schema"]
+__all__ = ["NAME", "SCHEMA", "Configuration", "Stage", "allowed_words", "load", "read_configuration", "read_schema"]
 
 
 def load(raw: Mapping[str, Any]) -> Configuration:
@@ -69,8 +69,29 @@ def load(raw: Mapping[str, Any]) -> Configuration:
     )
 
 
-def load_file(path: Path) -> Configuration:
-    """`load` a YAML file."""
+def read_configuration(path: Path | str) -> Configuration:
+    """`load` a YAML file.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read, or with all mistakes of the configuration.
+
+    Examples
+    --------
+    >>> text = '''
+    ... run: mine
+    ... dataset: {format: table, root: photos, labels: photos/labels.csv}
+    ... classifiers: {bce: {objective: bce}}
+    ... seeds: {rib: {method: rib, classifier: bce, steps: [2, 4]}}
+    ... '''
+    >>> _ = Path("mine.yaml").write_text(text)
+    >>> configuration = read_configuration("mine.yaml")
+    >>> list(configuration.stages)
+    ['bce', 'rib@steps=2', 'rib@steps=4']
+    >>> configuration.stages["rib@steps=4"].settings["maps"]["learning_rate"]
+    8e-06
+    """
     import yaml
 
     try:
