@@ -12,7 +12,8 @@ import torch
 
 from tests.compare_runs import compare_runs, main
 from wsss_core.store.checkpoints import save_network
-from wsss_core.store.masks import mask_name, write_about, write_mask
+from wsss_core.store.cut import Cut, write_about
+from wsss_core.store.masks import mask_name, write_mask
 from wsss_core.store.shards import group_name
 
 LABELS = np.arange(12, dtype=np.uint8).reshape(3, 4)
@@ -44,7 +45,7 @@ def write_run(run: Path, code: str = "1") -> Path:
     for folder in (MASK, MAPS, MODEL, "logs/x", "benchmarks/x", "config/x"):
         (run / folder).parent.mkdir(parents=True, exist_ok=True)
     write_mask(run / MASK, LABELS)
-    write_about((run / MASK).parent, crf="yes")
+    write_about((run / MASK).parent, Cut("fixed", 0.3, crf="once"))
     write_maps(run / MAPS, code=code)
     write_model(run / MODEL, code=code)
     (run / "seeds/cam/threshold.json").write_text('{"rule": "fixed", "value": 0.3}\n')
@@ -148,10 +149,10 @@ def test_changed_cells_and_columns(before, after):
 
 
 def test_changed_json(before, after):
-    write_about((after / MASK).parent, crf="no")
+    write_about((after / MASK).parent, Cut("fixed", 0.3, crf="twice"))
     (after / "seeds/cam/threshold.json").write_text(json.dumps({"value": 0.5, "rule": "fixed"}))
     assert differences(before, after) == {
-        "refinements/crf/masks/00-of-01/about.json": "1 of 1 values differ (crf: 'yes' -> 'no')",
+        "refinements/crf/masks/00-of-01/about.json": "1 of 6 values differ (crf: 'once' -> 'twice')",
         "seeds/cam/threshold.json": "1 of 2 values differ, by up to 0.2 (value: 0.3 -> 0.5)",
     }
 
