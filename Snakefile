@@ -33,8 +33,7 @@ localrules:
     seeds,
     masks,
     segmentations,
-    results,
-    toy,
+    figures,
 
 
 rule all:
@@ -69,15 +68,9 @@ rule segmentations:
         products("segmentations"),
 
 
-rule results:
+rule figures:
     input:
-        RESULTS,
         FIGURES,
-
-
-rule toy:
-    input:
-        rules.toy_experiment.output,
 
 
 onerror:

@@ -1,6 +1,6 @@
 """Multi-scale class activation maps: every class of an image against the present ones, and several images of one size.
 
-The second work is done as the stage does it: on a GPU together, many views in a forward pass; on a CPU one after
+The second work is done as the step does it: on a GPU together, many views in a forward pass; on a CPU one after
 another, so that its answer depends on nothing else. Its baseline runs the network on one view at a time.
 """
 
@@ -16,9 +16,9 @@ from torch import Tensor
 from benchmarks import Work, largest_difference
 from benchmarks.baselines.cam_all_classes import cam_all_classes, cam_view_by_view
 from benchmarks.inputs import classifier, pair_operations, photo
+from wsss_core.jobs.together import MOST_PIXELS
 from wsss_core.models.cam import CamNetwork
 from wsss_core.seeds.cam import CamSettings, cam_seed, cam_seeds
-from wsss_core.stages.together import MOST_PIXELS
 from wsss_core.store.seeds import SeedMaps
 
 CLASSES, N_CLASSES, SETTINGS = (3, 14), 20, CamSettings()

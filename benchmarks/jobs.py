@@ -17,7 +17,7 @@ from benchmarks.inputs import classifier, photo_files
 from wsss_core.data.table import ImageRecord, ImageTable, write_manifest, write_table
 from wsss_core.execution import Execution
 from wsss_core.refine.crf import CrfSettings
-from wsss_core.stages import crf_masks, seed
+from wsss_core.steps import maps, masks
 from wsss_core.store.checkpoints import save_network
 from wsss_core.store.masks import mask_name, read_mask
 from wsss_core.store.seeds import SEEDS, SeedMaps, SeedStore
@@ -76,13 +76,17 @@ def _crf_job(count: int, size: tuple[int, int], device: torch.device) -> Callabl
     attrs = {"class_names": table.class_names}
     digests = dict.fromkeys(stored, "")
     build(folder / "maps.h5", SEEDS, digests, stored.__getitem__, attrs, cache=folder / "cache.h5")
-    _write_step(folder, "crf", CrfSettings())
+    _write_step(folder, "refinements", "crf", "masks", CrfSettings())
 
     def run(execution: Execution) -> tuple[Tensor, ...]:
-        crf_masks.run(
+        execution.set_threads()
+        masks.run(
             config=folder / "step.json",
             manifest=folder / "shard.json",
             maps=folder / "maps.h5",
+            scores=None,
+            start=None,
+            model=None,
             threshold=None,
             masks=folder / "masks",
             execution=execution,
@@ -95,21 +99,23 @@ def _crf_job(count: int, size: tuple[int, int], device: torch.device) -> Callabl
 def _rib_job(count: int, case: rib.Case, device: torch.device) -> Callable[[int], tuple[Tensor, ...]]:
     folder, table = _images(count, case.image)
     write_table(folder / "images.csv", table)
-    meta = {"class_names": list(CLASS_NAMES), "architecture": "cam", "architecture_settings": {}}
     network = classifier(case.backbone, len(CLASS_NAMES), torch.device("cpu"))
-    save_network(folder / "model.pt", "classifier", network.state_dict(), meta | {"backbone": case.backbone})
-    _write_step(folder, "rib", replace(case.settings(), pool_long=(case.crop, case.crop)))
+    meta = network.about | {"class_names": list(CLASS_NAMES)}
+    save_network(folder / "model.pt", network.kind, network.state_dict(), meta)
+    _write_step(folder, "seeds", "rib", "maps", replace(case.settings(), pool_long=(case.crop, case.crop)))
 
     def run(at_once: int) -> tuple[Tensor, ...]:
         (folder / "cache.h5").unlink(missing_ok=True)
-        seed.run(
+        execution = Execution(device.type, precision="mixed", images_at_once=at_once)
+        execution.set_threads()
+        maps.run(
             config=folder / "step.json",
             classifier=folder / "model.pt",
             manifest=folder / "shard.json",
             table=folder / "images.csv",
             maps=folder / "maps.h5",
             cache=folder / "cache.h5",
-            execution=Execution(device.type, precision="mixed", images_at_once=at_once),
+            execution=execution,
         )
         store = SeedStore(folder / "maps.h5")
         return tuple(store[image_id].full() for image_id in store)
@@ -128,6 +134,7 @@ def _images(count: int, size: tuple[int, int]) -> tuple[Path, ImageTable]:
     return folder, ImageTable(CLASS_NAMES, tuple(records))
 
 
-def _write_step(folder: Path, method: str, settings: Any) -> None:
-    content = {"stage": f"benchmark/{method}", "method": method, "seed": 0, "settings": asdict(settings)}
+def _write_step(folder: Path, section: str, method: str, step: str, settings: Any) -> None:
+    stage = f"{section}/benchmark"
+    content = {"stage": stage, "key": stage, "method": method, "step": step, "seed": 0, "settings": asdict(settings)}
     (folder / "step.json").write_text(json.dumps(content))

@@ -10,7 +10,7 @@ from torch import Tensor
 from benchmarks import Work, largest_relative_difference
 from benchmarks.baselines.pair_labels import relation_loss_by_tables
 from wsss_core.kernels.paths import directions, margin
-from wsss_core.refine.irn import relation_loss
+from wsss_core.refine.irn.network import relation_loss
 
 CASES = {"tiny": (2, 24, 5), "quick": (2, 64, 10), "full": (4, 128, 10)}
 """Images, side of the grid in cells, radius; the published training has 32 images of 128 cells."""

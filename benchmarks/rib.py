@@ -12,10 +12,9 @@ from torch import Tensor
 from benchmarks import Work, largest_difference
 from benchmarks.baselines.rib_loop import rib_loop
 from benchmarks.inputs import classifier, pair_operations, photo
-from wsss_core.execution import Execution
+from wsss_core.execution import Execution, in_precision
 from wsss_core.models.cam import CamNetwork
 from wsss_core.seeds.rib import RibSettings, rib_seed
-from wsss_core.stages.seed import in_precision
 from wsss_core.store.seeds import SeedMaps
 
 CLASSES, N_CLASSES = (3, 14), 20

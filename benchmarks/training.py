@@ -1,4 +1,4 @@
-"""Training as the stages do it, with loading, augmentation and log: against the bare loop on batches that lie ready.
+"""Training as the step `train` does it, with loading, augmentation and log: against the bare loop on ready batches.
 
 The ratio says what the pipeline costs: 1 is nothing.
 """
@@ -23,7 +23,8 @@ from wsss_core.classify.batches import ClassifierBatches
 from wsss_core.data.table import ImageRecord
 from wsss_core.execution import Execution
 from wsss_core.segment import deeplab, deeplab_v2
-from wsss_core.segment.batches import Sample, SegmentationBatches, network_input
+from wsss_core.segment.batches import SegmentationBatches, network_input
+from wsss_core.segment.samples import Sample
 from wsss_core.training import Batches, fit, polynomial, to_device
 
 N_CLASSES = 20

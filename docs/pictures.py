@@ -9,10 +9,9 @@ from __future__ import annotations
 import argparse
 import base64
 import io
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 
@@ -21,9 +20,11 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from PIL import Image
 
+from wsss_core.config import Configuration
+from wsss_core.jobs.configuration import read_run_configuration
 from wsss_core.report.page import Cell, Gallery
-from wsss_core.stages.report import galleries
-from wsss_core.stages.run_files import RunFiles
+from wsss_core.steps.report.galleries import galleries
+from wsss_core.steps.report.run_files import RunFiles
 
 PAGES = {
     "advcam": ("cam", "advcam", "advcam-free"),
@@ -60,34 +61,24 @@ def main() -> None:
     parser.add_argument("--columns", nargs="*", help="stages to show; all by default")
     parser.add_argument("--pages", action="store_true", help="a picture of two rows for every page of docs/methods")
     options = parser.parse_args()
-    content = json.loads((options.run / "config" / "report.json").read_text(encoding="utf-8"))
+    configuration = read_run_configuration(options.run / "config" / "run" / "report.json")
     options.out.mkdir(parents=True, exist_ok=True)
     if options.pages:
         for page, stages in PAGES.items():
-            if missing := set(stages) - set(content["stages"]):
+            if missing := set(stages) - configuration.stages.keys():
                 print(f"{page}: the run has no stage {', '.join(sorted(missing))}")
                 continue
-            found = shown(options.run, content | only(content["stages"], stages), rows=2)
+            found = shown(options.run, replace(configuration, targets=stages), rows=2)
             gallery = next(g for g in found if stages[-1] in dict(g.columns))
             draw(gallery, options.out / f"{page}.webp", 2, stages)
     else:
-        for gallery in shown(options.run, content, options.rows):
+        for gallery in shown(options.run, configuration, options.rows):
             draw(gallery, options.out / f"{gallery.title.split()[0].lower()}.webp", options.rows, options.columns)
 
 
-def only(stages: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
-    """The parts of a report's content that are about the named stages and what they are built upon."""
-    needed, waiting = set(), list(names)
-    while waiting:
-        name = waiting.pop()
-        needed.add(name)
-        waiting += stages[name]["upstream"].values()
-    return {"stages": {name: stage for name, stage in stages.items() if name in needed}, "targets": list(names)}
-
-
-def shown(run: Path, content: Mapping[str, Any], rows: int) -> list[Gallery]:
-    """The galleries of a report that has room enough for every third of its rows to be shown."""
-    return galleries(RunFiles(run, {**content, "report": {"images": 3 * rows}}))
+def shown(run: Path, configuration: Configuration, rows: int) -> list[Gallery]:
+    """The galleries of the targets and what they are built upon, with room for every third row to be shown."""
+    return galleries(RunFiles(run, replace(configuration, report={"images": 3 * rows})))
 
 
 def draw(gallery: Gallery, path: Path, rows: int, columns: Sequence[str] | None = None) -> None:

@@ -1,9 +1,7 @@
 # Class tags -> classifier checkpoint; for W-OoD also out-of-distribution photos -> candidates -> those to train on.
 
-WOOD = one_of(CONFIGURATION.section("classifiers", "w_ood"))
 
-
-rule ood_candidates:
+rule candidates:
     input:
         config=f"{R}/config/classifiers/{{classifier}}/candidates.json",
         table=table("ood"),
@@ -16,7 +14,7 @@ rule ood_candidates:
     benchmark:
         f"{R}/benchmarks/classifiers/{{classifier}}/candidates.tsv"
     wildcard_constraints:
-        classifier=WOOD,
+        classifier=stages_of("candidates"),
     conda:
         "../envs/wsss.yaml"
     threads: 1
@@ -24,17 +22,17 @@ rule ood_candidates:
         mem_mb=memory(4000),
         runtime=runtime(240),
     params:
-        execution=execution(),
+        execution=execution("candidates"),
     message:
         "ranking out-of-distribution photos for {wildcards.classifier}"
     shell:
-        "python -m wsss_core.cli ood-candidates --config {input.config:q} --table {input.table:q}"
+        "python -m wsss_core.cli candidates --config {input.config:q} --table {input.table:q}"
         " --classifier {input.classifier:q} --candidates {output.candidates:q} --sheet {output.sheet:q}"
         " {params.execution} > {log:q} 2>&1"
 
 
 # A checkpoint, so that a review that ends with the same photos trains nothing again.
-checkpoint ood_selection:
+checkpoint selection:
     input:
         config=f"{R}/config/classifiers/{{classifier}}/selection.json",
         table=table("ood"),
@@ -49,7 +47,7 @@ checkpoint ood_selection:
     benchmark:
         f"{R}/benchmarks/classifiers/{{classifier}}/selection.tsv"
     wildcard_constraints:
-        classifier=WOOD,
+        classifier=stages_of("selection"),
     conda:
         "../envs/wsss.yaml"
     threads: 1
@@ -61,17 +59,17 @@ checkpoint ood_selection:
     message:
         "choosing out-of-distribution photos for {wildcards.classifier}"
     shell:
-        "python -m wsss_core.cli ood-selection --config {input.config:q} --table {input.table:q}"
+        "python -m wsss_core.cli selection --config {input.config:q} --table {input.table:q}"
         " --candidates {input.candidates:q} --classifier {input.classifier:q} --selected {output.selected:q}"
         " --pictures {output.pictures:q} {params.execution} > {log:q} 2>&1"
 
 
-rule train_classifier:
+rule classifiers_train:
     input:
         config=f"{R}/config/classifiers/{{classifier}}/train.json",
         table=table("train"),
-        weights=weight_files("classifiers", "classifier", "train"),
-        init=initial_classifier,
+        weights=weight_files("classifier"),
+        classifier=initial_classifier,
         ood=ood_table,
     output:
         model=f"{R}/classifiers/{{classifier}}/model.pt",
@@ -87,11 +85,11 @@ rule train_classifier:
         mem_mb=memory(6000),
         runtime=runtime(720),
     params:
-        execution=execution("workers"),
+        execution=execution("classifiers_train"),
         state=f"{R}/.state/classifiers/{{classifier}}.pt",
     message:
         "training classifier {wildcards.classifier}"
     shell:
-        "python -m wsss_core.cli classify --config {input.config:q} --table {input.table:q} --init {input.init:q}"
-        " --ood {input.ood:q} --model {output.model:q} --history {output.history:q} --state {params.state:q}"
-        " {params.execution} > {log:q} 2>&1"
+        "python -m wsss_core.cli train --config {input.config:q} --table {input.table:q}"
+        " --classifier {input.classifier:q} --ood {input.ood:q} --model {output.model:q} --history {output.history:q}"
+        " --state {params.state:q} {params.execution} > {log:q} 2>&1"

@@ -10,14 +10,17 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 try:
-    import wsss_core.config
+    import wsss_core
+    from wsss_core.config import configured_stages, load, step_json
     from wsss_core.data.listing import listing_digest
     from wsss_core.errors import UserError
+    from wsss_core.registry import METHODS, all_steps
+    from wsss_core.workflow import PACKAGE
 except ImportError as error:
     raise WorkflowError(f"{error}. Install this project first: `make env`, or `pip install -e .` beside the Snakefile")
 
 try:
-    CONFIGURATION = wsss_core.config.load(config)
+    CONFIGURATION = load(config)
 except UserError as error:
     raise WorkflowError(str(error))
 
@@ -30,9 +33,16 @@ def one_of(names):
     return "|".join(re.escape(name) for name in names) or "(?!)"
 
 
-def refinements_by(*methods):
-    """Wildcard constraint that matches the refinements of these methods."""
-    return one_of([name for method in methods for name in CONFIGURATION.section("refinements", method)])
+def stages_of(rule):
+    """Wildcard constraint that matches the stages of which a rule runs a step."""
+    return one_of(
+        [
+            stage.name
+            for stage in CONFIGURATION.stages.values()
+            for step in METHODS[stage.section][stage.method].steps.values()
+            if step.rule == rule
+        ]
+    )
 
 
 wildcard_constraints:
@@ -84,16 +94,16 @@ def table(split):
     return lambda wildcards: f"{checkpoints.index.get().output.shards}/{split}.csv"
 
 
-def settings(section, name, step):
+def settings(name, step):
     """Settings of a stage's step."""
     return CONFIGURATION.stages[name].settings[step]
 
 
-def weight_files(section, wildcard, step):
-    """Input function: the weight file that a step's settings name, if it is a file."""
+def weight_files(wildcard):
+    """Input function: the weight file that the settings of a stage's training name, if it is a file."""
 
     def files(wildcards):
-        weights = settings(section, wildcards[wildcard], step).get("weights")
+        weights = settings(wildcards[wildcard], "train").get("weights")
         return [weights] if weights and weights != "classifier" else []
 
     return files
@@ -101,8 +111,8 @@ def weight_files(section, wildcard, step):
 
 @cache
 def folder_state(folder):
-    """Digest of the names, sizes and times of a folder's files, which makes jobs that read it run again."""
-    files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    """Digest of the names, sizes and times of a folder's files, if there is a folder; where it changes, jobs run again."""
+    files = sorted(path for path in Path(folder).rglob("*") if path.is_file()) if folder else []
     states = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return hashlib.sha256(repr(states).encode()).hexdigest()[:16]
 
@@ -126,12 +136,12 @@ def ood_table(wildcards):
     """The out-of-distribution photos that a classifier's training takes, if its objective chooses any."""
     if "selection" not in CONFIGURATION.stages[wildcards.classifier].settings:
         return []
-    return checkpoints.ood_selection.get(classifier=wildcards.classifier).output.selected
+    return checkpoints.selection.get(classifier=wildcards.classifier).output.selected
 
 
 def reviewed_file(wildcards):
     """The reviewed list of candidates that a selection asks for, as soon as it exists."""
-    selection = settings("classifiers", wildcards.classifier, "selection")
+    selection = settings(wildcards.classifier, "selection")
     path = selection["reviewed"] if selection["rule"] == "reviewed" else None
     return [path] if path and Path(path).exists() else []
 
@@ -165,8 +175,8 @@ def chosen_threshold(path):
     """Input function: the threshold file, for masks whose setting asks for a chosen threshold."""
 
     def files(wildcards):
-        given = settings("refinements", wildcards.refinement, "masks")
-        asks = isinstance(given["threshold"], str) and given.get("band") is None
+        given = settings(wildcards.refinement, "masks")
+        asks = isinstance(given.get("threshold"), str) and given.get("band") is None
         return [path(wildcards)] if asks else []
 
     return files
@@ -191,27 +201,22 @@ def digit_files(wildcards):
 def stage_products(name):
     """The final files of one stage."""
     stage = CONFIGURATION.stages[name]
-    folder = f"{R}/{stage.section}/{name}"
-    if stage.section == "classifiers":
-        sheet = [f"{folder}/candidates.html"] if "candidates" in stage.settings else []
-        return [f"{folder}/model.pt", *sheet]
-    if stage.section == "seeds":
-        return [f"{folder}/curve.csv", f"{folder}/evaluation.csv"]
-    if stage.section == "refinements":
-        walked = [f"{folder}/curve.csv"] if "walk" in stage.settings else []
-        return [*walked, f"{folder}/evaluation.csv"]
-    return [f"{folder}/model.pt", f"{folder}/evaluation.csv"]
+    steps = METHODS[stage.section][stage.method].steps.values()
+    return [f"{R}/{stage.section}/{name}/{file}" for step in steps for file in step.files]
 
 
-def execution(*others):
-    """Params function: flags of the `execution` section: device, precision and those named.
+def execution(rule):
+    """Params function: flags of the `execution` section that the step of a rule heeds.
 
     Depending on threads, it is no reason to run a job again.
     """
-    flags = []
-    for name in ("device", "precision", *others):
-        flags += [f"--{name.replace('_', '-')}", str(CONFIGURATION.execution[name])]
-    return lambda wildcards, threads: shlex.join([*flags, "--threads", str(threads)])
+    step = next(step for step in all_steps() if step.rule == rule)
+    flags = [(f"--{name.replace('_', '-')}", str(CONFIGURATION.execution[name])) for name in step.execution]
+    if not step.device and any(other.device for other in all_steps() if other.name == step.name):
+        flags.append(("--device", "cpu"))  # the command can use a GPU, in other rules
+    return lambda wildcards, threads: shlex.join(
+        [word for flag in flags for word in flag] + ["--threads", str(threads)]
+    )
 
 
 TRAIN_THREADS = CONFIGURATION.execution["train_threads"]
@@ -229,11 +234,11 @@ def runtime(minutes):
 
 def selection_execution(wildcards, threads):
     """Flags of the `execution` section where photos are erased; else the CPU, as a review may be waited for."""
-    erases = settings("classifiers", wildcards.classifier, "selection")["rule"] == "erased"
-    return execution()(wildcards, threads) if erases else f"--device cpu --threads {threads}"
+    erases = settings(wildcards.classifier, "selection")["rule"] == "erased"
+    return execution("selection")(wildcards, threads) if erases else f"--device cpu --threads {threads}"
 
 
 def selection_runtime(wildcards, attempt):
     """Minutes of the selection, and those that it may wait for a review."""
-    waits = settings("classifiers", wildcards.classifier, "selection")["wait_minutes"]
+    waits = settings(wildcards.classifier, "selection")["wait_minutes"]
     return runtime(240)(wildcards, attempt) + round(waits)

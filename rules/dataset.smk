@@ -1,48 +1,45 @@
-# Any data set -> one image table, dealt into shards.
-
-
-localrules:
-    step_config,
-    dataset_config,
+# Settings of every step -> one small JSON each; any data set -> one image table, dealt into shards.
 
 
 rule step_config:
     output:
-        f"{R}/config/{{section}}/{{name}}/{{step}}.json",
+        f"{R}/config/{{stage}}/{{step}}.json",
     log:
-        f"{R}/logs/config/{{section}}/{{name}}/{{step}}.log",
+        f"{R}/logs/config/{{stage}}/{{step}}.log",
     wildcard_constraints:
-        section="classifiers|seeds|refinements|segmentations",
-        name=one_of(CONFIGURATION.stages),
-        step=r"\w+",
+        stage=one_of(configured_stages(CONFIGURATION)),
+        step="(?!results|report)\\w+",
+    localrule: True
     conda:
         "../envs/wsss.yaml"
     params:
-        text=lambda wildcards: CONFIGURATION.step_json(wildcards.section, wildcards.name, wildcards.step),
+        text=lambda wildcards: step_json(CONFIGURATION, wildcards.stage, wildcards.step),
     message:
-        "settings of {wildcards.section}/{wildcards.name}: {wildcards.step}"
+        "settings of {wildcards.stage}: {wildcards.step}"
     shell:
         "printf '%s\\n' {params.text:q} > {output:q} 2> {log:q}"
 
 
-rule dataset_config:
+# Not by a shell: it takes no command of more than 128 KiB, which the settings of some 200 stages fill.
+rule run_config:
     output:
-        f"{R}/config/dataset.json",
+        f"{R}/config/run/{{step}}.json",
     log:
-        f"{R}/logs/config/dataset.log",
-    conda:
-        "../envs/wsss.yaml"
+        f"{R}/logs/config/run/{{step}}.log",
+    wildcard_constraints:
+        step="results|report",
+    localrule: True
     params:
-        text=CONFIGURATION.dataset_json(),
+        text=lambda wildcards: step_json(CONFIGURATION, "run", wildcards.step),
     message:
-        "settings of the data set"
-    shell:
-        "printf '%s\\n' {params.text:q} > {output:q} 2> {log:q}"
+        "settings of the run: {wildcards.step}"
+    run:
+        Path(output[0]).write_text(f"{params.text}\n")
 
 
 checkpoint index:
     input:
-        config=f"{R}/config/dataset.json",
+        config=f"{R}/config/dataset/index.json",
     output:
         table=f"{R}/dataset/images.csv",
         shards=directory(f"{R}/dataset/shards"),
@@ -60,8 +57,9 @@ checkpoint index:
         listing=lambda wildcards: listing_digest(CONFIGURATION.dataset),
         problems=f"{R}/problems.csv",
         cache=f"{R}/.state/dataset.json",
+        execution=execution("index"),
     message:
         "reading and checking all images"
     shell:
         "python -m wsss_core.cli index --config {input.config:q} --table {output.table:q} --shards {output.shards:q}"
-        " --problems {params.problems:q} --cache {params.cache:q} --workers {threads} > {log:q} 2>&1"
+        " --problems {params.problems:q} --cache {params.cache:q} {params.execution} > {log:q} 2>&1"

@@ -1,17 +1,8 @@
-# Class activation maps -> label masks: thresholds, dense CRF, IRN and PSA (labels, training, random walk), agreement
-# with saliency, filling of ignored pixels.
-
-SEED_THRESHOLD = refinements_by("seed_threshold")
-CRF = refinements_by("crf")
-IRN = refinements_by("irn")
-PSA = refinements_by("psa")
-WALK = refinements_by("irn", "psa")
-WALK_MASKS = refinements_by("irn", "psa", "threshold")
-SALIENCY = refinements_by("saliency")
-FILL = refinements_by("fill")
+# Class activation maps -> label masks, by the shape of what they are made from: maps, walked scores, masks, masks and a
+# network. IRN and PSA make labels of the maps, train a network on them and walk the maps before.
 
 
-rule seed_threshold_masks:
+rule masks_from_maps:
     input:
         config=f"{R}/config/refinements/{{refinement}}/masks.json",
         manifest=manifest("train"),
@@ -24,139 +15,23 @@ rule seed_threshold_masks:
     benchmark:
         f"{R}/benchmarks/refinements/{{refinement}}/masks.{{shard}}.tsv"
     wildcard_constraints:
-        refinement=SEED_THRESHOLD,
+        refinement=stages_of("masks_from_maps"),
     conda:
         "../envs/wsss.yaml"
     threads: 1
     resources:
         mem_mb=memory(2000),
-        runtime=runtime(60),
-    message:
-        "thresholded seeds {wildcards.refinement}, shard {wildcards.shard}"
-    shell:
-        "python -m wsss_core.cli seed-threshold-masks --config {input.config:q} --manifest {input.manifest:q}"
-        " --maps {input.maps:q} --threshold {input.threshold:q} --masks {output:q} --device cpu --threads {threads} > {log:q} 2>&1"
-
-
-rule crf_masks:
-    input:
-        config=f"{R}/config/refinements/{{refinement}}/masks.json",
-        manifest=manifest("train"),
-        maps=seed_maps_of,
-        threshold=chosen_threshold(seed_threshold_of),
-    output:
-        directory(f"{R}/refinements/{{refinement}}/masks/{{shard}}"),
-    log:
-        f"{R}/logs/refinements/{{refinement}}/masks.{{shard}}.log",
-    benchmark:
-        f"{R}/benchmarks/refinements/{{refinement}}/masks.{{shard}}.tsv"
-    wildcard_constraints:
-        refinement=CRF,
-    conda:
-        "../envs/wsss.yaml"
-    threads: 1
-    resources:
-        mem_mb=memory(2000),
-        runtime=runtime(60),
-    message:
-        "dense CRF {wildcards.refinement}, shard {wildcards.shard}"
-    shell:
-        "python -m wsss_core.cli crf-masks --config {input.config:q} --manifest {input.manifest:q} --maps {input.maps:q}"
-        " --threshold {input.threshold:q} --masks {output:q} --device cpu --threads {threads} > {log:q} 2>&1"
-
-
-rule irn_labels:
-    input:
-        config=f"{R}/config/refinements/{{refinement}}/labels.json",
-        manifest=manifest("train"),
-        maps=seed_maps_of,
-    output:
-        directory(f"{R}/refinements/{{refinement}}/labels/{{shard}}"),
-    log:
-        f"{R}/logs/refinements/{{refinement}}/labels.{{shard}}.log",
-    benchmark:
-        f"{R}/benchmarks/refinements/{{refinement}}/labels.{{shard}}.tsv"
-    wildcard_constraints:
-        refinement=IRN,
-    conda:
-        "../envs/wsss.yaml"
-    threads: 1
-    resources:
-        mem_mb=memory(2000),
-        runtime=runtime(60),
-    message:
-        "confident labels for {wildcards.refinement}, shard {wildcards.shard}"
-    shell:
-        "python -m wsss_core.cli irn-labels --config {input.config:q} --manifest {input.manifest:q} --maps {input.maps:q}"
-        " --labels {output:q} --device cpu --threads {threads} > {log:q} 2>&1"
-
-
-rule train_irn:
-    input:
-        config=f"{R}/config/refinements/{{refinement}}/network.json",
-        table=table("train"),
-        labels=over_shards("train", f"{R}/refinements/{{refinement}}/labels/{{shard}}"),
-        classifier=classifier_of("refinement"),
-        weights=weight_files("refinements", "refinement", "network"),
-    output:
-        model=f"{R}/refinements/{{refinement}}/network.pt",
-        history=f"{R}/refinements/{{refinement}}/history.csv",
-    log:
-        f"{R}/logs/refinements/{{refinement}}/network.log",
-    benchmark:
-        f"{R}/benchmarks/refinements/{{refinement}}/network.tsv"
-    wildcard_constraints:
-        refinement=IRN,
-    conda:
-        "../envs/wsss.yaml"
-    threads: TRAIN_THREADS
-    resources:
-        mem_mb=memory(8000),
-        runtime=runtime(720),
-    params:
-        labels=one_pattern("labels"),
-        execution=execution("workers"),
-        state=f"{R}/.state/refinements/{{refinement}}.pt",
-    message:
-        "training the boundary network of {wildcards.refinement}"
-    shell:
-        "python -m wsss_core.cli irn-train --config {input.config:q} --table {input.table:q} --labels {params.labels:q}"
-        " --classifier {input.classifier:q} --model {output.model:q} --history {output.history:q}"
-        " --state {params.state:q} {params.execution} > {log:q} 2>&1"
-
-
-rule irn_walk:
-    input:
-        config=f"{R}/config/refinements/{{refinement}}/walk.json",
-        manifest=manifest("train"),
-        maps=seed_maps_of,
-        model=f"{R}/refinements/{{refinement}}/network.pt",
-    output:
-        f"{R}/refinements/{{refinement}}/scores/{{shard}}.h5",
-    log:
-        f"{R}/logs/refinements/{{refinement}}/walk.{{shard}}.log",
-    benchmark:
-        f"{R}/benchmarks/refinements/{{refinement}}/walk.{{shard}}.tsv"
-    wildcard_constraints:
-        refinement=IRN,
-    conda:
-        "../envs/wsss.yaml"
-    threads: 1
-    resources:
-        mem_mb=memory(4000),
         runtime=runtime(60),
     params:
-        execution=execution(),
-        cache=f"{R}/.state/refinements/{{refinement}}/{{shard}}.h5",
+        execution=execution("masks_from_maps"),
     message:
-        "random walk {wildcards.refinement}, shard {wildcards.shard}"
+        "masks {wildcards.refinement} from seed maps, shard {wildcards.shard}"
     shell:
-        "python -m wsss_core.cli irn-walk --config {input.config:q} --manifest {input.manifest:q} --maps {input.maps:q}"
-        " --model {input.model:q} --scores {output:q} --cache {params.cache:q}"
-        " {params.execution} > {log:q} 2>&1"
+        "python -m wsss_core.cli masks --config {input.config:q} --manifest {input.manifest:q}"
+        " --maps {input.maps:q} --threshold {input.threshold:q} --masks {output:q} {params.execution} > {log:q} 2>&1"
 
 
-rule psa_labels:
+rule labels:
     input:
         config=f"{R}/config/refinements/{{refinement}}/labels.json",
         manifest=manifest("train"),
@@ -168,7 +43,7 @@ rule psa_labels:
     benchmark:
         f"{R}/benchmarks/refinements/{{refinement}}/labels.{{shard}}.tsv"
     wildcard_constraints:
-        refinement=PSA,
+        refinement=stages_of("labels"),
     conda:
         "../envs/wsss.yaml"
     threads: 1
@@ -177,29 +52,30 @@ rule psa_labels:
         runtime=runtime(60),
     params:
         cache=f"{R}/.state/refinements/{{refinement}}/labels/{{shard}}.h5",
+        execution=execution("labels"),
     message:
-        "posteriors for {wildcards.refinement}, shard {wildcards.shard}"
+        "confident labels for {wildcards.refinement}, shard {wildcards.shard}"
     shell:
-        "python -m wsss_core.cli psa-labels --config {input.config:q} --manifest {input.manifest:q} --maps {input.maps:q}"
-        " --labels {output:q} --cache {params.cache:q} --device cpu --threads {threads} > {log:q} 2>&1"
+        "python -m wsss_core.cli labels --config {input.config:q} --manifest {input.manifest:q}"
+        " --maps {input.maps:q} --labels {output:q} --cache {params.cache:q} {params.execution} > {log:q} 2>&1"
 
 
-rule train_psa:
+rule refinements_train:
     input:
-        config=f"{R}/config/refinements/{{refinement}}/network.json",
+        config=f"{R}/config/refinements/{{refinement}}/train.json",
         table=table("train"),
         labels=over_shards("train", f"{R}/refinements/{{refinement}}/labels/{{shard}}.h5"),
         classifier=classifier_of("refinement"),
-        weights=weight_files("refinements", "refinement", "network"),
+        weights=weight_files("refinement"),
     output:
         model=f"{R}/refinements/{{refinement}}/network.pt",
         history=f"{R}/refinements/{{refinement}}/history.csv",
     log:
-        f"{R}/logs/refinements/{{refinement}}/network.log",
+        f"{R}/logs/refinements/{{refinement}}/train.log",
     benchmark:
-        f"{R}/benchmarks/refinements/{{refinement}}/network.tsv"
+        f"{R}/benchmarks/refinements/{{refinement}}/train.tsv"
     wildcard_constraints:
-        refinement=PSA,
+        refinement=stages_of("refinements_train"),
     conda:
         "../envs/wsss.yaml"
     threads: TRAIN_THREADS
@@ -208,17 +84,17 @@ rule train_psa:
         runtime=runtime(720),
     params:
         labels=one_pattern("labels"),
-        execution=execution("workers"),
+        execution=execution("refinements_train"),
         state=f"{R}/.state/refinements/{{refinement}}.pt",
     message:
-        "training the affinity network of {wildcards.refinement}"
+        "training the network of {wildcards.refinement}"
     shell:
-        "python -m wsss_core.cli psa-train --config {input.config:q} --table {input.table:q} --labels {params.labels:q}"
+        "python -m wsss_core.cli train --config {input.config:q} --table {input.table:q} --labels {params.labels:q}"
         " --classifier {input.classifier:q} --model {output.model:q} --history {output.history:q}"
         " --state {params.state:q} {params.execution} > {log:q} 2>&1"
 
 
-rule psa_walk:
+rule walk:
     input:
         config=f"{R}/config/refinements/{{refinement}}/walk.json",
         manifest=manifest("train"),
@@ -231,7 +107,7 @@ rule psa_walk:
     benchmark:
         f"{R}/benchmarks/refinements/{{refinement}}/walk.{{shard}}.tsv"
     wildcard_constraints:
-        refinement=PSA,
+        refinement=stages_of("walk"),
     conda:
         "../envs/wsss.yaml"
     threads: 1
@@ -239,17 +115,16 @@ rule psa_walk:
         mem_mb=memory(4000),
         runtime=runtime(60),
     params:
-        execution=execution(),
         cache=f"{R}/.state/refinements/{{refinement}}/{{shard}}.h5",
+        execution=execution("walk"),
     message:
         "random walk {wildcards.refinement}, shard {wildcards.shard}"
     shell:
-        "python -m wsss_core.cli psa-walk --config {input.config:q} --manifest {input.manifest:q} --maps {input.maps:q}"
-        " --model {input.model:q} --scores {output:q} --cache {params.cache:q}"
-        " {params.execution} > {log:q} 2>&1"
+        "python -m wsss_core.cli walk --config {input.config:q} --manifest {input.manifest:q}"
+        " --maps {input.maps:q} --model {input.model:q} --scores {output:q} --cache {params.cache:q} {params.execution} > {log:q} 2>&1"
 
 
-rule score_walk:
+rule refinements_scores:
     input:
         config=f"{R}/config/refinements/{{refinement}}/scores.json",
         manifests=manifests("train"),
@@ -263,7 +138,7 @@ rule score_walk:
     benchmark:
         f"{R}/benchmarks/refinements/{{refinement}}/scores.tsv"
     wildcard_constraints:
-        refinement=WALK,
+        refinement=stages_of("refinements_scores"),
     conda:
         "../envs/wsss.yaml"
     threads: 1
@@ -273,15 +148,16 @@ rule score_walk:
     params:
         manifests=one_pattern("manifests"),
         maps=one_pattern("maps"),
+        execution=execution("refinements_scores"),
     message:
         "scoring the walk of {wildcards.refinement} over all thresholds"
     shell:
-        "python -m wsss_core.cli score-maps --config {input.config:q} --manifests {params.manifests:q}"
+        "python -m wsss_core.cli scores --config {input.config:q} --manifests {params.manifests:q}"
         " --maps {params.maps:q} --curve {output.curve:q} --evaluation {output.evaluation:q} --threshold {output.threshold:q}"
-        " --threads {threads} > {log:q} 2>&1"
+        " {params.execution} > {log:q} 2>&1"
 
 
-rule walk_masks:
+rule masks_from_scores:
     input:
         config=f"{R}/config/refinements/{{refinement}}/masks.json",
         manifest=manifest("train"),
@@ -294,25 +170,27 @@ rule walk_masks:
     benchmark:
         f"{R}/benchmarks/refinements/{{refinement}}/masks.{{shard}}.tsv"
     wildcard_constraints:
-        refinement=WALK_MASKS,
+        refinement=stages_of("masks_from_scores"),
     conda:
         "../envs/wsss.yaml"
     threads: 1
     resources:
         mem_mb=memory(2000),
         runtime=runtime(60),
+    params:
+        execution=execution("masks_from_scores"),
     message:
-        "pseudo-masks {wildcards.refinement}, shard {wildcards.shard}"
+        "masks {wildcards.refinement} from walked scores, shard {wildcards.shard}"
     shell:
-        "python -m wsss_core.cli walk-masks --config {input.config:q} --manifest {input.manifest:q} --scores {input.scores:q}"
-        " --threshold {input.threshold:q} --masks {output:q} --device cpu --threads {threads} > {log:q} 2>&1"
+        "python -m wsss_core.cli masks --config {input.config:q} --manifest {input.manifest:q}"
+        " --scores {input.scores:q} --threshold {input.threshold:q} --masks {output:q} {params.execution} > {log:q} 2>&1"
 
 
-rule saliency_masks:
+rule masks_from_masks:
     input:
         config=f"{R}/config/refinements/{{refinement}}/masks.json",
         manifest=manifest("train"),
-        masks=masks_of,
+        start=masks_of,
     output:
         directory(f"{R}/refinements/{{refinement}}/masks/{{shard}}"),
     log:
@@ -320,7 +198,7 @@ rule saliency_masks:
     benchmark:
         f"{R}/benchmarks/refinements/{{refinement}}/masks.{{shard}}.tsv"
     wildcard_constraints:
-        refinement=SALIENCY,
+        refinement=stages_of("masks_from_masks"),
     conda:
         "../envs/wsss.yaml"
     threads: 1
@@ -328,19 +206,20 @@ rule saliency_masks:
         mem_mb=memory(1000),
         runtime=runtime(60),
     params:
-        folder=lambda wildcards: folder_state(settings("refinements", wildcards.refinement, "masks")["folder"]),
+        folder=lambda wildcards: folder_state(settings(wildcards.refinement, "masks").get("folder")),
+        execution=execution("masks_from_masks"),
     message:
-        "agreement with saliency {wildcards.refinement}, shard {wildcards.shard}"
+        "masks {wildcards.refinement} from masks, shard {wildcards.shard}"
     shell:
-        "python -m wsss_core.cli saliency-masks --config {input.config:q} --manifest {input.manifest:q}"
-        " --masks {input.masks:q} --agreeing {output:q} --device cpu --threads {threads} > {log:q} 2>&1"
+        "python -m wsss_core.cli masks --config {input.config:q} --manifest {input.manifest:q}"
+        " --start {input.start:q} --masks {output:q} {params.execution} > {log:q} 2>&1"
 
 
-rule fill_masks:
+rule masks_from_network:
     input:
         config=f"{R}/config/refinements/{{refinement}}/masks.json",
         manifest=manifest("train"),
-        masks=masks_of,
+        start=masks_of,
         model=lambda wildcards: f"{R}/segmentations/{upstream(wildcards, 'refinement', 'segmentation')}/model.pt",
     output:
         directory(f"{R}/refinements/{{refinement}}/masks/{{shard}}"),
@@ -349,7 +228,7 @@ rule fill_masks:
     benchmark:
         f"{R}/benchmarks/refinements/{{refinement}}/masks.{{shard}}.tsv"
     wildcard_constraints:
-        refinement=FILL,
+        refinement=stages_of("masks_from_network"),
     conda:
         "../envs/wsss.yaml"
     threads: 1
@@ -357,15 +236,15 @@ rule fill_masks:
         mem_mb=memory(4000),
         runtime=runtime(60),
     params:
-        execution=execution(),
+        execution=execution("masks_from_network"),
     message:
-        "filling ignored pixels for {wildcards.refinement}, shard {wildcards.shard}"
+        "masks {wildcards.refinement} from masks and a network, shard {wildcards.shard}"
     shell:
-        "python -m wsss_core.cli fill-masks --config {input.config:q} --manifest {input.manifest:q} --masks {input.masks:q}"
-        " --model {input.model:q} --filled {output:q} {params.execution} > {log:q} 2>&1"
+        "python -m wsss_core.cli masks --config {input.config:q} --manifest {input.manifest:q}"
+        " --start {input.start:q} --model {input.model:q} --masks {output:q} {params.execution} > {log:q} 2>&1"
 
 
-rule score_masks:
+rule refinements_evaluation:
     input:
         config=f"{R}/config/refinements/{{refinement}}/evaluation.json",
         manifests=manifests("train"),
@@ -390,8 +269,9 @@ rule score_masks:
     params:
         manifests=one_pattern("manifests"),
         masks=one_pattern("masks"),
+        execution=execution("refinements_evaluation"),
     message:
         "scoring the pseudo-masks of {wildcards.refinement}"
     shell:
-        "python -m wsss_core.cli score-masks --config {input.config:q} --manifests {params.manifests:q}"
-        " --masks {params.masks:q} --evaluation {output:q} --threads {threads} > {log:q} 2>&1"
+        "python -m wsss_core.cli evaluation --config {input.config:q} --manifests {params.manifests:q}"
+        " --masks {params.masks:q} --evaluation {output:q} {params.execution} > {log:q} 2>&1"

@@ -1,29 +1,13 @@
 # Everything a run made, on one page.
 
 REPORT = f"{R}/report.html"
-PAGE = Path(wsss_core.__file__).parent / "report"
+PAGE = PACKAGE / "report"
 FEATURES = [f"{R}/analyses/features.svg"] if CONFIGURATION.feature_classifiers else []
-
-
-rule features_config:
-    output:
-        f"{R}/config/features.json",
-    log:
-        f"{R}/logs/config/features.log",
-    localrule: True
-    conda:
-        "../envs/wsss.yaml"
-    params:
-        text=lambda wildcards: CONFIGURATION.features_json(),
-    message:
-        "settings of the picture of features"
-    shell:
-        "printf '%s\\n' {params.text:q} > {output:q} 2> {log:q}"
 
 
 rule features:
     input:
-        config=f"{R}/config/features.json",
+        config=f"{R}/config/features/features.json",
         table=f"{R}/dataset/images.csv",
         classifiers=[classifier_path(name) for name in CONFIGURATION.feature_classifiers],
     output:
@@ -40,7 +24,7 @@ rule features:
         mem_mb=memory(4000),
         runtime=runtime(60),
     params:
-        execution=execution(),
+        execution=execution("features"),
     message:
         "features of {CONFIGURATION.feature_classifiers} in the plane"
     shell:
@@ -49,24 +33,9 @@ rule features:
         " {params.execution} > {log:q} 2>&1"
 
 
-# Not by a shell: it takes no command of more than 128 KiB, which some 200 stages fill.
-rule report_config:
-    output:
-        f"{R}/config/report.json",
-    log:
-        f"{R}/logs/config/report.log",
-    localrule: True
-    params:
-        text=lambda wildcards: CONFIGURATION.report_json(),
-    message:
-        "settings of the report"
-    run:
-        Path(output[0]).write_text(f"{params.text}\n")
-
-
-rule report_page:
+rule report:
     input:
-        config=f"{R}/config/report.json",
+        config=f"{R}/config/run/report.json",
         table=f"{R}/dataset/images.csv",
         template=f"{PAGE}/page.html",
         style=f"{PAGE}/page.css",
@@ -95,4 +64,4 @@ rule report_page:
         "the report of run {CONFIGURATION.run}"
     shell:
         "python -m wsss_core.cli report --config {input.config:q} --run {params.run:q} --report {output:q}"
-        " --device cpu > {log:q} 2>&1"
+        " --threads {threads} > {log:q} 2>&1"

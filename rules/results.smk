@@ -5,24 +5,9 @@ FIGURE_NAMES = [figure["name"] for figure in CONFIGURATION.figures]
 FIGURES = [f"{R}/figures/{name}.svg" for name in FIGURE_NAMES]
 
 
-# Not by a shell: it takes no command of more than 128 KiB, which some 200 stages fill.
-rule results_config:
-    output:
-        f"{R}/config/results.json",
-    log:
-        f"{R}/logs/config/results.log",
-    localrule: True
-    params:
-        text=lambda wildcards: CONFIGURATION.results_json(),
-    message:
-        "settings of the table of results"
-    run:
-        Path(output[0]).write_text(f"{params.text}\n")
-
-
-rule results_table:
+rule results:
     input:
-        config=f"{R}/config/results.json",
+        config=f"{R}/config/run/results.json",
         products=lambda wildcards: [path for name in CONFIGURATION.targets for path in stage_products(name)],
     output:
         report(
@@ -46,30 +31,12 @@ rule results_table:
         "the table of results of run {CONFIGURATION.run}"
     shell:
         "python -m wsss_core.cli results --config {input.config:q} --run {params.run:q} --table {output:q}"
-        " --device cpu > {log:q} 2>&1"
-
-
-rule figure_config:
-    output:
-        f"{R}/config/figures/{{figure}}.json",
-    log:
-        f"{R}/logs/config/figures/{{figure}}.log",
-    wildcard_constraints:
-        figure=one_of(FIGURE_NAMES),
-    localrule: True
-    conda:
-        "../envs/wsss.yaml"
-    params:
-        text=lambda wildcards: CONFIGURATION.figure_json(wildcards.figure),
-    message:
-        "settings of figure {wildcards.figure}"
-    shell:
-        "printf '%s\\n' {params.text:q} > {output:q} 2> {log:q}"
+        " --threads {threads} > {log:q} 2>&1"
 
 
 rule figure:
     input:
-        config=f"{R}/config/figures/{{figure}}.json",
+        config=f"{R}/config/figures/{{figure}}/figure.json",
         results=RESULTS,
     output:
         report(
@@ -94,4 +61,4 @@ rule figure:
         "figure {wildcards.figure}"
     shell:
         "python -m wsss_core.cli figure --config {input.config:q} --results {input.results:q} --figure {output:q}"
-        " --device cpu > {log:q} 2>&1"
+        " --threads {threads} > {log:q} 2>&1"

@@ -1,7 +1,7 @@
 # Classifier checkpoint -> class activation maps (HDF5 a shard) -> threshold curve and scores.
 
 
-rule seed_maps:
+rule maps:
     input:
         config=f"{R}/config/seeds/{{seed}}/maps.json",
         classifier=lambda wildcards: classifier_path(upstream(wildcards, "seed", "classifier")),
@@ -20,17 +20,17 @@ rule seed_maps:
         mem_mb=memory(4000 * CONFIGURATION.execution["images_at_once"]),
         runtime=runtime(240),
     params:
-        execution=execution("images_at_once"),
+        execution=execution("maps"),
         cache=f"{R}/.state/seeds/{{seed}}/{{shard}}.h5",
     message:
         "seeds {wildcards.seed}, shard {wildcards.shard}"
     shell:
-        "python -m wsss_core.cli seed --config {input.config:q} --classifier {input.classifier:q} --manifest {input.manifest:q}"
-        " --table {input.table:q} --maps {output:q} --cache {params.cache:q}"
+        "python -m wsss_core.cli maps --config {input.config:q} --classifier {input.classifier:q}"
+        " --manifest {input.manifest:q} --table {input.table:q} --maps {output:q} --cache {params.cache:q}"
         " {params.execution} > {log:q} 2>&1"
 
 
-rule score_seeds:
+rule seeds_scores:
     input:
         config=f"{R}/config/seeds/{{seed}}/scores.json",
         manifests=manifests("train"),
@@ -57,9 +57,10 @@ rule score_seeds:
     params:
         manifests=one_pattern("manifests"),
         maps=one_pattern("maps"),
+        execution=execution("seeds_scores"),
     message:
         "scoring seeds {wildcards.seed} over all thresholds"
     shell:
-        "python -m wsss_core.cli score-maps --config {input.config:q} --manifests {params.manifests:q}"
+        "python -m wsss_core.cli scores --config {input.config:q} --manifests {params.manifests:q}"
         " --maps {params.maps:q} --curve {output.curve:q} --evaluation {output.evaluation:q} --threshold {output.threshold:q}"
-        " --threads {threads} > {log:q} 2>&1"
+        " {params.execution} > {log:q} 2>&1"

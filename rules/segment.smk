@@ -1,15 +1,15 @@
 # Label masks -> segmentation network -> predictions and evaluation.
 
 
-rule train_segmentation:
+rule segmentations_train:
     input:
         config=f"{R}/config/segmentations/{{segmentation}}/train.json",
         table=table("train"),
-        masks=lambda wildcards: expand(
+        labels=lambda wildcards: expand(
             f"{R}/refinements/{upstream(wildcards, 'segmentation', 'masks')}/masks/{{shard}}", shard=shards("train")
         ),
         classifier=classifier_of("segmentation"),
-        weights=weight_files("segmentations", "segmentation", "train"),
+        weights=weight_files("segmentation"),
     output:
         model=f"{R}/segmentations/{{segmentation}}/model.pt",
         history=f"{R}/segmentations/{{segmentation}}/history.csv",
@@ -24,28 +24,28 @@ rule train_segmentation:
         mem_mb=memory(8000),
         runtime=runtime(1440),
     params:
-        masks=one_pattern("masks"),
-        execution=execution("workers"),
+        labels=one_pattern("labels"),
+        execution=execution("segmentations_train"),
         state=f"{R}/.state/segmentations/{{segmentation}}.pt",
     message:
         "training segmentation network {wildcards.segmentation}"
     shell:
-        "python -m wsss_core.cli segment-train --config {input.config:q} --table {input.table:q} --masks {params.masks:q}"
+        "python -m wsss_core.cli train --config {input.config:q} --table {input.table:q} --labels {params.labels:q}"
         " --classifier {input.classifier:q} --model {output.model:q} --history {output.history:q}"
         " --state {params.state:q} {params.execution} > {log:q} 2>&1"
 
 
-rule predict:
+rule predictions:
     input:
-        config=f"{R}/config/segmentations/{{segmentation}}/predict.json",
+        config=f"{R}/config/segmentations/{{segmentation}}/predictions.json",
         manifest=manifest("val"),
         model=f"{R}/segmentations/{{segmentation}}/model.pt",
     output:
         directory(f"{R}/segmentations/{{segmentation}}/predictions/{{shard}}"),
     log:
-        f"{R}/logs/segmentations/{{segmentation}}/predict.{{shard}}.log",
+        f"{R}/logs/segmentations/{{segmentation}}/predictions.{{shard}}.log",
     benchmark:
-        f"{R}/benchmarks/segmentations/{{segmentation}}/predict.{{shard}}.tsv"
+        f"{R}/benchmarks/segmentations/{{segmentation}}/predictions.{{shard}}.tsv"
     conda:
         "../envs/wsss.yaml"
     threads: 1
@@ -53,15 +53,15 @@ rule predict:
         mem_mb=memory(4000),
         runtime=runtime(240),
     params:
-        execution=execution(),
+        execution=execution("predictions"),
     message:
         "predictions of {wildcards.segmentation}, shard {wildcards.shard}"
     shell:
-        "python -m wsss_core.cli segment-predict --config {input.config:q} --manifest {input.manifest:q} --model {input.model:q}"
+        "python -m wsss_core.cli predictions --config {input.config:q} --manifest {input.manifest:q} --model {input.model:q}"
         " --predictions {output:q} {params.execution} > {log:q} 2>&1"
 
 
-rule score_predictions:
+rule segmentations_evaluation:
     input:
         config=f"{R}/config/segmentations/{{segmentation}}/evaluation.json",
         manifests=manifests("val"),
@@ -86,8 +86,9 @@ rule score_predictions:
     params:
         manifests=one_pattern("manifests"),
         masks=one_pattern("masks"),
+        execution=execution("segmentations_evaluation"),
     message:
         "scoring the predictions of {wildcards.segmentation}"
     shell:
-        "python -m wsss_core.cli score-masks --config {input.config:q} --manifests {params.manifests:q}"
-        " --masks {params.masks:q} --evaluation {output:q} --threads {threads} > {log:q} 2>&1"
+        "python -m wsss_core.cli evaluation --config {input.config:q} --manifests {params.manifests:q}"
+        " --masks {params.masks:q} --evaluation {output:q} {params.execution} > {log:q} 2>&1"

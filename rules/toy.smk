@@ -3,25 +3,9 @@
 TOY = f"{R}/toy"
 
 
-rule toy_config:
-    output:
-        f"{R}/config/toy.json",
-    log:
-        f"{R}/logs/config/toy.log",
-    localrule: True
-    conda:
-        "../envs/wsss.yaml"
-    params:
-        text=CONFIGURATION.toy_json(),
-    message:
-        "settings of the toy experiment"
-    shell:
-        "printf '%s\\n' {params.text:q} > {output:q} 2> {log:q}"
-
-
-rule toy_experiment:
+rule toy:
     input:
-        config=f"{R}/config/toy.json",
+        config=f"{R}/config/toy/toy.json",
         digits=digit_files,
     output:
         f"{TOY}/hgr_layers.csv",
@@ -43,5 +27,5 @@ rule toy_experiment:
     message:
         "the toy experiment of RIB"
     shell:
-        "python -m wsss_core.cli toy --config {input.config:q} --folder {params.folder:q} --device cpu"
+        "python -m wsss_core.cli toy --config {input.config:q} --folder {params.folder:q} "
         " --threads {threads} > {log:q} 2>&1"

@@ -1,6 +1,5 @@
-"""Classifier training: batches, loss, optimiser, the stage."""
+"""Classifier training: batches, loss, optimiser, the step."""
 
-import json
 from functools import partial
 from pathlib import Path
 
@@ -10,17 +9,19 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from tests.scenes import write_step
 from wsss_core import training
-from wsss_core.classify import Inputs, bce
+from wsss_core.classify import bce
 from wsss_core.classify.batches import ClassifierBatches
-from wsss_core.classify.kept import kept
 from wsss_core.data.augment import multi_hot, normalise, training_crop
 from wsss_core.data.table import ImageRecord, ImageTable, write_table
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution
+from wsss_core.jobs.kept import kept
 from wsss_core.models import cam_network
-from wsss_core.stages import classify, training_files
+from wsss_core.steps import train as train_step
 from wsss_core.store.checkpoints import load_network
+from wsss_core.training import Inputs
 
 COLOURS = ((200, 40, 40), (40, 40, 200))
 
@@ -135,18 +136,16 @@ def random_state(name: str) -> dict:
 def step_file(folder: Path, stage: str = "classifiers/bce", **settings) -> Path:
     content = {"backbone": "small", "epochs": 8, "batch_size": 5, "learning_rate": 0.05, "long_side": [40, 56]}
     content |= {"crop": 48, "classifier_rate": 1.0, "momentum": 0.9} | settings
-    path = folder / "step.json"
-    names = {"stage": stage, "key": stage.partition("@")[0], "method": "bce"}
-    path.write_text(json.dumps({**names, "seed": 0, "settings": content}))
-    return path
+    return write_step(folder / "step.json", stage, "bce", "train", content, key=stage.partition("@")[0])
 
 
 def train(folder: Path, table: ImageTable, name: str, **settings) -> Path:
     write_table(folder / "images.csv", table)
-    classify.run(
+    train_step.run(
         config=step_file(folder, **settings),
         table=folder / "images.csv",
-        init=None,
+        classifier=None,
+        labels=(),
         ood=None,
         model=folder / f"{name}.pt",
         state=folder / "state.pt",
@@ -167,7 +166,7 @@ def test_variants_of_a_sweep_draw_alike(table, tmp_path):
     assert torch.equal(one, two) and not torch.equal(one, other)
 
 
-def test_stage_learns_and_repeats_itself(table, tmp_path):
+def test_step_learns_and_repeats_itself(table, tmp_path):
     one = train(tmp_path, table, "one", epochs=30)
     state, meta = load_network(one, "classifier")
     assert meta["backbone"] == "small" and meta["class_names"] == ["red", "blue"]
@@ -188,14 +187,14 @@ def test_what_a_training_is_resumed_from_stays_until_its_files_are_written(table
 
     monkeypatch.setattr(training, "fit", partial(training.fit, save_seconds=0.0))
     with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
-        broken.setattr(training_files, "save_network", killed)
+        broken.setattr(train_step, "save_network", killed)
         train(tmp_path, table, "a", epochs=2)
     assert (tmp_path / "state.pt").exists()
     train(tmp_path, table, "b", epochs=2)
     assert not (tmp_path / "state.pt").exists()
 
 
-def test_stage_names_what_is_wrong(table, tmp_path):
+def test_step_names_what_is_wrong(table, tmp_path):
     with pytest.raises(UserError, match="absent.pth: weight file not found"):
         train(tmp_path, table, "a", weights=str(tmp_path / "absent.pth"))
     torch.save({"a": torch.ones(1)}, tmp_path / "other.pth")

@@ -1,8 +1,7 @@
-"""Mixup-CAM: mixed batches, the two regularising terms, the stage."""
+"""Mixup-CAM: mixed batches, the two regularising terms, the step."""
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
@@ -12,17 +11,19 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from wsss_core.classify import Inputs, bce, mixup_cam
+from tests.scenes import write_step
+from wsss_core.classify import bce, mixup_cam
 from wsss_core.classify.batches import ClassifierBatches
 from wsss_core.classify.mixup_cam import MixupBatches, MixupCamSettings, class_entropy, concentration, mixed
 from wsss_core.config import load
 from wsss_core.data.table import ImageRecord, ImageTable, write_table
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution
+from wsss_core.jobs.classifier import open_classifier
 from wsss_core.models.embedded import EmbeddedCamNetwork
 from wsss_core.seeds.cam import CamSettings, cam_seed
-from wsss_core.stages import classify
-from wsss_core.stages.classifier import open_classifier
+from wsss_core.steps import train as train_step
+from wsss_core.training import Inputs
 
 TINY = {"backbone": "small", "epochs": 2, "batch_size": 4, "long_side": (32, 48), "crop": 32, "embedding": 16}
 
@@ -165,12 +166,11 @@ def test_embedded_network_is_a_cam_network(embedding, width):
 
 def train(folder: Path, table: ImageTable, name: str, **settings) -> Path:
     write_table(folder / "images.csv", table)
-    content = {"stage": "classifiers/mixup", "method": "mixup_cam", "seed": 0, "settings": TINY | settings}
-    (folder / "step.json").write_text(json.dumps(content))
-    classify.run(
-        config=folder / "step.json",
+    train_step.run(
+        config=write_step(folder / "step.json", "classifiers/mixup", "mixup_cam", "train", TINY | settings),
         table=folder / "images.csv",
-        init=None,
+        classifier=None,
+        labels=(),
         ood=None,
         model=folder / f"{name}.pt",
         state=folder / "state.pt",
@@ -180,7 +180,7 @@ def train(folder: Path, table: ImageTable, name: str, **settings) -> Path:
     return folder / f"{name}.pt"
 
 
-def test_stage(table, tmp_path):
+def test_step(table, tmp_path):
     one = train(tmp_path, table, "one")
     assert one.read_bytes() == train(tmp_path, table, "two").read_bytes()
     assert one.read_bytes() != train(tmp_path, table, "three", alpha=1.0).read_bytes()

@@ -1,8 +1,7 @@
-"""SC-CAM: sub-categories by clustering, rounds, the loss of both heads, the stage."""
+"""SC-CAM: sub-categories by clustering, rounds, the loss of both heads, the step."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,20 +11,22 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from wsss_core.classify import Inputs, bce, sc_cam
-from wsss_core.classify.sc_cam import ScCamSettings, pooled_features, subclass_labels
+from tests.scenes import write_step
+from wsss_core.classify import bce, sc_cam
+from wsss_core.classify.sc_cam import ScCamSettings, subclass_labels
 from wsss_core.config import load
 from wsss_core.data.augment import multi_hot, normalise
 from wsss_core.data.table import ImageRecord, ImageTable, write_table
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution
+from wsss_core.jobs.classifier import open_classifier
 from wsss_core.models import cam_network, restore_classifier
 from wsss_core.models.backbones import backbone
+from wsss_core.models.cam import pooled_features
 from wsss_core.models.sc_cam import ScCamNetwork
 from wsss_core.seeds.cam import CamSettings, cam_seed
-from wsss_core.stages import classify
-from wsss_core.stages.classifier import open_classifier
-from wsss_core.training import polynomial
+from wsss_core.steps import train as train_step
+from wsss_core.training import Inputs, polynomial
 
 TINY = {"backbone": "small", "batch_size": 4, "long_side": (32, 48), "crop": 32, "clusters": 2}
 
@@ -44,7 +45,7 @@ def table(tmp_path: Path) -> ImageTable:
 
 def inputs_of(table: ImageTable, **changes) -> Inputs:
     torch.manual_seed(0)
-    return replace(Inputs(table, None, 0, "c", init=cam_network("small", 2).eval()), **changes)
+    return replace(Inputs(table, None, 0, "c", classifier=cam_network("small", 2).eval()), **changes)
 
 
 def network_of(n_classes: int = 2, **settings) -> ScCamNetwork:
@@ -123,8 +124,8 @@ def test_dropout_drops_features_in_training_only():
 
 @pytest.mark.parametrize(("before", "rounds", "epochs"), [(None, 1, 31), (1, 2, 41), (2, 3, 51), (3, 4, 51)])
 def test_rounds_have_their_published_epochs(table, before, rounds, epochs):
-    init = network_of(rounds=before).eval() if before else cam_network("small", 2).eval()
-    plan = sc_cam.plan(ScCamSettings(**TINY), inputs_of(table, init=init))
+    classifier = network_of(rounds=before).eval() if before else cam_network("small", 2).eval()
+    plan = sc_cam.plan(ScCamSettings(**TINY), inputs_of(table, classifier=classifier))
     assert plan.network.rounds == rounds
     assert len(plan.batches) == 2 * epochs
     rate = polynomial(2 * 61)
@@ -168,22 +169,19 @@ def test_variants(table):
 @pytest.mark.parametrize("embedding", [None, 24])
 def test_checkpoints_open_as_the_same_network(embedding):
     network = network_of(3, embedding=embedding, clusters=5, rounds=2)
-    meta = {"backbone": "small", "class_names": ["a", "b", "c"], "architecture": network.architecture}
-    meta["architecture_settings"] = network.architecture_settings
-    again = restore_classifier(network.state_dict(), meta)
+    again = restore_classifier(network.state_dict(), network.about | {"class_names": ["a", "b", "c"]})
     assert isinstance(again, ScCamNetwork) and again.architecture_settings == network.architecture_settings
     assert (again.clusters, again.rounds, again.n_classes) == (5, 2, 3)
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in network.state_dict().items())
 
 
-def train(folder: Path, table: ImageTable, name: str, method: str, init: Path | None, **settings) -> Path:
+def train(folder: Path, table: ImageTable, name: str, method: str, classifier: Path | None, **settings) -> Path:
     write_table(folder / "images.csv", table)
-    content = {"stage": f"classifiers/{name}", "method": method, "seed": 0, "settings": settings}
-    (folder / "step.json").write_text(json.dumps(content))
-    classify.run(
-        config=folder / "step.json",
+    train_step.run(
+        config=write_step(folder / "step.json", f"classifiers/{name}", method, "train", settings),
         table=folder / "images.csv",
-        init=init,
+        classifier=classifier,
+        labels=(),
         ood=None,
         model=folder / f"{name}.pt",
         state=folder / "state.pt",
@@ -217,7 +215,7 @@ def test_a_resumed_round_goes_on_with_its_sub_categories(table, tmp_path, monkey
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(classify.training, "fit", killed)
+        patch.setattr(train_step.training, "fit", killed)
         train(tmp_path, table, "sc", "sc_cam", first, **TINY, epochs=2)
     other = np.random.default_rng(0).normal(size=(9, 160)).astype(np.float32)
     monkeypatch.setattr(sc_cam, "pooled_features", lambda *_: other)
@@ -225,7 +223,9 @@ def test_a_resumed_round_goes_on_with_its_sub_categories(table, tmp_path, monkey
     assert train(tmp_path, table, "sc", "sc_cam", first, **TINY, epochs=2).read_bytes() != expected, "nothing is left"
 
 
-def test_mistakes_are_named(table):
+def test_mistakes_are_named(table, tmp_path):
+    with pytest.raises(UserError, match="absent.pt: checkpoint not found"):
+        train(tmp_path, table, "sc", "sc_cam", tmp_path / "absent.pt", **TINY)
     with pytest.raises(UserError, match="schedule_epochs: 20, but the training takes 31 epochs"):
         sc_cam.plan(ScCamSettings(**TINY, schedule_epochs=20), inputs_of(table))
     config = {"dataset": {"format": "demo"}, "classifiers": {"sc1": {"objective": "sc_cam"}}}

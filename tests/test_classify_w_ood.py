@@ -1,6 +1,5 @@
-"""W-OoD: centres, losses of both variants, batches, the stage."""
+"""W-OoD: centres, losses of both variants, batches, the step."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from wsss_core.classify import Inputs, w_ood
+from tests.scenes import write_classifier, write_step
+from wsss_core.classify import w_ood
 from wsss_core.classify.batches import ClassifierBatches
 from wsss_core.classify.w_ood import (
     Centres,
@@ -30,8 +30,9 @@ from wsss_core.data.table import ImageRecord, ImageTable, write_table
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution
 from wsss_core.models import cam_network
-from wsss_core.stages import classify
-from wsss_core.store.checkpoints import load_network, save_network
+from wsss_core.steps import train as train_step
+from wsss_core.store.checkpoints import load_network
+from wsss_core.training import Inputs
 
 NAMES = ("red", "blue")
 COLOURS = ((200, 40, 40), (40, 40, 200))
@@ -213,19 +214,17 @@ def settings_of(**changes) -> dict:
 
 @pytest.fixture
 def train(tmp_path, network, table, photos):
-    """Runs the stage; returns the checkpoint's path."""
+    """Runs the step; returns the checkpoint's path."""
     write_table(tmp_path / "images.csv", table)
     write_table(tmp_path / "ood.csv", ImageTable(NAMES, tuple(photos)))
-    meta = {"backbone": "small", "class_names": list(NAMES), "architecture": "cam", "architecture_settings": {}}
-    save_network(tmp_path / "init.pt", "classifier", network.state_dict(), meta)
+    write_classifier(tmp_path / "init.pt", network, NAMES)
 
     def run(name: str, **changes) -> Path:
-        content = {"stage": "classifiers/wood", "method": "w_ood", "seed": 0, "settings": settings_of(**changes)}
-        (tmp_path / "step.json").write_text(json.dumps(content))
-        classify.run(
-            config=tmp_path / "step.json",
+        train_step.run(
+            config=write_step(tmp_path / "step.json", "classifiers/wood", "w_ood", "train", settings_of(**changes)),
             table=tmp_path / "images.csv",
-            init=tmp_path / "init.pt",
+            classifier=tmp_path / "init.pt",
+            labels=(),
             ood=tmp_path / "ood.csv",
             model=tmp_path / f"{name}.pt",
             state=tmp_path / "state.pt",
@@ -237,7 +236,7 @@ def train(tmp_path, network, table, photos):
     return run
 
 
-def test_stage_goes_on_from_the_initial_weights(train, network, tmp_path):
+def test_step_goes_on_from_the_initial_weights(train, network, tmp_path):
     state, meta = load_network(train("still", learning_rate=1e-9, epochs=1), "classifier")
     assert meta["method"] == "w_ood" and meta["backbone"] == "small" and meta["architecture"] == "cam"
     for name, value in network.state_dict().items():
@@ -263,7 +262,7 @@ def test_mistakes_are_named(train, network, table, photos):
     with pytest.raises(UserError, match="excluded: there is no class 'bottle'; allowed: red, blue"):
         train("a", excluded="bottle")
     with pytest.raises(UserError, match=r"dataset\.ood: there are no photos"):
-        w_ood.plan(WOodSettings(), Inputs(table, None, 0, "c", network, ()))
+        w_ood.plan(WOodSettings(), Inputs(table, None, 0, "c", network))
     network.architecture = "seam"
     with pytest.raises(UserError, match="init: names a classifier of the architecture 'seam'"):
-        w_ood.plan(WOodSettings(), Inputs(table, None, 0, "c", network, tuple(photos)))
+        w_ood.plan(WOodSettings(), Inputs(table, None, 0, "c", network, ood=tuple(photos)))

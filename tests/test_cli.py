@@ -1,9 +1,113 @@
-"""The command line: how stages are given their files."""
+"""The command line: what `--help` shows, what a step's command takes, and how steps are given their files."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from wsss_core import cli
 from wsss_core.errors import UserError
+from wsss_core.execution import Execution
+from wsss_core.registry import all_steps
+from wsss_core.signature import read_signature
+
+STEPS = sorted({step.name for step in all_steps()})
+
+
+def shown(capsys, *words: str) -> str:
+    """Help of a command."""
+    with pytest.raises(SystemExit) as left:
+        cli.main([*words, "--help"])
+    assert left.value.code == 0
+    return capsys.readouterr().out
+
+
+def offered(capsys, step: str) -> set[str]:
+    """Options of a step's command, beside the threads that all have."""
+    found = set(re.findall(r"^  (?:-h, )?--([\w-]+)", shown(capsys, step), re.M))
+    assert {"help", "threads"} < found
+    return found - {"help", "threads"}
+
+
+def test_help_lists_the_commands_of_users_first_and_then_the_steps(capsys):
+    text = shown(capsys)
+    users, steps = re.search(r"\ncommands:\n(.*)\n\nsteps, [^\n]*:\n(.*)\n\noptions:", text, re.S).groups()
+    own = ["run", "demo", "copy", "check", "predict", "export", "inspect", "table", "schema"]
+    assert [line.split()[0] for line in users.splitlines()] == own
+    assert [line.split()[0] for line in steps.splitlines()] == STEPS
+    assert all(len(line.split()) > 2 for line in [*users.splitlines(), *steps.splitlines()])
+    assert text.startswith("usage: wsss [-h] [--version] command ...\n")
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_takes_its_paths_and_the_options_that_it_heeds(step, capsys):
+    heeded = {option.replace("_", "-") for one in all_steps() if one.name == step for option in one.execution}
+    assert offered(capsys, step) == heeded | {path.name for path in read_signature(step).paths}
+
+
+def test_options_are_offered_only_where_they_apply(capsys):
+    options = ("device", "precision", "workers", "images-at-once")
+    by_step = {step: [option for option in options if option in offered(capsys, step)] for step in STEPS}
+    assert by_step["train"] == ["device", "precision", "workers"]
+    assert by_step["maps"] == ["device", "precision", "images-at-once"]
+    assert by_step["walk"] == by_step["masks"] == by_step["predictions"] == ["device"]
+    assert not by_step["labels"] + by_step["scores"] + by_step["evaluation"] + by_step["index"] + by_step["report"]
+
+
+def test_help_costs_no_torch():
+    code = "import sys; from wsss_core import cli; cli._parser(); sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.fixture
+def given(monkeypatch, tmp_path) -> list[dict]:
+    """What steps were run with, none of which does anything, in a folder with two shards of maps."""
+    calls: list[dict] = []
+    for step in STEPS:
+        monkeypatch.setattr(importlib.import_module(f"wsss_core.steps.{step}"), "run", lambda **k: calls.append(k))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.chdir(tmp_path)
+    for name in ("0-of-2", "1-of-2"):
+        Path(f"{name}.h5").touch()
+        Path(f"{name}.json").touch()
+    return calls
+
+
+def test_a_step_is_run_on_its_paths_and_options(given):
+    files = ["--curve", "c.csv", "--evaluation", "e.csv", "--threshold", "t.json"]
+    words = ["scores", "--config", "s.json", "--manifests", "*.json", "--maps", "0-of-2.h5", "1-of-2.h5", *files]
+    assert cli.main([*words, "--threads", "2"]) == 0
+    assert given == [
+        {
+            "config": Path("s.json"),
+            "manifests": [Path("0-of-2.json"), Path("1-of-2.json")],
+            "maps": [Path("0-of-2.h5"), Path("1-of-2.h5")],
+            "curve": Path("c.csv"),
+            "evaluation": Path("e.csv"),
+            "threshold": Path("t.json"),
+            "execution": Execution(device="cpu", threads=2),
+        }
+    ]
+
+
+def test_paths_that_a_step_may_lack_are_none_and_no_files(given):
+    words = ["train", "--config", "s.json", "--table", "i.csv", "--model", "m.pt", "--state", "s", "--history", "h.csv"]
+    assert cli.main([*words, "--device", "cpu", "--precision", "mixed", "--workers", "3"]) == 0
+    (call,) = given
+    assert (call["classifier"], call["ood"], call["labels"]) == (None, None, [])
+    assert call["execution"] == Execution(device="cpu", precision="mixed", workers=3)
+
+
+def test_a_path_that_a_step_must_have_is_asked_for(given, capsys):
+    with pytest.raises(SystemExit) as left:
+        cli.main(["index", "--config", "s.json"])
+    assert left.value.code == 2 and "required: --table" in capsys.readouterr().err
+    assert not given
 
 
 def test_a_pattern_names_the_files_of_every_shard_but_not_those_of_another_dealing(tmp_path):

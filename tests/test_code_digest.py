@@ -1,11 +1,15 @@
-"""Editing library code touches exactly the stages that use it."""
+"""Editing library code touches exactly the steps that use it."""
+
+from __future__ import annotations
 
 import shutil
 
 import pytest
 
 from wsss_core import code_digest as module
+from wsss_core import registry
 from wsss_core.code_digest import closure, code_digest
+from wsss_core.registry import METHODS
 
 
 @pytest.fixture
@@ -51,7 +55,55 @@ def test_only_used_code_counts(package, file, text, changes):
     assert (digest(package) != before) == changes
 
 
+def reached(step: registry.Step) -> set[str]:
+    """Files of the package that the results of a step depend on."""
+    return {path.relative_to(module.PACKAGE).as_posix() for path in closure(step.code)}
+
+
+@pytest.mark.parametrize("step", [*registry.all_steps()], ids=lambda step: "-".join([step.name, step.module]))
+def test_no_step_depends_on_another_nor_on_how_configurations_are_read(step):
+    files = reached(step)
+    own = (f"steps/{step.name}.py", f"steps/{step.name}/")
+    others = {name for name in files if name.startswith("steps/") and not name.startswith(own)}
+    assert others == {"steps/__init__.py"}
+    if step.name not in ("results", "report"):
+        assert not {name for name in files if name.startswith(("config/", "cli.", "report/page"))}
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "modules"),
+    [
+        ("train", "segment/dsrg.py", {"segment.dsrg"}),
+        ("maps", "seeds/rib.py", {"seeds.rib", "seeds.advcam_rib"}),
+        ("labels", "refine/psa/labels.py", {"refine.psa.labels"}),
+        ("masks", "refine/crf.py", {"refine.crf"}),
+    ],
+)
+def test_a_method_is_reached_by_what_is_built_on_it_alone(name, file, modules):
+    steps = [step for step in registry.all_steps() if step.name == name and file in reached(step)]
+    assert {step.module.removeprefix("wsss_core.") for step in steps} == modules
+
+
 def test_moved_package_has_the_same_digest(package, tmp_path):
     before = digest(package)
     moved = shutil.copytree(package, tmp_path / "elsewhere" / "wsss_core")
     assert digest(moved) == before
+
+
+def test_what_a_type_checker_alone_imports_does_not_count(package):
+    before = digest(package)
+    text = (package / "b.py").read_text()
+    (package / "b.py").write_text(f"if TYPE_CHECKING:\n    from wsss_core import c\n{text}")
+    with_import = digest(package)
+    (package / "c.py").write_text("Y = 2\n")
+    assert before != with_import == digest(package)
+
+
+def test_masks_cut_from_maps_depend_on_no_network_and_no_configuration():
+    """The step is shared with refinements that load networks and run a dense CRF."""
+    used = {
+        str(path.relative_to(module.PACKAGE))
+        for path in closure(METHODS["refinements"]["threshold"].steps["masks"].code)
+    }
+    assert {"steps/masks.py", "refine/threshold.py", "store/scores.py"} <= used
+    assert not {"models/deeplab.py", "models/backbones.py", "kernels/dense_crf.py", "config/__init__.py"} & used

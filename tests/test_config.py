@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 
 import pytest
 import yaml
 
 from tests.conftest import REPOSITORY
-from wsss_core.config import SCHEMA, load, read_configuration
+from wsss_core.config import SCHEMA, Configuration, configured_stages, load, read_configuration, read_run, step_json
+from wsss_core.config.steps import run_mapping
 from wsss_core.errors import UserError
-from wsss_core.registry import DATASETS, METHODS
-from wsss_core.stages.step import read_step
+from wsss_core.jobs.configuration import read_run_configuration
+from wsss_core.jobs.step import read_step
+from wsss_core.registry import DATASETS, METHODS, all_steps
 
 RAW = {
     "run": "r",
@@ -113,10 +116,62 @@ def test_defaults_are_the_papers():
 
 
 def test_step_json_is_canonical():
-    one = load(raw(seeds__rib__steps=10.0)).step_json("seeds", "rib", "maps")
+    one = step_json(load(raw(seeds__rib__steps=10.0)), "seeds/rib", "maps")
     reordered = dict(reversed(RAW.items()))
-    assert one == load(reordered).step_json("seeds", "rib", "maps")
+    assert one == step_json(load(reordered), "seeds/rib", "maps")
     assert json.loads(one)["stage"] == "seeds/rib"
+
+
+def whole() -> Configuration:
+    """A configuration with every step there is, and a sweep whose keys are not in the order of the alphabet."""
+    wood = {"objective": "w_ood", "init": "bce"}
+    shown = {"report": {"features": {"classifiers": ["bce"]}}, "figures": [{"name": "seeds", "stages": ["cam"]}]}
+    return load(raw(classifiers__wood=wood, seeds__rib__steps=[5, 10], seeds__rib__margin=[None, 600], **shown))
+
+
+def settings_files(configuration: Configuration) -> list[tuple[str, str]]:
+    """Stage and step of every settings file of a run."""
+    of_the_run = {"dataset": "index", "features": "features", "figures/seeds": "figure", "toy": "toy"}
+    stages = [(f"{s.section}/{s.name}", step) for s in configuration.stages.values() for step in s.settings]
+    return [*stages, *of_the_run.items(), ("run", "results"), ("run", "report")]
+
+
+def test_every_settings_file_has_the_same_keys_and_is_read_as_that_of_its_step(tmp_path):
+    configuration = whole()
+    files = settings_files(configuration)
+    assert {stage for stage, _ in files} == {*configured_stages(configuration), "run"}
+    assert {step for _, step in files} == {step.name for step in all_steps()}
+    for stage, step in files:
+        text = step_json(configuration, stage, step)
+        scored = {"held_out"} if stage.startswith("refinements/") and step == "evaluation" else set()
+        keys = {"stage", "key", "step", "method", "seed", "settings", "code"}
+        assert json.loads(text).keys() == keys | scored, (stage, step)
+        (tmp_path / "step.json").write_text(text)
+        read = read_step(tmp_path / "step.json")
+        assert (read.stage, read.step.name) == (stage, step)
+
+
+def test_a_settings_file_of_the_whole_run_gives_the_configuration_back(tmp_path):
+    given = whole()
+    filled = given.stages["filled@steps=5@margin=None"]
+    turned = replace(filled, upstream=dict(reversed(filled.upstream.items())))
+    given = replace(given, stages=given.stages | {turned.name: turned})
+    (tmp_path / "report.json").write_text(step_json(given, "run", "report"))
+    for found in (read_run(run_mapping(given)), read_run_configuration(tmp_path / "report.json")):
+        assert found == replace(given, execution={})
+        assert list(found.stages) == list(given.stages)
+        for name, stage in given.stages.items():
+            assert list(found.stages[name].upstream) == list(stage.upstream)
+            assert list(found.stages[name].swept) == list(stage.swept)
+    assert list(turned.upstream) == ["segmentation", "masks"] and list(turned.swept) == ["rib.steps", "rib.margin"]
+
+
+def test_results_do_not_depend_on_what_no_target_needs_nor_on_what_is_shown():
+    plain = raw(targets=["cam"])
+    shown = raw(targets=["cam"], report={"images": 3}, toy={"steps": 2}, seeds__rib__steps=5)
+    results, report = ([step_json(load(given), "run", s) for given in (plain, shown)] for s in ("results", "report"))
+    assert results[0] == results[1] and report[0] != report[1]
+    assert results[0] != step_json(load(plain | {"seed": 1}), "run", "results")
 
 
 def test_variants_of_a_sweep_draw_alike():
@@ -124,7 +179,7 @@ def test_variants_of_a_sweep_draw_alike():
     keys = {}
     for stage in configuration.stages.values():
         for step in stage.settings:
-            content = json.loads(configuration.step_json(stage.section, stage.name, step))
+            content = json.loads(step_json(configuration, f"{stage.section}/{stage.name}", step))
             keys.setdefault(content["key"], set()).add(content["stage"])
     assert keys["seeds/rib"] == {"seeds/rib@steps=5", "seeds/rib@steps=10"}
     assert keys["refinements/irn"] == {"refinements/irn@steps=5", "refinements/irn@steps=10"}
@@ -133,8 +188,8 @@ def test_variants_of_a_sweep_draw_alike():
 
 def test_scoring_is_not_part_of_the_maps():
     plain, scored = load(RAW), load(raw(seeds__rib__score={"threshold": 0.4}))
-    assert plain.step_json("seeds", "rib", "maps") == scored.step_json("seeds", "rib", "maps")
-    assert plain.step_json("seeds", "rib", "scores") != scored.step_json("seeds", "rib", "scores")
+    assert step_json(plain, "seeds/rib", "maps") == step_json(scored, "seeds/rib", "maps")
+    assert step_json(plain, "seeds/rib", "scores") != step_json(scored, "seeds/rib", "scores")
 
 
 def test_sweeps_expand_with_all_that_is_built_on_them():
@@ -173,7 +228,7 @@ def test_images_that_chose_a_threshold_are_known_to_what_is_scored_after_it():
     walked = {"refinements__irn__score": {"rule": "heldout"}, "refinements__confident__threshold": "score"}
     assert held_out(**walked) == dict.fromkeys(("confident", "deeplab", "filled"), 0.2)
     configuration = load(raw(**walked))
-    assert json.loads(configuration.step_json("refinements", "filled", "evaluation"))["held_out"] == 0.2
+    assert json.loads(step_json(configuration, "refinements/filled", "evaluation"))["held_out"] == 0.2
 
 
 def test_sweep_of_a_list_setting_takes_lists_of_lists():
@@ -208,6 +263,9 @@ def test_unreadable_files(tmp_path):
     (tmp_path / "step.json").write_text("{}")
     with pytest.raises(UserError, match=r"step\.json"):
         read_step(tmp_path / "step.json")
+    (tmp_path / "toy.json").write_text(step_json(load(RAW), "toy", "toy"))
+    with pytest.raises(UserError, match=r"toy\.json: is not the settings file of a step of the whole run"):
+        read_run_configuration(tmp_path / "toy.json")
 
 
 def test_schema_and_settings_page_are_in_step_with_the_code():

@@ -1,7 +1,6 @@
 """Dense CRF of a shard: alone, in several processes, and several images together as on a GPU."""
 
-import json
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.scenes import make_masks
 from wsss_core.data.table import ImageRecord, write_manifest
 from wsss_core.execution import Execution
 from wsss_core.kernels import dense_crf
+from wsss_core.refine import crf
 from wsss_core.refine.crf import CrfSettings, crf_mask, crf_masks
-from wsss_core.stages import crf_masks as stage
 from wsss_core.store import seeds, shards
 from wsss_core.store.masks import mask_name, read_mask
 from wsss_core.store.seeds import SeedMaps
@@ -39,7 +39,7 @@ def examples():
 
 
 @pytest.fixture
-def shard(tmp_path: Path) -> dict:
+def shard(tmp_path: Path) -> Path:
     records, stored = [], {}
     for number, (image, maps) in enumerate(zip(*examples(), strict=True)):
         path = tmp_path / f"{number}.png"
@@ -50,44 +50,35 @@ def shard(tmp_path: Path) -> dict:
     attrs = {"class_names": ["red", "green", "blue"]}
     arguments = (dict.fromkeys(stored, "f"), stored.__getitem__, attrs)
     shards.build(tmp_path / "maps.h5", seeds.SEEDS, *arguments, cache=tmp_path / "cache.h5")
-    content = {"stage": "refinements/x", "step": "masks", "method": "crf", "seed": 0, "settings": asdict(SETTINGS)}
-    (tmp_path / "step.json").write_text(json.dumps(content))
-    return {
-        "config": tmp_path / "step.json",
-        "manifest": tmp_path / "shard.json",
-        "maps": tmp_path / "maps.h5",
-        "threshold": None,
-        "masks": tmp_path / "masks",
-        "execution": Execution("cpu"),
-    }
+    return tmp_path
 
 
-def test_processes_write_the_same_files(shard, tmp_path):
-    stage.run(**shard)
-    stage.run(**shard | {"masks": tmp_path / "again", "execution": Execution("cpu", threads=2)})
-    names = sorted(path.name for path in shard["masks"].iterdir())
-    assert len(names) == 5 and names == sorted(path.name for path in (tmp_path / "again").iterdir())
+def make(folder: Path, name: str, **options) -> Path:
+    return make_masks(folder, "crf", SETTINGS, name=name, maps=folder / "maps.h5", **options)
+
+
+def test_processes_write_the_same_files(shard):
+    alone, again = make(shard, "alone"), make(shard, "again", execution=Execution("cpu", threads=2))
+    names = sorted(path.name for path in alone.iterdir())
+    assert len(names) == 5 and names == sorted(path.name for path in again.iterdir())
     for name in names:
-        assert (shard["masks"] / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+        assert (alone / name).read_bytes() == (again / name).read_bytes()
     for number in range(3):
-        mask = read_mask(shard["masks"] / mask_name(f"a/{number}"), SIZES[number], 4)
+        mask = read_mask(alone / mask_name(f"a/{number}"), SIZES[number], 4)
         assert (mask[8:20, 6:20] == CLASSES[number][0] + 1).mean() > 0.95
 
 
-def test_stage_refines_images_together(shard, tmp_path, monkeypatch):
+def test_the_step_refines_images_together(shard, monkeypatch):
     """What a GPU would do, on the CPU: in groups of at most three images of 1200 pixels."""
-    stage.run(**shard)
-    groups = []
-    monkeypatch.setattr(stage, "pixels_together", lambda device: 3 * 1230)
-    monkeypatch.setattr(
-        stage, "crf_masks", lambda images, *rest: groups.append(len(images)) or crf_masks(images, *rest)
-    )
+    alone, maker, groups = make(shard, "alone"), crf.maker, []
+    monkeypatch.setattr(crf, "maker", lambda *given: replace(maker(*given), pixels=3 * 1230))
+    monkeypatch.setattr(crf, "crf_masks", lambda images, *rest: groups.append(len(images)) or crf_masks(images, *rest))
     monkeypatch.setattr(dense_crf, "_has_pydensecrf", lambda: False)
-    stage.run(**shard | {"masks": tmp_path / "together"})
+    together = make(shard, "together")
     assert groups == [3, 1]
     for number, size in enumerate(SIZES):
         name = mask_name(f"a/{number}")
-        assert (read_mask(shard["masks"] / name) == read_mask(tmp_path / "together" / name)).mean() >= 0.999, size
+        assert (read_mask(alone / name) == read_mask(together / name)).mean() >= 0.999, size
 
 
 @pytest.mark.parametrize("unary", ["label", "soft"])

@@ -1,6 +1,5 @@
 """DSRG: seeds that grow, the two losses, and training with them."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from tests.scenes import kill_segmentation_at
+from tests.scenes import kill_segmentation_at, write_step
 from wsss_core.data.table import ImageRecord, ImageTable, write_manifest, write_table
 from wsss_core.evaluate import confusion, metrics
 from wsss_core.execution import Execution
@@ -26,7 +25,8 @@ from wsss_core.segment.dsrg import (
     seeding_loss,
 )
 from wsss_core.segment.predict import Predictor, load_segmenter
-from wsss_core.stages import segment_predict, segment_train
+from wsss_core.steps import predictions
+from wsss_core.steps import train as train_step
 from wsss_core.store.masks import mask_name, read_mask, write_mask
 
 CPU = Execution("cpu")
@@ -276,18 +276,13 @@ def scenes(tmp_path):
     return tmp_path, records
 
 
-def write_config(path, settings):
-    content = {"stage": "segmentations/net", "method": "dsrg", "seed": 0, "settings": settings}
-    path.write_text(json.dumps(content))
-    return path
-
-
 def train(folder, settings=None):
-    segment_train.run(
-        config=write_config(folder / "a.json", {**TINY, **(settings or {})}),
+    train_step.run(
+        config=write_step(folder / "a.json", "segmentations/net", "dsrg", "train", {**TINY, **(settings or {})}),
         table=folder / "images.csv",
-        masks=[folder / "seeds"],
         classifier=None,
+        labels=[folder / "seeds"],
+        ood=None,
         model=folder / "a.pt",
         state=folder / "a.state",
         history=folder / "a.csv",
@@ -308,7 +303,7 @@ def test_training_resumes_to_the_same_weights(scenes, monkeypatch):
     assert steps == [4, 5]
 
 
-def test_network_learns_from_seeds_and_predicts_through_the_stages(scenes):
+def test_network_learns_from_seeds_and_predicts_through_the_steps(scenes):
     folder, records = scenes
     network = train(folder, {"iterations": 60, "learning_rate": 0.0003})
     assert network.class_names == ("red", "blue")
@@ -316,8 +311,8 @@ def test_network_learns_from_seeds_and_predicts_through_the_stages(scenes):
     assert rows[0] == ["step", "rate", "loss", "seeding", "boundary", "grown"]
     assert float(rows[-1][2]) < 0.2 * float(rows[1][2])
     assert float(rows[-1][5]) > float(rows[1][5]) + 0.1, "the regions must grow"
-    segment_predict.run(
-        config=write_config(folder / "p.json", {"crf": None}),
+    predictions.run(
+        config=write_step(folder / "p.json", "segmentations/net", "dsrg", "predictions", {"crf": None}),
         manifest=folder / "manifest.json",
         model=folder / "a.pt",
         predictions=folder / "out",

@@ -1,4 +1,4 @@
-"""Confusion matrices, sweeps, metrics, tables and the scoring stages."""
+"""Confusion matrices, sweeps, metrics, thresholds, tables and the scoring steps."""
 
 import json
 from dataclasses import replace
@@ -10,14 +10,17 @@ import pytest
 import torch
 
 from benchmarks.baselines.sweep_naive import sweep as sweep_naive
+from tests.scenes import write_step
 from wsss_core.data.table import ImageRecord, write_manifest
 from wsss_core.errors import UserError
 from wsss_core.evaluate import confusion, metrics, sweep
 from wsss_core.evaluate.header import ScoreHeader
-from wsss_core.evaluate.sweep import ScoreSettings, is_held_out
+from wsss_core.evaluate.sweep import ScoresSettings, is_held_out
 from wsss_core.evaluate.tables import read_evaluation, write_evaluation
+from wsss_core.evaluate.thresholds import divided, score_thresholds
 from wsss_core.execution import Execution
-from wsss_core.stages import score_maps, score_masks
+from wsss_core.steps import evaluation as evaluation_step
+from wsss_core.steps import scores as scores_step
 from wsss_core.store.cut import Cut, write_about
 from wsss_core.store.masks import mask_name, read_mask, write_mask
 from wsss_core.store.scores import SCORES, ScoreMaps
@@ -164,10 +167,91 @@ def test_sweep_refuses_wrong_input(maps, thresholds, message):
 
 
 def test_threshold_grid_holds_its_ends_and_the_fixed_value():
-    levels = ScoreSettings(sweep_from=0.2, sweep_to=0.49, sweep_step=0.01, threshold=0.305).thresholds()
+    levels = ScoresSettings(sweep_from=0.2, sweep_to=0.49, sweep_step=0.01, threshold=0.305).thresholds()
     assert (levels[0], levels[-1], len(levels)) == (0.2, 0.49, 31)
     assert 0.305 in levels
     assert 0.29 in levels
+
+
+# --- the choice of a threshold ---
+
+TRUTH = np.array([[0, 0, 1, 1]], dtype=np.uint8)
+MAPS = {
+    name: Maps((0,), np.array([[values]], dtype=np.float32))
+    for name, values in {
+        "low": [0.1, 0.3, 0.5, 0.9],  # right between 0.3 and 0.5
+        "high": [0.1, 0.5, 0.7, 0.9],  # right between 0.5 and 0.7
+        "clear": [0.1, 0.1, 0.9, 0.9],  # right at every threshold
+    }.items()
+}
+LEVELS = (0.2, 0.4, 0.6, 0.8)
+
+
+def chosen_by(rule, choosing, scored, threshold=0.2):
+    """What the rule finds on these images, which are those that it reads."""
+    read = []
+
+    def pairs(names):
+        for name in names:
+            read.append(name)
+            yield MAPS[name], TRUTH
+
+    settings = ScoresSettings(rule=rule, threshold=threshold, sweep_from=0.2, sweep_to=0.8, sweep_step=0.2)
+    found = score_thresholds(pairs, choosing, scored, settings, 2)
+    assert sorted(read) == sorted([*choosing, *scored])
+    return found
+
+
+# At 0.2 the image "low" is cut to 0111: one of two background pixels is hit, and three pixels are called foreground,
+# of which two are. At 0.6 and 0.8 it is cut to 0001. "high" is 0111 at 0.2 and 0.4, and 0001 at 0.8.
+
+
+@pytest.mark.parametrize(
+    ("rule", "choosing", "chosen", "ious"),
+    [
+        ("fixed", [], 0, [1 / 2, 2 / 3]),
+        ("oracle", [], 1, [1, 1]),
+        ("heldout", ["high"], 2, [2 / 3, 1 / 2]),
+        ("heldout", ["clear"], 0, [1 / 2, 2 / 3]),  # of equally good thresholds the lowest
+    ],
+)
+def test_rules_by_hand(rule, choosing, chosen, ious):
+    found = chosen_by(rule, choosing, ["low"])
+    assert (found.levels, found.chosen, found.best) == (LEVELS, chosen, 1)
+    np.testing.assert_allclose(found.scores.mean("iou"), [7 / 12, 1, 7 / 12, 7 / 12])
+    np.testing.assert_allclose(found.at_chosen.iou, ious)
+    assert [found.miou(place) for place in range(4)] == [0.583333, 1, 0.583333, 0.583333]
+
+
+def test_pixels_of_all_images_are_counted_together():
+    """At 0.4 they are cut to 0011 and 0111: IoU 3/4 and 4/5. The mean of the two images would be 19/24."""
+    found = chosen_by("oracle", [], ["low", "high"])
+    np.testing.assert_allclose(found.scores.mean("iou"), [7 / 12, 31 / 40, 31 / 40, 7 / 12])
+    np.testing.assert_allclose(found.at_chosen.iou, [3 / 4, 4 / 5])
+    assert (found.chosen, found.miou(found.chosen)) == (1, 0.775)
+
+
+def test_a_fixed_threshold_beside_the_grid_is_scored_in_its_place():
+    found = chosen_by("fixed", [], ["low"], threshold=0.45)
+    assert found.levels == (0.2, 0.4, 0.45, 0.6, 0.8)
+    assert (found.chosen, found.best) == (2, 1)
+    assert found.at_chosen.iou.tolist() == [1, 1]
+
+
+def test_images_that_choose_are_divided_from_those_that_are_scored():
+    """The hashes of a to d are 0.853, 0.066, 0.823 and 0.198 of the whole range."""
+    held = ScoresSettings(rule="heldout", heldout_fraction=0.2)
+    assert divided(["a", "b", "c", "d"], held) == (["b", "d"], ["a", "c"])
+    assert divided(["d", "c", "b", "a"], replace(held, heldout_fraction=0.1)) == (["b"], ["d", "c", "a"])
+    for rule in ("fixed", "oracle"):
+        assert divided(["a", "b"], replace(held, rule=rule)) == ([], ["a", "b"])
+    with pytest.raises(UserError, match=r"0\.2 of 2 images .* leaves 0 to choose the threshold on and 2 to evaluate"):
+        divided(["a", "c"], held)
+    with pytest.raises(UserError, match="leaves 2 to choose the threshold on and 0 to evaluate; change heldout_frac"):
+        divided(["b", "d"], held)
+
+
+# --- tables ---
 
 
 def test_evaluation_table_round_trip(tmp_path):
@@ -187,12 +271,7 @@ def test_evaluation_table_round_trip(tmp_path):
     assert read.rows["mean"]["pixels"] == 12
 
 
-# --- the stages ---
-
-
-def step_json(path, stage, settings, method="cam", **content):
-    path.write_text(json.dumps({"stage": stage, "method": method, "seed": 0, "settings": settings, **content}))
-    return path
+# --- the steps ---
 
 
 @pytest.fixture
@@ -224,8 +303,8 @@ def seed_shard(path, records, maps, class_names=("cat", "dog")):
 
 
 def score(folder, maps, **settings):
-    score_maps.run(
-        config=step_json(folder / "step.json", "seeds/cam", settings),
+    scores_step.run(
+        config=write_step(folder / "step.json", "seeds/cam", "cam", "scores", settings),
         manifests=[folder / "manifest.json"],
         maps=maps,
         curve=folder / "curve.csv",
@@ -271,7 +350,7 @@ def test_held_out_images_choose_and_the_others_are_evaluated(images):
     threshold, evaluation = score(folder, [folder / "a.h5"], rule="heldout", heldout_fraction=0.5)
     held = [r for r in records[:8] if is_held_out(r.id, 0.5)]
     assert 0 < len(held) < 8
-    levels = ScoreSettings().thresholds()
+    levels = ScoresSettings().thresholds()
     curve = metrics(sweep([(seeds[r.id], np.array(_read(r.mask))) for r in held], levels, 3)).mean("iou")
     assert threshold["value"] == levels[int(curve.argmax())]
     assert evaluation.header == ScoreHeader("score", 8 - len(held), len(held), cut=Cut("heldout", threshold["value"]))
@@ -280,7 +359,8 @@ def test_held_out_images_choose_and_the_others_are_evaluated(images):
 def test_score_shards_are_read_too(images):
     folder, records, maps = images
     scores = {r.id: ScoreMaps(r.classes, maps[r.id][:, ::4, ::4], r.size) for r in records}
-    build(folder / "s.h5", SCORES, dict.fromkeys(scores, ""), scores.get, {}, cache=folder / "c")
+    attrs = {"class_names": ["cat", "dog"]}
+    build(folder / "s.h5", SCORES, dict.fromkeys(scores, ""), scores.get, attrs, cache=folder / "c")
     threshold, _ = score(folder, [folder / "s.h5"])
     pairs = [(scores[r.id], np.array(_read(r.mask))) for r in records[:8]]
     assert threshold["miou"] == pytest.approx(metrics(sweep_naive(pairs, [0.25], 3)[0]).mean("iou"), abs=1e-6)
@@ -302,7 +382,7 @@ def test_one_shard_is_open_at_a_time(images, monkeypatch):
         opened.append(open_files())
         return read_mask(*arguments)
 
-    monkeypatch.setattr(score_maps, "read_mask", counting)
+    monkeypatch.setattr(scores_step, "read_mask", counting)
     together, _ = score(folder, shards)
     assert len(opened) == 8 and max(opened) <= before + 1
     seed_shard(folder / "all.h5", records, maps)
@@ -374,8 +454,8 @@ def test_masks_of_images_that_chose_the_threshold_are_not_scored(images):
 
 
 def test_a_split_without_shards_has_nothing_to_score(tmp_path):
-    score_masks.run(
-        config=step_json(tmp_path / "step.json", "segmentations/x", {}, "deeplab_v2"),
+    evaluation_step.run(
+        config=write_step(tmp_path / "step.json", "segmentations/x", "deeplab_v2", "evaluation", {}),
         manifests=[],
         masks=[],
         evaluation=tmp_path / "evaluation.csv",
@@ -402,8 +482,8 @@ def test_masks_that_were_not_made_alike_are_not_scored_together(images):
     for name, cut in {"masks": Cut("fixed", 0.3), "others": Cut("oracle", 0.3)}.items():
         write_about(folder / name, cut)
     with pytest.raises(UserError, match="masks and .*others were not made alike"):
-        score_masks.run(
-            config=step_json(folder / "step.json", "refinements/x", {}, "crf"),
+        evaluation_step.run(
+            config=write_step(folder / "step.json", "refinements/x", "crf", "evaluation", {}),
             manifests=[folder / "manifest.json"],
             masks=[folder / "masks", folder / "others"],
             evaluation=folder / "evaluation.csv",
@@ -412,8 +492,8 @@ def test_masks_that_were_not_made_alike_are_not_scored_together(images):
 
 
 def run_masks(folder, stage, method, settings, **content):
-    score_masks.run(
-        config=step_json(folder / "step.json", stage, settings, method, **content),
+    evaluation_step.run(
+        config=write_step(folder / "step.json", stage, method, "evaluation", settings, **content),
         manifests=[folder / "manifest.json"],
         masks=[folder / "masks"],
         evaluation=folder / "evaluation.csv",

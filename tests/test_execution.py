@@ -1,4 +1,4 @@
-"""How a stage is executed: threads, device, and one GPU for each process."""
+"""How a step is executed: threads, device, and one GPU for each process."""
 
 from __future__ import annotations
 
@@ -92,9 +92,12 @@ def test_devices_may_be_named(listed, tmp_path, monkeypatch):
 
 def test_device_and_threads():
     assert Execution("cpu", threads=2).torch_device() == torch.device("cpu")
+    assert torch.get_num_threads() == 1, "asking for the device changes nothing"
+    Execution("cpu", threads=2).set_threads()
     assert torch.get_num_threads() == 2
     expected = "cuda" if torch.cuda.is_available() else "cpu"
     assert Execution("auto").torch_device() == torch.device(expected)
+    Execution("auto").set_threads()
     assert torch.get_num_threads() == 1
 
 

@@ -1,6 +1,5 @@
 """FickleNet: its network against the expanded map and the loop over windows, its training, and its maps."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +8,14 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from tests.scenes import write_step
 from wsss_core import keyed
-from wsss_core.classify import Inputs
 from wsss_core.classify.ficklenet import FickleNetSettings, plan
 from wsss_core.data.augment import scaled_pair
 from wsss_core.data.table import ImageRecord, ImageTable, write_manifest, write_table
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution
+from wsss_core.jobs.classifier import open_classifier
 from wsss_core.models import cam_network
 from wsss_core.models.backbones import backbone
 from wsss_core.models.ficklenet import FickleNetwork, relevance
@@ -24,9 +24,10 @@ from wsss_core.seeds import advcam, ficklenet
 from wsss_core.seeds.cam import CamSettings, cam_seed
 from wsss_core.seeds.ficklenet import FickleNetSeedSettings, ficklenet_seed, settle
 from wsss_core.seeds.grad_cam import GradCamSettings, grad_cam_seed
-from wsss_core.stages import classify, seed
-from wsss_core.stages.classifier import open_classifier
+from wsss_core.steps import maps as maps_step
+from wsss_core.steps import train as train_step
 from wsss_core.store.seeds import SeedMaps, SeedStore
+from wsss_core.training import Inputs
 
 CLASSES = [2, 0]
 
@@ -295,15 +296,14 @@ def test_the_rate_is_halved_and_frozen_stages_are_left_out(table):
     assert held == {id(p) for p in [*frozen.network.backbone.stages[3:].parameters(), frozen.network.classifier.weight]}
 
 
-def test_stages_train_it_and_write_its_maps(table, tmp_path):
+def test_steps_train_it_and_write_its_maps(table, tmp_path):
     write_table(tmp_path / "images.csv", table)
     write_manifest(tmp_path / "shard.json", table.class_names, table.records)
-    content = {"stage": "classifiers/f", "method": "ficklenet", "seed": 0, "settings": TRAINING}
-    (tmp_path / "train.json").write_text(json.dumps(content))
-    classify.run(
-        config=tmp_path / "train.json",
+    train_step.run(
+        config=write_step(tmp_path / "train.json", "classifiers/f", "ficklenet", "train", TRAINING),
         table=tmp_path / "images.csv",
-        init=None,
+        classifier=None,
+        labels=(),
         ood=None,
         model=tmp_path / "model.pt",
         state=tmp_path / "state.pt",
@@ -312,11 +312,8 @@ def test_stages_train_it_and_write_its_maps(table, tmp_path):
     )
     network = open_classifier(tmp_path / "model.pt", table.class_names, torch.device("cpu"))
     assert isinstance(network, FickleNetwork) and (network.size, network.dropout) == (3, 0.5)
-    settings = {"passes": 6}
-    content = {"stage": "seeds/f", "method": "ficklenet", "seed": 0, "settings": settings}
-    (tmp_path / "maps.json").write_text(json.dumps(content))
-    seed.run(
-        config=tmp_path / "maps.json",
+    maps_step.run(
+        config=write_step(tmp_path / "maps.json", "seeds/f", "ficklenet", "maps", {"passes": 6}),
         classifier=tmp_path / "model.pt",
         manifest=tmp_path / "shard.json",
         table=tmp_path / "images.csv",

@@ -1,9 +1,8 @@
-"""The index stage: image table, shards, and one clear message for every kind of bad input."""
+"""The step `index`: image table, shards, and one clear message for every kind of bad input."""
 
 from __future__ import annotations
 
 import csv
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.scenes import write_step
+from wsss_core.data import examine
 from wsss_core.data.table import read_manifest, read_table
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution
 from wsss_core.keyed import generator
-from wsss_core.stages import index
+from wsss_core.steps import index
 from wsss_core.store.masks import write_mask
 
 CLASSES = ("cat", "dog", "owl")
@@ -44,7 +45,7 @@ class DataSet:
     def list(self, name: str, *images: str) -> None:
         (self.root / f"{name}.txt").write_text("".join(f"{image}\n" for image in images))
 
-    def index(self, method: str = "table", workers: int = 0, **settings) -> None:
+    def index(self, method: str = "table", threads: int = 1, **settings) -> None:
         defaults = {
             "root": str(self.root),
             "masks": "masks",
@@ -52,16 +53,13 @@ class DataSet:
             "val": ["val"],
             "classes": "classes.txt",
         }
-        config = self.out / "config.json"
-        content = {"stage": "dataset", "step": "index", "method": method, "seed": 0, "code": ""}
-        config.write_text(json.dumps(content | {"settings": defaults | settings}))
         index.run(
-            config=config,
+            config=write_step(self.out / "config.json", "dataset", method, "index", defaults | settings),
             table=self.out / "images.csv",
             shards=self.out / "shards",
             problems=self.out / "problems.csv",
             cache=self.out / "cache.json",
-            execution=Execution(workers=workers),
+            execution=Execution(threads=threads),
         )
 
     def problems(self) -> list[dict[str, str]]:
@@ -100,7 +98,7 @@ def data(tmp_path) -> DataSet:
 def test_table_and_shards(data):
     data.add("sky", "", mask=False, size=(20, 10))
     data.list("ood", "sky")
-    data.index(ood=["ood"], shard_size=3, workers=2)
+    data.index(ood=["ood"], shard_size=3, threads=2)
     table = read_table(data.out / "images.csv")
     assert table.class_names == CLASSES
     assert [r.id for r in table.records] == sorted(r.id for r in table.records)
@@ -157,15 +155,15 @@ def test_every_kind_of_image(data):
     assert sizes["turned"] == (16, 12) and sizes["deep"] == (12, 16) and "kind CMYK" in sizes
 
 
-def test_same_result_again_and_with_other_workers(data):
+def test_same_result_again_and_with_other_threads(data):
     def files() -> dict[str, bytes]:
         return {p.relative_to(data.out).as_posix(): p.read_bytes() for p in data.out.rglob("*") if p.is_file()}
 
     data.index()
     first = files()
-    data.index(workers=3)
+    data.index(threads=3)
     (data.out / "cache.json").unlink()
-    data.index(workers=2)
+    data.index(threads=2)
     assert {k: v for k, v in files().items() if k != "cache.json"} == {
         k: v for k, v in first.items() if k != "cache.json"
     }
@@ -173,8 +171,8 @@ def test_same_result_again_and_with_other_workers(data):
 
 def test_unchanged_files_are_not_opened_again(data, monkeypatch):
     data.index()
-    monkeypatch.setattr(index, "look_at_image", lambda path: pytest.fail(f"{path} was opened"))
-    monkeypatch.setattr(index, "look_at_mask", lambda path: pytest.fail(f"{path} was opened"))
+    monkeypatch.setattr(examine, "look_at_image", lambda path: pytest.fail(f"{path} was opened"))
+    monkeypatch.setattr(examine, "look_at_mask", lambda path: pytest.fail(f"{path} was opened"))
     data.index()
 
 
@@ -393,9 +391,9 @@ def test_two_images_of_one_id(data):
 def test_real_photos_in_two_formats(shared, tmp_path):
     made = DataSet(shared / "data/msrc", tmp_path)
     lists = {"val": ["val"], "ood": ["background"], "classes": "classes.txt", "masks": "SegmentationClass"}
-    made.index(method="voc", workers=2, tags="labels.csv", **lists)
+    made.index(method="voc", threads=2, tags="labels.csv", **lists)
     first = read_table(tmp_path / "images.csv")
-    made.index(method="table", workers=2, images="JPEGImages", lists="ImageSets/Segmentation", **lists)
+    made.index(method="table", threads=2, images="JPEGImages", lists="ImageSets/Segmentation", **lists)
     assert read_table(tmp_path / "images.csv") == first
     assert [len(first.split(role)) for role in ("train", "score", "val", "ood")] == [295, 295, 103, 70]
     assert len(first.class_names) == 14

@@ -7,15 +7,15 @@ from torch import nn
 
 from benchmarks.baselines.pair_labels import relation_loss_by_tables
 from wsss_core.models.irn import IrnNetwork, resize
-from wsss_core.refine.batches import SampleBatches
-from wsss_core.refine.irn import (
-    NetworkSettings,
+from wsss_core.refine.irn.network import (
+    TrainSettings,
     estimate_mean_shift,
     optimizer,
     reduce_labels,
     relation_loss,
     relation_sample,
 )
+from wsss_core.refine.training import SampleBatches
 
 
 class Taps(nn.Module):
@@ -67,7 +67,7 @@ def test_the_backbone_is_frozen():
 
 
 def test_the_optimiser_has_no_real_momentum_and_two_rates():
-    groups = optimizer(network(), NetworkSettings()).param_groups
+    groups = optimizer(network(), TrainSettings()).param_groups
     assert [g["lr"] for g in groups] == [0.1, 1.0]
     assert all(g["momentum"] == 1e-4 and g["weight_decay"] == 1e-4 and not g["nesterov"] for g in groups)
 
@@ -135,7 +135,7 @@ def load(name):
 
 
 def batches(count=7, seed=0):
-    settings = NetworkSettings(crop=64)
+    settings = TrainSettings(crop=64)
     names = [str(i) for i in range(count)]
 
     def sample(name, rng):

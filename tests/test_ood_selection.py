@@ -1,7 +1,6 @@
 """The collection of out-of-distribution photos: ranking, contact sheet, selection by rule and by a person."""
 
 import csv
-import json
 import re
 import threading
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.scenes import write_classifier, write_step
 from wsss_core.classify.contact_sheet import Shown, contact_sheet, thumbnail
 from wsss_core.classify.out_of_distribution import (
     Candidate,
@@ -30,8 +30,8 @@ from wsss_core.errors import UserError
 from wsss_core.execution import Execution
 from wsss_core.models import cam_network
 from wsss_core.seeds.cam import cam_seed
-from wsss_core.stages import ood_candidates, ood_selection
-from wsss_core.store.checkpoints import save_network
+from wsss_core.steps import candidates as candidates_step
+from wsss_core.steps import selection as selection_step
 
 NAMES = ("cat", "dog, small")
 FOUND = ranked([Candidate(f"p{n}", f"photos/p{n}.jpg", (n / 10, 0.3)) for n in range(10)])
@@ -155,21 +155,13 @@ class Run:
         write_table(folder / "photos.csv", ImageTable(NAMES, tuple(records)))
         torch.manual_seed(0)
         self.network = cam_network("small", 2).eval()
-        self.save_classifier("cam")
-
-    def save_classifier(self, architecture: str, **settings) -> None:
-        meta = {"backbone": "small", "class_names": list(NAMES), "architecture": architecture}
-        meta["architecture_settings"] = settings
-        save_network(self.folder / "init.pt", "classifier", self.network.state_dict(), meta)
+        write_classifier(folder / "init.pt", self.network, NAMES)
 
     def step(self, step: str, settings: dict) -> Path:
-        content = {"stage": "classifiers/wood", "step": step, "method": "w_ood", "seed": 0, "settings": settings}
-        path = self.folder / f"{step}.json"
-        path.write_text(json.dumps(content))
-        return path
+        return write_step(self.folder / f"{step}.json", "classifiers/wood", "w_ood", step, settings)
 
     def rank(self, **settings) -> list[Candidate]:
-        ood_candidates.run(
+        candidates_step.run(
             config=self.step("candidates", {"long_side": None, "thumbnail": 20} | settings),
             table=self.folder / "photos.csv",
             classifier=self.folder / "init.pt",
@@ -180,7 +172,7 @@ class Run:
         return read_candidates(self.folder / "candidates.csv", NAMES)
 
     def select(self, **settings) -> ImageTable:
-        ood_selection.run(
+        selection_step.run(
             config=self.step("selection", settings),
             table=self.folder / "photos.csv",
             candidates=self.folder / "candidates.csv",
@@ -240,7 +232,7 @@ def test_large_photos_are_erased_as_the_classifier_ranked_them(run, monkeypatch)
         sizes.append(image.shape)
         return cam_seed(network, image, classes, settings)
 
-    monkeypatch.setattr(ood_selection, "cam_seed", watched)
+    monkeypatch.setattr(selection_step, "cam_seed", watched)
     (record,) = run.select(rule="erased", threshold=found[0].probability, erase_long=32).records
     assert sizes == [(26, 32, 3)]
     assert np.asarray(Image.open(record.path)).shape == (33, 40, 3) and record.size == (33, 40)
@@ -265,7 +257,7 @@ def test_a_review_is_asked_for_and_used(run):
 def test_a_review_can_be_waited_for(run, monkeypatch):
     run.rank()
     review = run.folder / "reviewed.csv"
-    monkeypatch.setattr(ood_selection, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(selection_step, "POLL_SECONDS", 0.02)
     with pytest.raises(UserError, match="waits for a person"):
         run.select(rule="reviewed", reviewed=str(review), wait_minutes=0.001)
     timer = threading.Timer(0.2, review.write_text, ["id,keep\na/4,1\n"])

@@ -15,7 +15,7 @@ import torch
 
 from tests.conftest import REPOSITORY
 from wsss_core.errors import UserError
-from wsss_core.stages.processes import in_processes
+from wsss_core.jobs.processes import in_processes
 
 
 def tagged(prefix: str, number: int) -> tuple[str, int, int]:
@@ -49,7 +49,7 @@ def test_processes_end_when_theirs_is_killed(tmp_path):
 from functools import partial
 from pathlib import Path
 from tests.test_processes import asleep
-from wsss_core.stages.processes import in_processes
+from wsss_core.jobs.processes import in_processes
 list(in_processes(2, partial(asleep, Path({str(tmp_path)!r})), [0, 1]))
 """
     owner = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY)

@@ -1,14 +1,13 @@
-"""PSA: labels from posteriors, AffinityNet and its loss, the walk with background, and the stages."""
+"""PSA: labels from posteriors, AffinityNet and its loss, the walk with background, and the steps."""
 
 import json
-from dataclasses import asdict
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from tests.scenes import write_scene
+from tests.scenes import make_masks, write_scene, write_step
 from wsss_core.data.augment import normalise
 from wsss_core.data.table import ImageRecord, ImageTable, write_table
 from wsss_core.describe import describe
@@ -18,13 +17,16 @@ from wsss_core.kernels.dense_crf import dense_crf
 from wsss_core.kernels.paths import directions, mean_differences
 from wsss_core.models.affinity import AffinityNetwork
 from wsss_core.models.backbones import backbone
-from wsss_core.refine.batches import SampleBatches
-from wsss_core.refine.psa import NetworkSettings, affinity_loss, affinity_sample, optimizer
-from wsss_core.refine.psa_labels import LabelSettings, background_score, confident_labels, crf_posteriors
-from wsss_core.refine.psa_masks import PsaMaskSettings, PsaScoreSettings
-from wsss_core.refine.psa_walk import WalkSettings, no_scores, predict_affinities, walk_scores
+from wsss_core.refine.psa.labels import LabelsSettings, background_score, confident_labels, crf_posteriors
+from wsss_core.refine.psa.masks import MasksSettings, ScoresSettings
+from wsss_core.refine.psa.network import TrainSettings, affinity_loss, affinity_sample, optimizer
+from wsss_core.refine.psa.walk import WalkSettings, nothing, predict_affinities, walk
 from wsss_core.refine.threshold import score_mask
-from wsss_core.stages import psa_labels, psa_train, psa_walk, score_maps, walk_masks
+from wsss_core.refine.training import SampleBatches
+from wsss_core.steps import labels as labels_step
+from wsss_core.steps import scores as scores_step
+from wsss_core.steps import train as train_step
+from wsss_core.steps import walk as walk_step
 from wsss_core.store import checkpoints
 from wsss_core.store.masks import mask_name, read_mask, write_mask
 from wsss_core.store.posteriors import POSTERIORS, Posteriors
@@ -127,7 +129,7 @@ def test_posteriors_are_those_of_two_crfs():
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (12, 14, 3), dtype=np.uint8)
     maps = torch.from_numpy(rng.random((2, 12, 14), dtype=np.float32))
-    settings = LabelSettings(iterations=2)
+    settings = LabelsSettings(iterations=2)
     found = crf_posteriors(image, maps, [1, 4], settings)
     assert found.classes == (1, 4) and found.values.shape == (2, 3, 12, 14) and found.values.dtype == np.uint8
     for values, alpha in zip(found.values, (4, 32), strict=True):
@@ -164,7 +166,7 @@ def test_frozen_stages_and_normalisation_are_not_trained():
 
 def test_the_optimiser_has_the_groups_of_psa():
     network = AffinityNetwork(backbone("vgg16"))
-    groups = optimizer(network, NetworkSettings()).param_groups
+    groups = optimizer(network, TrainSettings()).param_groups
     assert [(g["lr"], g["weight_decay"], g["momentum"]) for g in groups] == [
         (0.1, 5e-4, 5e-4),
         (0.2, 0.0, 5e-4),
@@ -172,7 +174,7 @@ def test_the_optimiser_has_the_groups_of_psa():
     ]
     assert sum(len(g["params"]) for g in groups) == sum(p.requires_grad for p in network.parameters())
     frozen = network.requires_grad_(False)
-    assert [g["lr"] for g in optimizer(frozen, NetworkSettings()).param_groups] == [1.0]
+    assert [g["lr"] for g in optimizer(frozen, TrainSettings()).param_groups] == [1.0]
 
 
 def load(name):
@@ -183,7 +185,7 @@ def load(name):
 
 
 def batches(seed=0, **changes):
-    settings = NetworkSettings(crop=64, **changes)
+    settings = TrainSettings(crop=64, **changes)
 
     def sample(name, rng):
         return affinity_sample(*load(name), settings, rng)
@@ -260,7 +262,7 @@ def test_affinities_of_one_image():
 
 def test_walk_of_one_image_equals_the_dense_matrix():
     network, image, maps = one_image()
-    (walked,) = walk_scores(network, [image], [maps], WalkSettings(alpha=6.0, radius=3, beta=0.5, log2_steps=3))
+    (walked,) = walk(network, [image], [maps], WalkSettings(alpha=6.0, radius=3, beta=0.5, log2_steps=3))
     affinities = predict_affinities(network, [image], 3, 0.5)[0].numpy()
     matrix = np.eye(24)
     for i, (dy, dx) in enumerate(directions(3)):
@@ -277,16 +279,16 @@ def test_walk_of_one_image_equals_the_dense_matrix():
     assert walked.classes == (2, 5) and walked.size == (30, 43) and walked.stride == 8
     assert np.allclose(walked.scores.numpy(), expected[:2], atol=1e-5)
     assert np.allclose(walked.background.numpy(), expected[2], atol=1e-5)
-    nothing = no_scores((30, 43))
-    assert nothing.full().shape == (0, 30, 43) and not score_mask(nothing.full(), (), 0.5, None).any()
+    empty = nothing((30, 43)).full()
+    assert empty.shape == (0, 30, 43) and not score_mask(empty, (), 0.5, None).any()
 
 
 def test_images_that_walk_together_have_the_scores_of_each_alone():
     network, image, maps = one_image()
     other = SeedMaps((1,), {1.0: maps.maps[1.0][:1]}, maps.size)
     images, both, settings = [image, image[::-1].copy()], [maps, other], WalkSettings(radius=3, log2_steps=3)
-    for k, walked in enumerate(walk_scores(network, images, both, settings)):
-        (alone,) = walk_scores(network, images[k : k + 1], both[k : k + 1], settings)
+    for k, walked in enumerate(walk(network, images, both, settings)):
+        (alone,) = walk(network, images[k : k + 1], both[k : k + 1], settings)
         assert walked.classes == both[k].classes
         torch.testing.assert_close(walked.scores, alone.scores)
         torch.testing.assert_close(walked.background, alone.background)
@@ -303,14 +305,8 @@ def test_threshold_one_half_is_the_argmax_with_background():
     assert set(expected.ravel()) == {0, 3, 6}
     weighted = torch.cat([3 * full[:1], full[1:]])[:, :30, :43].argmax(0).numpy()
     assert np.array_equal(score_mask(maps.full(), (2, 5), 0.75, None), np.array([0, 3, 6])[weighted])
-    assert PsaMaskSettings().threshold == PsaScoreSettings().threshold == 0.5
+    assert MasksSettings().threshold == ScoresSettings().threshold == 0.5
     assert torch.equal(background_score(scores, 2.0), (1 - scores.max(0).values[None]) ** 2)
-
-
-def write_step(path, settings):
-    content = {"stage": "refinements/x", "step": "s", "method": "psa", "seed": 0, "settings": asdict(settings)}
-    path.write_text(json.dumps(content))
-    return path
 
 
 @pytest.fixture
@@ -339,8 +335,9 @@ def data(tmp_path):
 
 
 def make_labels(folder, **settings):
-    psa_labels.run(
-        config=write_step(folder / "labels.json", LabelSettings(iterations=2, **settings)),
+    settings = LabelsSettings(iterations=2, **settings)
+    labels_step.run(
+        config=write_step(folder / "labels.json", "refinements/x", "psa", "labels", settings),
         manifest=folder / "shard.json",
         maps=folder / "seeds.h5",
         labels=folder / "labels.h5",
@@ -350,19 +347,20 @@ def make_labels(folder, **settings):
     return folder / "labels.h5"
 
 
-def train(folder, name="psa", settings=None, **changes):
-    settings = settings or NetworkSettings(radius=3, crop=64, batch_size=2, epochs=1, learning_rate=0.01)
+def make_network(folder, name="psa", settings=None, **changes):
+    settings = settings or TrainSettings(radius=3, crop=64, batch_size=2, epochs=1, learning_rate=0.01)
     arguments = {
-        "config": write_step(folder / f"{name}.json", settings),
+        "config": write_step(folder / f"{name}.json", "refinements/x", "psa", "train", settings),
         "table": folder / "images.csv",
         "labels": [folder / "labels.h5"],
         "classifier": folder / "classifier.pt",
+        "ood": None,
         "model": folder / f"{name}.pt",
         "state": folder / f"{name}.state",
         "history": folder / f"{name}.csv",
         "execution": CPU,
     }
-    psa_train.run(**arguments | changes)
+    train_step.run(**arguments | changes)
     return folder / f"{name}.pt"
 
 
@@ -374,14 +372,14 @@ def test_the_path_from_seeds_to_masks(data):
     assert first.values.shape == (2, 2, 66, 75) and (first.values[:, 1, 30, 40] > 200).all()
     labels = confident_labels(np.pad(first.values, [(0, 0), (0, 0), (0, 6), (0, 5)]), first.classes, 8)
     assert labels[4, 5] == 1 and labels[0, 0] == 0
-    model = train(folder)
+    model = make_network(folder)
     assert not (folder / "psa.state").exists() and "different" in (folder / "psa.csv").read_text()
     state, meta = checkpoints.load_network(model, "affinity")
     assert meta["backbone"] == "small" and meta["class_names"] == list(CLASSES)
-    again, _ = checkpoints.load_network(train(folder, "again"), "affinity")
+    again, _ = checkpoints.load_network(make_network(folder, "again"), "affinity")
     assert all(torch.equal(again[key], value) for key, value in state.items())
-    psa_walk.run(
-        config=write_step(folder / "walk.json", WalkSettings(log2_steps=2)),
+    walk_step.run(
+        config=write_step(folder / "walk.json", "refinements/x", "psa", "walk", WalkSettings(log2_steps=2)),
         manifest=folder / "shard.json",
         maps=folder / "seeds.h5",
         model=model,
@@ -391,8 +389,8 @@ def test_the_path_from_seeds_to_masks(data):
     )
     maps = RecordStore(folder / "scores.h5", SCORES)[table.records[0].id]
     assert maps.stride == 8 and maps.scores.shape == (1, 9, 10) and maps.background.shape == (9, 10)
-    score_maps.run(
-        config=write_step(folder / "score.json", PsaScoreSettings()),
+    scores_step.run(
+        config=write_step(folder / "scores.json", "refinements/x", "psa", "scores", ScoresSettings()),
         manifests=[folder / "shard.json"],
         maps=[folder / "scores.h5"],
         curve=folder / "curve.csv",
@@ -401,14 +399,7 @@ def test_the_path_from_seeds_to_masks(data):
         execution=CPU,
     )
     assert json.loads((folder / "threshold.json").read_text())["value"] == 0.5
-    walk_masks.run(
-        config=write_step(folder / "masks.json", PsaMaskSettings()),
-        manifest=folder / "shard.json",
-        scores=folder / "scores.h5",
-        threshold=None,
-        masks=folder / "masks",
-        execution=CPU,
-    )
+    make_masks(folder, "psa", MasksSettings(), scores=folder / "scores.h5")
     for record in table.records:
         mask = read_mask(folder / "masks" / mask_name(record.id), record.size, 3)
         truth = read_mask(folder / f"{record.digest}.mask.png")
@@ -429,20 +420,23 @@ def test_mistakes_name_the_cause(data):
     folder, table = data
     make_labels(folder)
     with pytest.raises(UserError, match="network.crop: 64 holds no pairs of radius 5; at least 72"):
-        train(folder, settings=NetworkSettings(crop=64))
+        make_network(folder, settings=TrainSettings(crop=64))
     with pytest.raises(UserError, match="5 images have no confident labels, such as 'folder/image 0.png'"):
-        train(folder, labels=[])
+        make_network(folder, labels=[])
     with pytest.raises(UserError, match="none was given"):
-        train(folder, classifier=None)
+        make_network(folder, classifier=None)
     with pytest.raises(UserError, match="holds seeds records, not posteriors"):
-        train(folder, labels=[folder / "seeds.h5"])
+        make_network(folder, labels=[folder / "seeds.h5"])
     wrong = (ImageRecord("folder/image 0.png", "x.png", 10, 10, ("train",), ()),)
     write_table(folder / "other.csv", ImageTable(CLASSES, wrong))
-    with pytest.raises(UserError, match="posteriors are for"):
-        train(folder, table=folder / "other.csv")
+    with pytest.raises(UserError, match=r"is \(10, 10\), its labels are for \(66, 75\)"):
+        make_network(folder, table=folder / "other.csv")
     write_table(folder / "empty.csv", ImageTable(CLASSES, table.records[-1:]))
     with pytest.raises(UserError, match="hold no foreground: raise labels.alpha_low"):
-        train(folder, table=folder / "empty.csv")
+        make_network(folder, table=folder / "empty.csv")
     write_table(folder / "swapped.csv", ImageTable(CLASSES[::-1], table.records))
+    with pytest.raises(UserError, match="classifier.pt: its class list differs"):
+        make_network(folder, table=folder / "swapped.csv")
+    alone = TrainSettings(radius=3, crop=64, backbone="small", weights=None)
     with pytest.raises(UserError, match="labels.h5: its class list differs"):
-        train(folder, table=folder / "swapped.csv")
+        make_network(folder, settings=alone, classifier=None, table=folder / "swapped.csv")

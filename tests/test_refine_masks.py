@@ -9,9 +9,9 @@ from wsss_core.errors import UserError
 from wsss_core.kernels.random_walk import propagate
 from wsss_core.refine import cut_at, highest_label, mask_values
 from wsss_core.refine.crf import CrfSettings, crf_mask
-from wsss_core.refine.irn_labels import LabelSettings, confident_labels
+from wsss_core.refine.irn.labels import LabelsSettings, confident_labels
+from wsss_core.refine.irn.walk import WalkSettings, nothing, predict_boundaries, walk
 from wsss_core.refine.threshold import score_mask
-from wsss_core.refine.walk import WalkSettings, no_scores, predict_boundaries, walk_scores
 from wsss_core.store.cut import Cut
 from wsss_core.store.seeds import SeedMaps
 
@@ -66,14 +66,14 @@ def test_images_without_classes_are_background():
     image, _ = halves()
     empty = torch.zeros(0, 24, 40)
     assert not crf_mask(image, empty, (), 0.3, CrfSettings()).any()
-    assert not confident_labels(image, empty, (), LabelSettings()).any()
+    assert not confident_labels(image, empty, (), LabelsSettings()).any()
     assert not score_mask(empty, (), 0.3, None).any()
     assert not score_mask(empty, (), 0.3, (0.2, 0.3)).any()
 
 
 def test_confident_labels_follow_both_thresholds():
     image, maps = halves()
-    labels = confident_labels(image, maps, (4, 11), LabelSettings(iterations=0))
+    labels = confident_labels(image, maps, (4, 11), LabelsSettings(iterations=0))
     assert (labels[:, :10] == 5).all() and (labels[:, 30:] == 12).all()
     assert (labels[:, 10:17] == 255).all() and (labels[:, 23:30] == 255).all()
     assert (labels[:, 17:23] == 0).all()
@@ -82,7 +82,7 @@ def test_confident_labels_follow_both_thresholds():
 def test_confident_foreground_wins_over_confident_background():
     """With thresholds in the wrong order the published rule keeps the foreground of the first map."""
     image, maps = halves()
-    labels = confident_labels(image, maps, (4, 11), LabelSettings(foreground=0.22, background=0.5, iterations=0))
+    labels = confident_labels(image, maps, (4, 11), LabelsSettings(foreground=0.22, background=0.5, iterations=0))
     assert (labels[:, :17] == 5).all() and (labels[:, 30:] == 12).all() and (labels[:, 17:30] == 0).all()
 
 
@@ -124,12 +124,12 @@ def test_walk_of_one_image():
     image = rng.integers(0, 256, (30, 37, 3), dtype=np.uint8)
     maps = SeedMaps((2, 5), {1.0: torch.from_numpy(rng.random((2, 4, 5))).float()}, (30, 37))
     settings = WalkSettings(power=1.5, radius=3, log2_steps=4)
-    (walked,) = walk_scores(Edges(), [image], [maps], settings)
+    (walked,) = walk(Edges(), [image], [maps], settings)
     (boundary,) = predict_boundaries(Edges(), [image], None, torch.device("cpu"))
     expected = propagate(maps.strided() ** 1.5, boundary, radius=3, beta=10.0, log2_steps=4)
     assert walked.classes == (2, 5) and walked.size == (30, 37) and torch.equal(walked.scores, expected)
     assert walked.full().shape == (2, 30, 37) and walked.full().max() == 1
-    assert no_scores((30, 37)).scores.shape == (0, 8, 10)
+    assert nothing((30, 37)).scores.shape == (0, 8, 10)
 
 
 def test_images_that_walk_together_have_the_scores_of_each_alone():
@@ -138,7 +138,7 @@ def test_images_that_walk_together_have_the_scores_of_each_alone():
     classes = [(2, 5), (1,), (0, 3, 4)]
     maps = [SeedMaps(c, {1.0: torch.from_numpy(rng.random((len(c), 4, 5))).float()}, (30, 37)) for c in classes]
     settings = WalkSettings(power=1.5, radius=3, log2_steps=4)
-    for k, walked in enumerate(walk_scores(Edges(), images, maps, settings)):
-        (alone,) = walk_scores(Edges(), images[k : k + 1], maps[k : k + 1], settings)
+    for k, walked in enumerate(walk(Edges(), images, maps, settings)):
+        (alone,) = walk(Edges(), images[k : k + 1], maps[k : k + 1], settings)
         assert walked.classes == classes[k]
         torch.testing.assert_close(walked.scores, alone.scores)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import gc
 import io
-import json
 import re
 import shutil
 import xml.etree.ElementTree as ET
@@ -19,9 +18,12 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.scenes import write_classifier, write_step
+from wsss_core.config import Configuration, Stage, step_json
 from wsss_core.data.table import ImageRecord, ImageTable, deal, read_table, write_manifest, write_table
 from wsss_core.errors import UserError
 from wsss_core.evaluate.adaptation import quantile_curves, stop_counts, trajectories
+from wsss_core.evaluate.confusion import mask_confusion
 from wsss_core.evaluate.embedding import embed
 from wsss_core.evaluate.figures import FigureSettings, Series
 from wsss_core.evaluate.gains import gains
@@ -30,15 +32,15 @@ from wsss_core.execution import Execution
 from wsss_core.models import cam_network
 from wsss_core.report import overlays
 from wsss_core.report.charts import Line, inline, line_chart, swatch, ticks
-from wsss_core.report.choose import choose, image_confusion, image_miou, mistakes, sample
+from wsss_core.report.choose import choose, image_miou, mistakes, sample
 from wsss_core.report.figures import Cloud, clouds_svg, figure_svg
 from wsss_core.report.graph import Node, graph_svg, layers
 from wsss_core.report.page import slug
 from wsss_core.report.palette import DARK, LIGHT, VARIABLES
 from wsss_core.report.provenance import costs, settings_lines
 from wsss_core.report.summary import summarise
-from wsss_core.stages import features, report, run_files, score_maps, score_masks
-from wsss_core.store.checkpoints import save_network
+from wsss_core.steps import evaluation, features, report, scores
+from wsss_core.steps.report import provenance, run_files
 from wsss_core.store.cut import Cut, write_about
 from wsss_core.store.masks import mask_name, write_mask
 from wsss_core.store.seeds import SEEDS, SeedMaps
@@ -49,33 +51,46 @@ EXECUTION = Execution(device="cpu")
 BENCHMARK = "s\th:m:s\tmax_rss\tmax_vms\n12.5\t0:00:12\t{memory}\t900\n"
 
 
-def stage(section: str, method: str, settings: dict, **upstream: str) -> dict:
-    return {"section": section, "method": method, "upstream": upstream, "settings": settings, "oracle": ""}
+def stage(section: str, name: str, method: str, settings: dict, **upstream: str) -> Stage:
+    return Stage(section, name, method, upstream, settings)
 
 
 SCORES = {"rule": "fixed", "threshold": 0.25}
 CUTS = {"refinements": Cut("fixed", 0.3, crf="10 iterations, unary: label"), "segmentations": Cut("none")}
+NETWORK = {"train": {}, "predictions": {}, "evaluation": {}}
+ORACLE = {"maps": {"steps": 5}, "scores": SCORES | {"rule": "oracle"}}
 STAGES = {
-    "bce": stage("classifiers", "bce", {"train": {}}),
-    "cam": stage("seeds", "cam", {"maps": {}, "scores": SCORES}, classifier="bce"),
-    "rib@steps=5": stage(
-        "seeds", "rib", {"maps": {"steps": 5}, "scores": SCORES | {"rule": "oracle"}}, classifier="bce"
-    ),
-    "rib-crf": stage("refinements", "crf", {"masks": {}, "evaluation": {}}, seed="rib@steps=5"),
-    "deeplab": stage("segmentations", "deeplab_v2", {"train": {}, "predict": {}, "evaluation": {}}, masks="rib-crf"),
+    made.name: made
+    for made in (
+        stage("classifiers", "bce", "bce", {"train": {}}),
+        stage("seeds", "cam", "cam", {"maps": {}, "scores": SCORES}, classifier="bce"),
+        stage("seeds", "rib@steps=5", "rib", ORACLE, classifier="bce"),
+        stage("refinements", "rib-crf", "crf", {"masks": {}, "evaluation": {}}, seed="rib@steps=5"),
+        stage("segmentations", "deeplab", "deeplab_v2", NETWORK, masks="rib-crf"),
+    )
 }
 
 
-def content(stages: dict = STAGES, images: int = 3) -> dict:
-    return {
-        "run": "made-up",
-        "seed": 0,
-        "dataset": {"format": "table", "root": "photos"},
-        "stages": stages,
-        "targets": list(stages),
-        "report": {"images": images},
-        "code": "",
-    }
+def configuration(stages: dict[str, Stage] = STAGES, **changes) -> Configuration:
+    made = Configuration(
+        run="made-up",
+        results="results",
+        seed=0,
+        dataset={"format": "table", "root": "photos"},
+        stages=stages,
+        targets=tuple(stages),
+        execution={},
+        report={"images": 3},
+    )
+    return replace(made, **changes)
+
+
+def write_configuration(folder: Path, made: Configuration) -> Path:
+    """Write the settings file of the report."""
+    path = folder / "config" / "run" / "report.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(step_json(made, "run", "report"))
+    return path
 
 
 def truth(rng: np.random.Generator, size: tuple[int, int], label: int) -> np.ndarray:
@@ -86,8 +101,10 @@ def truth(rng: np.random.Generator, size: tuple[int, int], label: int) -> np.nda
     return labels
 
 
-def make_run(folder: Path, stages: dict = STAGES, *, masks: bool = True, splits: tuple[str, ...] = ("train", "val")):
-    """A folder of a finished run with made-up pictures; returns the report's configuration file."""
+def make_run(
+    folder: Path, stages: dict[str, Stage] = STAGES, *, masks: bool = True, splits: tuple[str, ...] = ("train", "val")
+) -> Path:
+    """A folder of a finished run with made-up pictures; returns the report's settings file."""
     rng = np.random.default_rng(0)
     records, labels = [], {}
     for k in range(10):
@@ -118,19 +135,16 @@ def make_run(folder: Path, stages: dict = STAGES, *, masks: bool = True, splits:
     for split, dealt in shards.items():
         for name, part in dealt.items():
             write_manifest(folder / "dataset" / "shards" / split / f"{name}.json", CLASSES, part)
-    for name, entry in stages.items():
-        _make_stage(folder, name, entry, shards, labels, rng)
+    for made in stages.values():
+        _make_stage(folder, made, shards, labels, rng)
     (folder / "benchmarks" / "dataset").mkdir(parents=True)
     (folder / "benchmarks" / "dataset" / "index.tsv").write_text(BENCHMARK.format(memory="NA"))
     (folder / "problems.csv").write_text("image,path,problem,severity,action\n9,x.jpg,is truncated,error,skipped\n")
-    config = folder / "config" / "report.json"
-    config.parent.mkdir(exist_ok=True)
-    config.write_text(json.dumps(content(stages), sort_keys=True))
-    return config
+    return write_configuration(folder, configuration(stages))
 
 
-def _make_stage(folder: Path, name: str, entry: dict, shards: dict, labels: dict, rng: np.random.Generator) -> None:
-    section = entry["section"]
+def _make_stage(folder: Path, made: Stage, shards: dict, labels: dict, rng: np.random.Generator) -> None:
+    section, name = made.section, made.name
     own = folder / section / name
     benchmark = folder / "benchmarks" / section / name
     benchmark.mkdir(parents=True)
@@ -138,7 +152,6 @@ def _make_stage(folder: Path, name: str, entry: dict, shards: dict, labels: dict
     config.parent.mkdir(parents=True, exist_ok=True)
     split = "val" if section == "segmentations" else "train"
     manifests = [folder / "dataset" / "shards" / split / f"{shard}.json" for shard in shards.get(split, {})]
-    step = {"stage": f"{section}/{name}", "method": entry["method"], "seed": 0}
     if section in ("classifiers", "segmentations"):
         own.mkdir(parents=True, exist_ok=True)
         (own / "history.csv").write_text("step,rate,loss,entropy\n20,1.0,0.7,0.5\n40,0.5,0.4,\n")
@@ -151,15 +164,15 @@ def _make_stage(folder: Path, name: str, entry: dict, shards: dict, labels: dict
                 own / "maps" / f"{shard}.h5",
                 SEEDS,
                 {r.id: r.id for r in part},
-                lambda i: _maps(labels[i], rng, entry["method"] == "rib"),
+                lambda i: _maps(labels[i], rng, made.method == "rib"),
                 {"class_names": CLASSES},
                 cache=folder / ".state" / f"{name}-{shard}.h5",
             )
             (benchmark / f"maps.{shard}.tsv").write_text(BENCHMARK.format(memory="100"))
-        config.write_text(json.dumps(step | {"settings": entry["settings"]["scores"]}))
+        write_step(config, f"{section}/{name}", made.method, "scores", made.settings["scores"])
         maps = [own / "maps" / f"{shard}.h5" for shard in shards[split]]
         files = {"curve": own / "curve.csv", "evaluation": own / "evaluation.csv", "threshold": own / "threshold.json"}
-        score_maps.run(config=config, manifests=manifests, maps=maps, **files, execution=EXECUTION)
+        scores.run(config=config, manifests=manifests, maps=maps, **files, execution=EXECUTION)
         return
     product = "predictions" if section == "segmentations" else "masks"
     for shard, part in shards[split].items():
@@ -169,9 +182,9 @@ def _make_stage(folder: Path, name: str, entry: dict, shards: dict, labels: dict
             found[:, 30:33] = 255
             write_mask(own / product / shard / mask_name(record.id), found)
         write_about(own / product / shard, CUTS[section])
-    config.write_text(json.dumps(step | {"settings": {}}))
+    write_step(config, f"{section}/{name}", made.method, "evaluation", made.settings["evaluation"])
     folders = [own / product / shard for shard in shards[split]]
-    score_masks.run(
+    evaluation.run(
         config=config, manifests=manifests, masks=folders, evaluation=own / "evaluation.csv", execution=EXECUTION
     )
 
@@ -190,7 +203,7 @@ def schema(monkeypatch):
     """A schema of two settings, so that these tests need no method's own."""
     steps = {"properties": {"steps": {"type": "integer", "default": 10, "description": "fine-tuning steps K"}}}
     definitions = {"seeds.rib": steps, "dataset.table": {"properties": {"root": {"type": "string"}}}}
-    monkeypatch.setattr(report, "read_schema", lambda: {"$defs": definitions})
+    monkeypatch.setattr(provenance, "read_schema", lambda: {"$defs": definitions})
 
 
 def write_page(folder: Path, config: Path) -> str:
@@ -283,8 +296,8 @@ def test_page_shows_the_analyses_and_figures_that_were_asked_for(finished, schem
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(drawn)
     figure = {"name": "steps", "title": "Steps K"}
-    asked = content() | {"report": ANALYSES, "figures": [figure, figure | {"name": "not drawn"}]}
-    config.write_text(json.dumps(asked))
+    figures = (figure, figure | {"name": "not drawn"})
+    write_configuration(folder, configuration(report=ANALYSES, figures=figures))
     try:
         page = write_page(folder, config)
     finally:
@@ -377,17 +390,13 @@ def classifier_files(tmp_path):
     write_table(tmp_path / "images.csv", ImageTable(CLASSES, tuple(records)))
     for seed in (0, 1):
         torch.manual_seed(seed)
-        network = cam_network("small", len(CLASSES))
-        meta = {"backbone": "small", "architecture": "cam", "architecture_settings": {}, "class_names": list(CLASSES)}
-        save_network(tmp_path / f"{seed}.pt", "classifier", network.state_dict(), meta)
+        write_classifier(tmp_path / f"{seed}.pt", cam_network("small", len(CLASSES)), CLASSES)
     return tmp_path
 
 
 def features_config(folder: Path, **settings) -> Path:
     given = {"classifiers": ["one", "two"], "images": 9, "classes": [], "perplexity": 2.0} | settings
-    step = {"stage": "features", "method": "t-SNE", "seed": 0, "settings": given}
-    (folder / "features.json").write_text(json.dumps(step))
-    return folder / "features.json"
+    return write_step(folder / "features.json", "features", "features", "features", given)
 
 
 def run_features(folder: Path, **settings) -> list[list[str]]:
@@ -421,7 +430,7 @@ def test_features_of_unknown_classes_or_too_few_images(classifier_files):
 
 
 def test_page_without_masks_scores_nothing(tmp_path, schema):
-    stages = STAGES | {"rib@steps=5": STAGES["cam"]}
+    stages = STAGES | {"rib@steps=5": replace(STAGES["cam"], name="rib@steps=5")}
     page = write_page(tmp_path, make_run(tmp_path, stages, masks=False))
     Reader(page)
     assert "no masks to score" in page
@@ -469,7 +478,7 @@ def test_files_of_an_earlier_dealing_do_not_count(tmp_path, schema):
 def test_few_files_are_open_at_a_time(finished, schema, monkeypatch):
     monkeypatch.setattr(run_files, "OPEN", 1)
     folder, _ = finished
-    files = run_files.RunFiles(folder, content())
+    files = run_files.RunFiles(folder, configuration())
     reader = run_files.Labels(files, files.shards("train"))
     gc.collect()
     before = h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE)
@@ -484,10 +493,10 @@ def test_few_files_are_open_at_a_time(finished, schema, monkeypatch):
 
 
 def test_masks_of_a_stage_that_is_no_target_may_leak_too(tmp_path, schema):
-    config = make_run(tmp_path)
-    stages = STAGES | {"deeplab": STAGES["deeplab"] | {"oracle": "rib-crf"}}
-    config.write_text(json.dumps(content(stages) | {"targets": ["cam", "deeplab"]}))
-    page = write_page(tmp_path, config)
+    make_run(tmp_path)
+    oracle = replace(STAGES["rib-crf"], settings={"masks": {"threshold": "oracle"}, "evaluation": {}})
+    made = configuration(STAGES | {"rib-crf": oracle}, targets=("cam", "deeplab"))
+    page = write_page(tmp_path, write_configuration(tmp_path, made))
     rows = dict(
         re.findall(r"<tr>\s*<th scope=\"row\"><span class=\"stage\">.*?</span>(\w+)</span>(.*?)</tr>", page, re.S)
     )
@@ -502,9 +511,8 @@ def test_page_of_a_data_set_alone(tmp_path, schema):
 
 
 def test_stages_that_no_target_needs_are_not_shown(tmp_path, schema):
-    config = make_run(tmp_path)
-    config.write_text(json.dumps(content() | {"targets": ["cam"]}))
-    page = write_page(tmp_path, config)
+    make_run(tmp_path)
+    page = write_page(tmp_path, write_configuration(tmp_path, configuration(targets=("cam",))))
     assert "rib-crf" not in re.sub(r"<svg class=\"graph\".*?</svg>", "", page, flags=re.S)
     assert 'class="box refinements aside"' in page
 
@@ -536,8 +544,8 @@ def test_sample_keeps_order_and_does_not_depend_on_what_else_is_there():
 def test_undecided_pixels_count_as_background_or_not_at_all():
     target = np.array([[1, 1, 0, 255]], np.uint8)
     prediction = np.array([[1, 255, 255, 1]], np.uint8)
-    assert image_confusion(prediction, target, 2, skip_ignored=False).tolist() == [[1, 0], [1, 1]]
-    assert image_confusion(prediction, target, 2, skip_ignored=True).tolist() == [[0, 0], [0, 1]]
+    assert mask_confusion(prediction, target, 2, skip_ignored=False).tolist() == [[1, 0], [1, 1]]
+    assert mask_confusion(prediction, target, 2, skip_ignored=True).tolist() == [[0, 0], [0, 1]]
     assert image_miou(np.array([[1, 0], [1, 1]])) == pytest.approx(0.5)
 
 

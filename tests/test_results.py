@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from wsss_core.cli import main
-from wsss_core.config import load
+from wsss_core.config import load, step_json
 from wsss_core.data.table import write_manifest
 from wsss_core.errors import UserError
 from wsss_core.evaluate.confusion import metrics
@@ -25,8 +25,8 @@ from wsss_core.execution import Execution
 from wsss_core.report.charts import inline
 from wsss_core.report.figures import figure_svg
 from wsss_core.report.markdown import refinement_table, results_table
-from wsss_core.stages import figures as figures_stage
-from wsss_core.stages import results as results_stage
+from wsss_core.steps import figure as figure_step
+from wsss_core.steps import results as results_step
 from wsss_core.store.cut import Cut
 
 EXECUTION = Execution(device="cpu")
@@ -90,8 +90,8 @@ def finished(tmp_path) -> Path:
 def made(folder: Path, configuration: dict = RAW) -> Results:
     config = folder / "config" / "results.json"
     config.parent.mkdir(exist_ok=True)
-    config.write_text(load(configuration).results_json())
-    results_stage.run(config=config, run=folder, table=folder / "results.csv", execution=EXECUTION)
+    config.write_text(step_json(load(configuration), "run", "results"))
+    results_step.run(config=config, run=folder, table=folder / "results.csv", execution=EXECUTION)
     return read_results(folder / "results.csv")
 
 
@@ -190,7 +190,8 @@ def test_targets_alone_are_in_the_table(finished):
 
 def test_digest_is_of_the_settings_and_what_they_are_built_on_but_not_of_the_seed():
     def digests(configuration: dict) -> dict[str, str]:
-        return {s["stage"]: s["settings"] for s in json.loads(load(configuration).results_json())["stages"]}
+        loaded = load(configuration)
+        return {name: loaded.lineage(name) for name in loaded.stages}
 
     before, other_seed = digests(RAW), digests(raw(seed=4, run="other"))
     changed = digests(raw(classifiers={"bce": {"objective": "bce", "epochs": 4}}))
@@ -370,12 +371,12 @@ def test_figure_of_a_run_is_a_file(finished):
     configuration = raw(figures=figures)
     made(finished, configuration)
     config = finished / "config" / "steps.json"
-    config.write_text(load(configuration).figure_json("steps"))
+    config.write_text(step_json(load(configuration), "figures/steps", "figure"))
     figure = finished / "figures" / "steps.svg"
-    figures_stage.run(config=config, results=finished / "results.csv", figure=figure, execution=EXECUTION)
+    figure_step.run(config=config, results=finished / "results.csv", figure=figure, execution=EXECUTION)
     assert ET.parse(figure).getroot().tag.endswith("svg")
-    with pytest.raises(UserError, match="is not the configuration of a figure"):
-        figures_stage.run(config=figure, results=finished / "results.csv", figure=figure, execution=EXECUTION)
+    with pytest.raises(UserError, match="is not the settings file of a step"):
+        figure_step.run(config=figure, results=finished / "results.csv", figure=figure, execution=EXECUTION)
 
 
 @pytest.mark.parametrize(
@@ -462,4 +463,4 @@ def test_analyses_may_name_stages_with_and_without_swept_values():
     report["features"] = {"classifiers": ["bce"]}
     configuration = load(raw(report=report))
     assert configuration.report["sizes"]["limits"] == [0.05, 0.2]
-    assert json.loads(configuration.features_json())["settings"]["classifiers"] == ["bce"]
+    assert json.loads(step_json(configuration, "features", "features"))["settings"]["classifiers"] == ["bce"]

@@ -1,17 +1,13 @@
 """Agreement of masks with saliency masks."""
 
-import json
-from dataclasses import asdict
-
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.scenes import make_masks
 from wsss_core.data.table import ImageRecord, write_manifest
 from wsss_core.errors import UserError
-from wsss_core.execution import Execution
 from wsss_core.refine.saliency import SaliencySettings, keep_agreeing, read_salient, saliency_file
-from wsss_core.stages import saliency_masks
 from wsss_core.store.cut import Cut, read_about, write_about
 from wsss_core.store.masks import mask_name, read_mask, write_mask
 
@@ -55,7 +51,7 @@ def test_grey_levels_are_salient_from_the_threshold_on(tmp_path):
     assert read_salient(tmp_path, record("a"), 40).sum() == 8
 
 
-def test_the_stage(tmp_path):
+def test_the_step(tmp_path):
     records = [record("a"), record("b")]
     write_manifest(tmp_path / "shard.json", ("round", "long"), records)
     labels = np.zeros(SIZE, np.uint8)
@@ -66,18 +62,10 @@ def test_the_stage(tmp_path):
     saliency = np.zeros(SIZE, np.uint8)
     saliency[:, 2:6] = 255
     write_grey(tmp_path / "saliency/a.png", saliency)
-    settings = SaliencySettings(folder=str(tmp_path / "saliency"))
-    content = {"stage": "refinements/x", "step": "masks", "method": "saliency", "seed": 0, "settings": asdict(settings)}
-    (tmp_path / "step.json").write_text(json.dumps(content))
 
-    def run():
-        saliency_masks.run(
-            config=tmp_path / "step.json",
-            manifest=tmp_path / "shard.json",
-            masks=tmp_path / "masks",
-            agreeing=tmp_path / "agreeing",
-            execution=Execution(device="cpu"),
-        )
+    def run(folder="saliency"):
+        settings = SaliencySettings(folder=str(tmp_path / folder))
+        return make_masks(tmp_path, "saliency", settings, name="agreeing", start=tmp_path / "masks")
 
     with pytest.raises(UserError, match=r"no mask of image 'b'; looked for b\.png, p\.png"):
         run()
@@ -93,7 +81,5 @@ def test_the_stage(tmp_path):
     assert (kept[0] == [0, 0, 255, 255, 2, 2, 255, 255]).all() and (kept[1] == [0, 0, 0, 0, 255, 255, 255, 255]).all()
     cut = read_about(tmp_path / "agreeing")
     assert cut == Cut("oracle", 0.3, notes=("first", cut.notes[1])) and "saliency" in cut.notes[1]
-    content["settings"]["folder"] = str(tmp_path / "nowhere")
-    (tmp_path / "step.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match="nowhere: is not a folder"):
-        run()
+        run("nowhere")

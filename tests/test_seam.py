@@ -1,6 +1,5 @@
-"""SEAM: the correlation module against a loop, its losses by hand, what they train, and the stages."""
+"""SEAM: the correlation module against a loop, its losses by hand, what they train, and the steps."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from wsss_core.classify import Inputs, bce
+from tests.scenes import write_step
+from wsss_core.classify import bce
 from wsss_core.classify import seam as objective
 from wsss_core.classify.seam import SeamSettings, View, hardest, in_range, lower_quarter, siamese_terms
 from wsss_core.data.augment import scaled_pair
@@ -24,10 +24,11 @@ from wsss_core.seeds import Inputs as SeedInputs
 from wsss_core.seeds import seam as method
 from wsss_core.seeds.cam import CamSettings, cam_seed
 from wsss_core.seeds.seam import above_minimum, seam_seed
-from wsss_core.stages import classify
-from wsss_core.stages import seed as seed_stage
+from wsss_core.steps import maps as maps_step
+from wsss_core.steps import train as train_step
 from wsss_core.store.checkpoints import load_network
 from wsss_core.store.seeds import SeedStore
+from wsss_core.training import Inputs
 
 COLOURS = ((200, 40, 40), (40, 40, 200))
 
@@ -143,8 +144,8 @@ def test_it_is_a_classifier_like_any_other(network, image):
         dropped, _ = network.train().activations(images)
     assert not torch.allclose(dropped, maps), "channels are dropped in training mode"
     assert refined.min() >= 0 and refined.max() <= 1
-    meta = {"backbone": "small", "class_names": list("abcd"), "architecture": "seam", "architecture_settings": {}}
-    again = restore_classifier(network.state_dict(), meta).eval()
+    assert network.architecture == "seam"
+    again = restore_classifier(network.state_dict(), network.about | {"class_names": list("abcd")}).eval()
     assert isinstance(again, SeamNetwork)
     assert torch.equal(again.activations(images)[1], refined)
     assert cam_seed(network.eval(), image, [1], CamSettings((1.0,))).maps[1.0].shape == (1, 3, 4)
@@ -295,25 +296,22 @@ def test_seeds_need_a_classifier_of_seam(table):
         method.maker(method.SeamSettings(), SeedInputs(cam_network("small", 2), table.records, 0, "s"))
 
 
-def test_stages_train_and_write_the_maps(table, tmp_path):
+def test_steps_train_and_write_the_maps(table, tmp_path):
     write_table(tmp_path / "images.csv", table)
     write_manifest(tmp_path / "shard.json", table.class_names, table.records[:2])
     training = {"backbone": "small", "epochs": 2, "batch_size": 3, "long_side": [56, 64], "crop": 64}
-    content = {"stage": "classifiers/seam", "method": "seam", "seed": 0, "settings": training}
-    (tmp_path / "train.json").write_text(json.dumps(content))
-    paths = {"config": tmp_path / "train.json", "table": tmp_path / "images.csv", "init": None, "ood": None}
+    config = write_step(tmp_path / "train.json", "classifiers/seam", "seam", "train", training)
+    inputs = {"config": config, "table": tmp_path / "images.csv", "classifier": None, "labels": (), "ood": None}
     for name in ("model", "again"):
         results = {"model": tmp_path / f"{name}.pt", "state": tmp_path / "state", "history": tmp_path / "history.csv"}
-        classify.run(**paths, **results, execution=Execution("cpu"))
+        train_step.run(**inputs, **results, execution=Execution("cpu"))
     assert (tmp_path / "model.pt").read_bytes() == (tmp_path / "again.pt").read_bytes()
     columns = (tmp_path / "history.csv").read_text().splitlines()[0].split(",")
     assert columns == ["step", "rate", "loss", "classification", "minimum", "er", "ecr"]
     state, meta = load_network(tmp_path / "model.pt", "classifier")
     assert meta["architecture"] == "seam" and meta["settings"]["hard_share"] == 0.2
-    content = {"stage": "seeds/seam", "method": "seam", "seed": 0, "settings": {"scales": [0.5, 1.0]}}
-    (tmp_path / "seeds.json").write_text(json.dumps(content))
-    seed_stage.run(
-        config=tmp_path / "seeds.json",
+    maps_step.run(
+        config=write_step(tmp_path / "seeds.json", "seeds/seam", "seam", "maps", {"scales": [0.5, 1.0]}),
         classifier=tmp_path / "model.pt",
         manifest=tmp_path / "shard.json",
         table=tmp_path / "images.csv",

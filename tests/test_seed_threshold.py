@@ -1,16 +1,14 @@
 """Masks straight from seed maps."""
 
 import json
-from dataclasses import asdict
 
 import pytest
 import torch
 
+from tests.scenes import make_masks
 from wsss_core.data.table import ImageRecord, write_manifest
 from wsss_core.errors import UserError
-from wsss_core.execution import Execution
 from wsss_core.refine.seed_threshold import SeedThresholdSettings
-from wsss_core.stages import seed_threshold_masks
 from wsss_core.store import seeds, shards
 from wsss_core.store.cut import Cut, read_about
 from wsss_core.store.masks import mask_name, read_mask
@@ -39,18 +37,10 @@ def folder(tmp_path):
 
 def run(folder, settings, chosen=None):
     """Labels of the image with a class, one per step of its seed."""
-    content = {"stage": "refinements/x", "step": "masks", "method": "m", "seed": 0, "settings": asdict(settings)}
-    (folder / "step.json").write_text(json.dumps(content))
     threshold = folder / "threshold.json"
     threshold.write_text(json.dumps(chosen))
-    seed_threshold_masks.run(
-        config=folder / "step.json",
-        manifest=folder / "shard.json",
-        maps=folder / "seeds.h5",
-        threshold=threshold if chosen else None,
-        masks=folder / "masks",
-        execution=Execution(device="cpu"),
-    )
+    given = {"maps": folder / "seeds.h5"} | ({"threshold": threshold} if chosen else {})
+    make_masks(folder, "seed_threshold", settings, **given)
     assert not read_mask(folder / "masks" / mask_name("b")).any()
     mask = read_mask(folder / "masks" / mask_name("a"), (16, 160), 3)
     assert (mask == mask[0]).all()

@@ -1,6 +1,5 @@
 """AdvCAM: against the published implementation, against the obvious loop, its variants and what it costs."""
 
-import json
 from contextlib import contextmanager
 
 import numpy as np
@@ -11,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.baselines.advcam_loop import advcam_loop
 from tests.reference_networks import reference_resnet50
+from tests.scenes import write_classifier, write_step
 from wsss_core.data.augment import scaled_pair
 from wsss_core.data.table import ImageRecord, ImageTable, write_manifest, write_table
 from wsss_core.execution import Execution
@@ -18,8 +18,7 @@ from wsss_core.models import cam_network
 from wsss_core.seeds import advcam
 from wsss_core.seeds.advcam import AdvCamSettings, advcam_seed, grad_cam
 from wsss_core.seeds.cam import CamSettings, cam_seed, view_pair
-from wsss_core.stages import seed
-from wsss_core.store.checkpoints import save_network
+from wsss_core.steps import maps as maps_step
 from wsss_core.store.seeds import SeedStore
 
 CLASSES = [2, 0]
@@ -182,7 +181,7 @@ def test_the_logit_climbs_and_the_network_stays(network, image, variant):
     assert all(p.requires_grad and p.grad is None for p in network.parameters())
 
 
-def test_stage_writes_the_maps(tmp_path, image):
+def test_step_writes_the_maps(tmp_path, image):
     Image.fromarray(image).save(tmp_path / "0.png")
     records = (ImageRecord("0", str(tmp_path / "0.png"), 44, 60, ("train",), (0, 1), digest="0"),)
     table = ImageTable(("red", "blue"), records)
@@ -190,18 +189,10 @@ def test_stage_writes_the_maps(tmp_path, image):
     write_manifest(tmp_path / "shard.json", table.class_names, records)
     torch.manual_seed(0)
     network = cam_network("small", 2).eval()
-    save_network(
-        tmp_path / "model.pt",
-        "classifier",
-        network.state_dict(),
-        {"backbone": "small", "class_names": ["red", "blue"], "architecture": "cam", "architecture_settings": {}},
-    )
     settings = {"iterations": 3, "step_size": None, "scales": [1.0, 0.5]}
-    content = {"stage": "seeds/advcam", "method": "advcam", "seed": 0, "settings": settings}
-    (tmp_path / "step.json").write_text(json.dumps(content))
-    seed.run(
-        config=tmp_path / "step.json",
-        classifier=tmp_path / "model.pt",
+    maps_step.run(
+        config=write_step(tmp_path / "step.json", "seeds/advcam", "advcam", "maps", settings),
+        classifier=write_classifier(tmp_path / "model.pt", network, table.class_names),
         manifest=tmp_path / "shard.json",
         table=tmp_path / "images.csv",
         maps=tmp_path / "maps.h5",

@@ -1,12 +1,11 @@
 """AdvCAM and RIB together: the sum over RIB's states of AdvCAM's maps."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from tests.scenes import write_classifier, write_step
 from wsss_core.data.augment import scaled_pair
 from wsss_core.data.table import ImageRecord, ImageTable, write_manifest, write_table
 from wsss_core.errors import UserError
@@ -15,8 +14,7 @@ from wsss_core.models import cam_network
 from wsss_core.seeds.advcam import AdvCamSettings, advcam_seed
 from wsss_core.seeds.advcam_rib import AdvCamRibSettings, advcam_rib_seed
 from wsss_core.seeds.rib import RibSettings, gap, rib_seed
-from wsss_core.stages import seed
-from wsss_core.store.checkpoints import save_network
+from wsss_core.steps import maps as maps_step
 from wsss_core.store.seeds import SeedStore
 
 CLASSES = [2, 0]
@@ -103,7 +101,7 @@ def test_scale_one_is_required(network, image):
         advcam_rib_seed(network, image, CLASSES, settings, pool)
 
 
-def test_stage_writes_the_maps(tmp_path, image):
+def test_step_writes_the_maps(tmp_path, image):
     records = []
     for number, classes in enumerate([(0,), (1,)]):
         Image.fromarray(image[:, :: 1 - 2 * number]).save(tmp_path / f"{number}.png")
@@ -112,15 +110,11 @@ def test_stage_writes_the_maps(tmp_path, image):
     write_table(tmp_path / "images.csv", table)
     write_manifest(tmp_path / "shard.json", table.class_names, records[:1])
     torch.manual_seed(0)
-    meta = {"backbone": "small", "class_names": ["red", "blue"], "architecture": "cam", "architecture_settings": {}}
-    save_network(tmp_path / "model.pt", "classifier", cam_network("small", 2).state_dict(), meta)
     rib = {"steps": 2, "batch_size": 1, "pool_long": [40, 56], "pool_crop": 48, "scales": [1.0]}
     settings = {"rib": rib, "advcam": {"iterations": 2, "scales": [1.0]}}
-    content = {"stage": "seeds/both", "method": "advcam_rib", "seed": 0, "settings": settings}
-    (tmp_path / "step.json").write_text(json.dumps(content))
-    seed.run(
-        config=tmp_path / "step.json",
-        classifier=tmp_path / "model.pt",
+    maps_step.run(
+        config=write_step(tmp_path / "step.json", "seeds/both", "advcam_rib", "maps", settings),
+        classifier=write_classifier(tmp_path / "model.pt", cam_network("small", 2), table.class_names),
         manifest=tmp_path / "shard.json",
         table=tmp_path / "images.csv",
         maps=tmp_path / "maps.h5",

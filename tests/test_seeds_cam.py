@@ -1,4 +1,4 @@
-"""Class activation maps: against the published implementation, and as the stage writes them."""
+"""Class activation maps: against the published implementation, and as the step writes them."""
 
 import json
 from pathlib import Path
@@ -9,15 +9,16 @@ import torch
 from PIL import Image
 
 from tests.reference_networks import reference_resnet50
+from tests.scenes import write_classifier, write_step
 from wsss_core.data.augment import scaled_pair
 from wsss_core.data.table import ImageRecord, ImageTable, write_manifest, write_table
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution
+from wsss_core.jobs import together
 from wsss_core.models import cam_network
 from wsss_core.seeds import cam
 from wsss_core.seeds.cam import CamSettings, cam_seed, cam_seeds, flip_sum, view_pair, view_pairs
-from wsss_core.stages import seed, together
-from wsss_core.store.checkpoints import save_network
+from wsss_core.steps import maps as maps_step
 from wsss_core.store.seeds import SeedStore
 
 REFERENCE_SCALES = (1.0, 0.5, 1.5, 2.0)
@@ -93,13 +94,9 @@ def shard(tmp_path: Path) -> dict:
     write_table(tmp_path / "images.csv", table)
     write_manifest(tmp_path / "shard.json", table.class_names, table.records)
     torch.manual_seed(0)
-    meta = {"backbone": "small", "class_names": ["red", "blue"], "architecture": "cam", "architecture_settings": {}}
-    save_network(tmp_path / "model.pt", "classifier", cam_network("small", 2).state_dict(), meta)
-    content = {"stage": "seeds/cam", "method": "cam", "seed": 3, "settings": {"scales": [1.0, 0.5]}}
-    (tmp_path / "step.json").write_text(json.dumps(content))
     return {
-        "config": tmp_path / "step.json",
-        "classifier": tmp_path / "model.pt",
+        "config": write_step(tmp_path / "step.json", "seeds/cam", "cam", "maps", {"scales": [1.0, 0.5]}, seed=3),
+        "classifier": write_classifier(tmp_path / "model.pt", cam_network("small", 2), table.class_names),
         "manifest": tmp_path / "shard.json",
         "table": tmp_path / "images.csv",
         "maps": tmp_path / "maps.h5",
@@ -108,8 +105,8 @@ def shard(tmp_path: Path) -> dict:
     }
 
 
-def test_stage_writes_every_image_with_what_made_it(shard):
-    seed.run(**shard)
+def test_step_writes_every_image_with_what_made_it(shard):
+    maps_step.run(**shard)
     store = SeedStore(shard["maps"])
     assert list(store) == ["a/0", "a/1", "a/2"]
     assert [store[i].classes for i in store] == [(0,), (), (0, 1)]
@@ -119,27 +116,26 @@ def test_stage_writes_every_image_with_what_made_it(shard):
     assert store.attrs["class_names"] == ["red", "blue"] and store.attrs["versions"]["torch"] == torch.__version__
 
 
-def test_stage_keeps_what_did_not_change(shard, monkeypatch):
-    seed.run(**shard)
+def test_step_keeps_what_did_not_change(shard, monkeypatch):
+    maps_step.run(**shard)
     first = {i: record.maps for i, record in SeedStore(shard["maps"]).items()}
-    monkeypatch.setattr("wsss_core.stages.seed.read_record", lambda record: pytest.fail(f"read {record.id} again"))
-    seed.run(**shard)
+    monkeypatch.setattr(maps_step, "read_record", lambda record: pytest.fail(f"read {record.id} again"))
+    maps_step.run(**shard)
     for image_id, record in SeedStore(shard["maps"]).items():
         assert all(torch.equal(record.maps[scale], maps) for scale, maps in first[image_id].items())
 
 
-def test_stage_names_the_image_it_cannot_read(shard, tmp_path):
+def test_step_names_the_image_it_cannot_read(shard, tmp_path):
     (tmp_path / "2.png").write_bytes(b"no image")
     with pytest.raises(UserError, match="image 'a/2': .*2.png"):
-        seed.run(**shard)
+        maps_step.run(**shard)
     assert not shard["maps"].exists()
 
 
-def test_stage_refuses_a_classifier_for_other_classes(shard):
-    meta = {"backbone": "small", "class_names": ["blue", "red"], "architecture": "cam", "architecture_settings": {}}
-    save_network(shard["classifier"], "classifier", cam_network("small", 2).state_dict(), meta)
+def test_step_refuses_a_classifier_for_other_classes(shard):
+    write_classifier(shard["classifier"], cam_network("small", 2), ["blue", "red"])
     with pytest.raises(UserError, match="model.pt: its class list differs"):
-        seed.run(**shard)
+        maps_step.run(**shard)
 
 
 @pytest.fixture
@@ -157,7 +153,7 @@ def crowd(shard, tmp_path: Path) -> dict:
 
 
 def as_on_a_gpu(monkeypatch) -> list[list[str]]:
-    """Let the stage batch as on a GPU, three images of 40x48 at most; what the method is then called with."""
+    """Let the step batch as on a GPU, three images of 40x48 at most; what the method is then called with."""
     called, make = [], cam.batch_maker
 
     def watched(settings, inputs):
@@ -165,22 +161,22 @@ def as_on_a_gpu(monkeypatch) -> list[list[str]]:
         together = make(settings, inputs)
         return lambda records, images: called.append([r.id for r in records]) or together(records, images)
 
-    monkeypatch.setattr(seed, "view_pixels", lambda device: 3 * 40 * 48)
+    monkeypatch.setattr(maps_step, "view_pixels", lambda device: 3 * 40 * 48)
     monkeypatch.setattr(cam, "batch_maker", watched)
     return called
 
 
-def test_stage_on_a_cpu_takes_one_image_at_a_time(crowd, monkeypatch):
+def test_step_on_a_cpu_takes_one_image_at_a_time(crowd, monkeypatch):
     monkeypatch.setattr(cam, "batch_maker", lambda *_: pytest.fail("batched on a CPU"))
-    seed.run(**crowd)
+    maps_step.run(**crowd)
     assert together.view_pixels(torch.device("cpu")) == 0
     assert list(SeedStore(crowd["maps"])) == [f"b/{number}" for number in range(8)]
 
 
-def test_stage_in_batches_writes_the_same_maps_in_the_same_order(crowd, tmp_path, monkeypatch):
-    seed.run(**crowd)
+def test_step_in_batches_writes_the_same_maps_in_the_same_order(crowd, tmp_path, monkeypatch):
+    maps_step.run(**crowd)
     called = as_on_a_gpu(monkeypatch)
-    seed.run(**crowd | {"maps": tmp_path / "batched.h5", "cache": tmp_path / "batched.cache"})
+    maps_step.run(**crowd | {"maps": tmp_path / "batched.h5", "cache": tmp_path / "batched.cache"})
     assert called == [["b/0", "b/1", "b/4"], ["b/6", "b/7"], ["b/2", "b/5"]]
     alone, batched = SeedStore(crowd["maps"]), SeedStore(tmp_path / "batched.h5")
     assert list(batched) == list(alone) and batched.attrs == alone.attrs
@@ -190,15 +186,15 @@ def test_stage_in_batches_writes_the_same_maps_in_the_same_order(crowd, tmp_path
             assert (maps - batched[image_id].maps[scale]).abs().max() <= 1e-5
 
 
-def test_stage_in_batches_computes_only_what_changed(crowd, monkeypatch):
+def test_step_in_batches_computes_only_what_changed(crowd, monkeypatch):
     called = as_on_a_gpu(monkeypatch)
-    seed.run(**crowd)
+    maps_step.run(**crowd)
     called.clear()
     content = json.loads(crowd["manifest"].read_text())
     for number in (1, 5, 7):
         content["images"][number]["digest"] = "changed"
     crowd["manifest"].write_text(json.dumps(content))
-    seed.run(**crowd)
+    maps_step.run(**crowd)
     assert called == [["b/1", "b/7"], ["b/5"]]
 
 

@@ -70,7 +70,7 @@ def test_the_network_is_left_as_it_was(network, image):
     assert not any(stage._forward_hooks for stage in network.backbone.stages)
 
 
-def test_the_stage_calls_it_with_an_images_classes(network, image):
+def test_the_step_calls_it_with_an_images_classes(network, image):
     record = ImageRecord("0", "0.png", 50, 70, ("train",), (1, 3))
     settings = GradCamSettings(scales=(1.0,))
     maps = maker(settings, Inputs(network, (record,), 0, "seeds/grad_cam"))(record, image)

@@ -1,6 +1,5 @@
 """RIB: against the published implementation, its variants, stops and auxiliary pool."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +8,12 @@ import torch
 from PIL import Image
 
 from tests.reference_networks import reference_resnet50
+from tests.scenes import write_classifier, write_step
 from wsss_core.data.augment import STD, normalise, scaled_pair, training_crop
 from wsss_core.data.table import ImageRecord, ImageTable, write_manifest, write_table
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution
+from wsss_core.jobs.processes import in_processes
 from wsss_core.models import cam_network
 from wsss_core.models.ficklenet import FickleNetwork
 from wsss_core.seeds import Inputs
@@ -31,9 +32,7 @@ from wsss_core.seeds.rib import (
     restored,
     rib_seed,
 )
-from wsss_core.stages import seed
-from wsss_core.stages.processes import in_processes
-from wsss_core.store.checkpoints import save_network
+from wsss_core.steps import maps as maps_step
 from wsss_core.store.seeds import SeedStore
 
 NO_STOPS = {"margin": None, "explosion": None}
@@ -257,24 +256,15 @@ def test_pool_without_images_is_reported(images):
         pool_of(ImageTable(images.class_names, images.records[:3])).order("2", (0, 1))
 
 
-def run_stage(folder: Path, images: ImageTable, records, **settings) -> SeedStore:
+def run_step(folder: Path, images: ImageTable, records, **settings) -> SeedStore:
     settings = {"steps": 2, "batch_size": 2, "scales": [1.0], "learning_rate": 1e-4, **settings}
     settings |= {"pool_long": [40, 56], "pool_crop": 48}
-    step = {"stage": "seeds/rib", "method": "rib", "seed": 0, "settings": settings}
-    (folder / "step.json").write_text(json.dumps(step))
     write_table(folder / "images.csv", images)
     write_manifest(folder / "shard.json", images.class_names, records)
     torch.manual_seed(0)
-    meta = {
-        "backbone": "small",
-        "class_names": list(images.class_names),
-        "architecture": "cam",
-        "architecture_settings": {},
-    }
-    save_network(folder / "model.pt", "classifier", cam_network("small", 3).state_dict(), meta)
-    seed.run(
-        config=folder / "step.json",
-        classifier=folder / "model.pt",
+    maps_step.run(
+        config=write_step(folder / "step.json", "seeds/rib", "rib", "maps", settings),
+        classifier=write_classifier(folder / "model.pt", cam_network("small", 3), images.class_names),
         manifest=folder / "shard.json",
         table=folder / "images.csv",
         maps=folder / "maps.h5",
@@ -285,52 +275,52 @@ def run_stage(folder: Path, images: ImageTable, records, **settings) -> SeedStor
 
 
 @pytest.mark.parametrize("variant", ["official", "paper"])
-def test_stage_gives_an_image_the_same_maps_in_any_company(images, tmp_path, variant):
-    together = run_stage(tmp_path, images, images.records, variant=variant)
+def test_step_gives_an_image_the_same_maps_in_any_company(images, tmp_path, variant):
+    together = run_step(tmp_path, images, images.records, variant=variant)
     maps = {i: together[i] for i in together}
     assert maps["4"].classes == ()
     assert maps["0"].statistics["maps"] == (2 if variant == "official" else 3)
     (tmp_path / "cache.h5").unlink()
-    alone = run_stage(tmp_path, images, images.records[2:3], variant=variant)
+    alone = run_step(tmp_path, images, images.records[2:3], variant=variant)
     assert torch.equal(alone["2"].maps[1.0], maps["2"].maps[1.0])
 
 
 def test_images_at_once_are_for_gpus():
-    assert seed.images_at_once(Execution("cuda", images_at_once=4)) == 4
-    assert seed.images_at_once(Execution("cpu", images_at_once=4)) == 1
+    assert maps_step.images_at_once(Execution("cuda", images_at_once=4)) == 4
+    assert maps_step.images_at_once(Execution("cpu", images_at_once=4)) == 1
 
 
 def test_images_at_once_in_processes_of_their_own_have_the_same_maps(images, tmp_path, monkeypatch):
     """What a GPU would do, on the CPU."""
-    run_stage(tmp_path, images, images.records)
+    run_step(tmp_path, images, images.records)
     expected = (tmp_path / "maps.h5").read_bytes()
     (tmp_path / "cache.h5").unlink()
     counts = []
-    monkeypatch.setattr(seed, "images_at_once", lambda execution: 2)
+    monkeypatch.setattr(maps_step, "images_at_once", lambda execution: 2)
     monkeypatch.setattr(
-        seed, "in_processes", lambda n, *rest, **more: counts.append(n) or in_processes(n, *rest, **more)
+        maps_step, "in_processes", lambda n, *rest, **more: counts.append(n) or in_processes(n, *rest, **more)
     )
-    run_stage(tmp_path, images, images.records)
+    run_step(tmp_path, images, images.records)
     assert counts == [2] and (tmp_path / "maps.h5").read_bytes() == expected
 
 
 def test_an_image_that_a_process_cannot_read_is_named(images, tmp_path, monkeypatch):
-    monkeypatch.setattr(seed, "images_at_once", lambda execution: 2)
+    monkeypatch.setattr(maps_step, "images_at_once", lambda execution: 2)
     Path(images.records[2].path).write_bytes(b"no image")
     with pytest.raises(UserError, match=f"image '{images.records[2].id}'"):
-        run_stage(tmp_path, images, images.records)
+        run_step(tmp_path, images, images.records)
 
 
 def test_the_target_can_be_adapted_to_alone(images, tmp_path):
     for variant, batch_size in (("official", 0), ("paper", 1)):
-        alone = run_stage(tmp_path, images, images.records[:1], variant=variant, batch_size=batch_size)["0"]
+        alone = run_step(tmp_path, images, images.records[:1], variant=variant, batch_size=batch_size)["0"]
         assert len(alone.statistics["losses"]) == (1 if variant == "official" else 2)
     with pytest.raises(UserError, match="batch_size: the target is one of the batch"):
-        run_stage(tmp_path, images, images.records, variant="paper", batch_size=0)
+        run_step(tmp_path, images, images.records, variant="paper", batch_size=0)
 
 
-def test_stage_keeps_why_an_image_stopped_and_its_logits(images, tmp_path):
-    statistics = run_stage(tmp_path, images, images.records[:1], margin=None, explosion=None)["0"].statistics
+def test_step_keeps_why_an_image_stopped_and_its_logits(images, tmp_path):
+    statistics = run_step(tmp_path, images, images.records[:1], margin=None, explosion=None)["0"].statistics
     assert set(statistics) == {"stop", "maps", "target", "losses"}
     assert statistics["stop"] == "steps" and statistics["maps"] == len(statistics["target"]) == 2
 

@@ -1,6 +1,5 @@
 """DeepLab-v2: network, loss, optimiser, batches, training and prediction."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch.nn.functional as F
 import torchvision
 from PIL import Image
 
-from tests.scenes import kill_segmentation_at
+from tests.scenes import kill_segmentation_at, write_classifier, write_step
 from wsss_core import training
 from wsss_core.data.augment import normalise
 from wsss_core.data.table import ImageRecord, ImageTable, write_manifest, write_table
@@ -21,7 +20,7 @@ from wsss_core.kernels.dense_crf import dense_crf
 from wsss_core.models import cam_network
 from wsss_core.models.backbones import FixedBatchNorm, backbone
 from wsss_core.models.deeplab import Aspp, deeplab_v2, torchvision_names
-from wsss_core.segment.batches import Sample, SegmentationBatches, network_input, random_crop, rescale
+from wsss_core.segment.batches import SegmentationBatches, network_input, random_crop, rescale
 from wsss_core.segment.deeplab import DeepLabSettings, build_network, optimizer
 from wsss_core.segment.deeplab_v2 import cross_entropy, loss_terms
 from wsss_core.segment.predict import (
@@ -33,7 +32,9 @@ from wsss_core.segment.predict import (
     predict_probabilities,
     wrapped,
 )
-from wsss_core.stages import segment_predict, segment_train
+from wsss_core.segment.samples import Sample
+from wsss_core.steps import predictions
+from wsss_core.steps import train as train_step
 from wsss_core.store.checkpoints import save_network
 from wsss_core.store.cut import read_about
 from wsss_core.store.masks import mask_name, read_mask, write_mask
@@ -346,20 +347,14 @@ def test_network_input_is_normalised_and_padded_with_zero(scenes):
 # --- training ---
 
 
-def train(folder, name="a", settings=None, classifier=None, masks="masks"):
-    config = folder / f"{name}.json"
-    content = {
-        "stage": "segmentations/net",
-        "method": "deeplab_v2",
-        "seed": 0,
-        "settings": {**TINY, **(settings or {})},
-    }
-    config.write_text(json.dumps(content))
-    segment_train.run(
-        config=config,
+def train(folder, name="a", settings=None, classifier=None, masks="masks", seed=0):
+    settings = {**TINY, **(settings or {})}
+    train_step.run(
+        config=write_step(folder / f"{name}.json", "segmentations/net", "deeplab_v2", "train", settings, seed=seed),
         table=folder / "images.csv",
-        masks=[folder / masks],
         classifier=classifier,
+        labels=[folder / masks],
+        ood=None,
         model=folder / f"{name}.pt",
         state=folder / f"{name}.state",
         history=folder / f"{name}.csv",
@@ -385,19 +380,21 @@ def test_training_is_deterministic_and_resumes_to_the_same_weights(scenes, monke
     assert not (folder / "a.state").exists()
 
 
+def test_training_begun_with_other_masks_is_not_resumed(scenes, monkeypatch):
+    folder, records = scenes
+    steps = kill_segmentation_at(4, monkeypatch, lambda: train(folder))
+    write_mask(folder / "masks" / mask_name("s/2"), np.ones(records[2].size))
+    train(folder)
+    assert steps == [0, 1, 2, 3, 4, 5]
+
+
 def test_another_seed_gives_other_weights(scenes):
     folder, _ = scenes
-    first = train(folder, "a", {"iterations": 2})
-    text = (folder / "a.json").read_text().replace('"seed": 0', '"seed": 1')
-    (folder / "b.json").write_text(text)
-    segment_train.run(
-        config=folder / "b.json", table=folder / "images.csv", masks=[folder / "masks"], classifier=None,
-        model=folder / "b.pt", state=folder / "b.state", history=folder / "b.csv", execution=CPU,
-    )  # fmt: skip
-    assert not torch.equal(weights(first), weights(load_segmenter(folder / "b.pt")))
+    first, other = (train(folder, f"{seed}", {"iterations": 2}, seed=seed) for seed in (0, 1))
+    assert not torch.equal(weights(first), weights(other))
 
 
-def test_network_learns_and_predicts_through_the_stages(scenes):
+def test_network_learns_and_predicts_through_the_steps(scenes):
     folder, records = scenes
     settings = {"iterations": 60, "learning_rate": 0.005, "scales": [1.0], "balanced": True}
     network = train(folder, "a", settings)
@@ -414,10 +411,8 @@ def test_network_learns_and_predicts_through_the_stages(scenes):
 
 
 def predict(folder, settings, model="a.pt"):
-    content = {"stage": "segmentations/net", "method": "deeplab_v2", "seed": 0, "settings": settings}
-    (folder / "p.json").write_text(json.dumps(content))
-    segment_predict.run(
-        config=folder / "p.json",
+    predictions.run(
+        config=write_step(folder / "p.json", "segmentations/net", "deeplab_v2", "predictions", settings),
         manifest=folder / "manifest.json",
         model=folder / model,
         predictions=folder / "out",
@@ -428,8 +423,7 @@ def predict(folder, settings, model="a.pt"):
 def test_classifier_weights_are_those_of_its_backbone(scenes):
     folder, _ = scenes
     classifier = cam_network("small", 2)
-    meta = {"backbone": "small", "architecture": "cam", "architecture_settings": {}, "class_names": ["red", "blue"]}
-    save_network(folder / "c.pt", "classifier", classifier.state_dict(), meta)
+    write_classifier(folder / "c.pt", classifier, ["red", "blue"])
     still = {"weights": "classifier", "iterations": 1, "learning_rate": 0.0}
     network = train(folder, "a", still, folder / "c.pt")
     expected = classifier.backbone.state_dict()
@@ -466,8 +460,8 @@ def checkpoint(tmp_path):
         for convolution in network.aspp:
             convolution.weight.mul_(30)
     settings = {"rates": [1, 2], "output_stride": 8, "msc_scales": [0.5], "variant": "paper"}
-    meta = {"network": "deeplab_v2", "backbone": "small", "class_names": ["red", "blue"], "settings": settings}
-    save_network(tmp_path / "net.pt", "segmentation", network.state_dict(), meta)
+    meta = network.about | {"class_names": ["red", "blue"], "settings": settings}
+    save_network(tmp_path / "net.pt", network.kind, network.state_dict(), meta)
     return tmp_path / "net.pt"
 
 

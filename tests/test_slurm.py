@@ -46,10 +46,13 @@ class Cluster:
         return done.stdout
 
     def jobs(self, rule: str) -> list[dict[str, str]]:
-        """What SLURM knows of every submission of a rule through profiles/slurm, alone or as a group."""
+        """What SLURM knows of every submission of a rule through profiles/slurm, alone or as a group.
+
+        A comment ends with the names of its rules; `maps` is not meant where it says `masks_from_maps`.
+        """
         lines = self.command("scontrol", "show", "job", "--oneliner").splitlines()
         jobs = [dict(re.findall(r"(\S+?)=(\S*)", line)) for line in lines]
-        return [job for job in jobs if re.search(rf"(^rule_|_){rule}($|_)", job.get("Comment", ""))]
+        return [job for job in jobs if re.search(rf"(?<!_from)_{rule}($|_)", job.get("Comment", ""))]
 
 
 @pytest.fixture(scope="module")
@@ -152,11 +155,11 @@ def test_cancelled_half_way_and_resumed(cluster, local, run):
     except AssertionError as error:
         kill(head)
         raise AssertionError(f"{error}: {run.output()[-4000:]}") from None
-    (training,) = cluster.jobs("train_segmentation")
+    (training,) = cluster.jobs("segmentations_train")
     cluster.command("scancel", training["JobId"])
     assert run.finish(head) != 0, "the head did not notice that a job was cancelled"
 
-    assert cluster.jobs("train_segmentation")[0]["JobState"] == "CANCELLED"
+    assert cluster.jobs("segmentations_train")[0]["JobState"] == "CANCELLED"
     assert not (run.results / "segmentations/deeplab/model.pt").exists()
     assert (run.results / ".state/segmentations/deeplab.pt").exists()
     finished = run.times()
@@ -173,14 +176,14 @@ def test_cancelled_half_way_and_resumed(cluster, local, run):
 
 
 def test_what_slurm_was_asked_for(cluster, run):
-    for rule in ("train_classifier", "seed_maps", "train_segmentation", "predict"):
+    for rule in ("classifiers_train", "maps", "segmentations_train", "predictions"):
         for job in cluster.jobs(rule):
             asked = {key: job[key] for key in ("Partition", "TresPerJob", "NumTasks")}
             assert asked == {"Partition": "gpu", "TresPerJob": "gres:gpu:1", "NumTasks": "1"}, rule
     assert [job["CPUs/Task"] for job in cluster.jobs("index")] == ["2"]
-    assert [job["CPUs/Task"] for job in cluster.jobs("train_segmentation")] == ["1", "1"]
-    assert len(cluster.jobs("seed_maps")) == 2
-    (group,) = cluster.jobs("crf_masks")
+    assert [job["CPUs/Task"] for job in cluster.jobs("segmentations_train")] == ["1", "1"]
+    assert len(cluster.jobs("maps")) == 2
+    (group,) = cluster.jobs("masks_from_maps")
     assert (group["Partition"], group["NumCPUs"], group["TimeLimit"]) == ("cpu", "1", "00:40:00")
     assert group["MinMemoryNode"] == "2000M"
 

@@ -1,16 +1,16 @@
-"""The toy experiment: digits and marks, gradient maps, high gradient ratios, RIB, and the stage."""
+"""The toy experiment: digits and marks, gradient maps, high gradient ratios, RIB, and the step."""
 
 import gzip
-import json
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from tests.scenes import write_step
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution
-from wsss_core.stages import toy
+from wsss_core.steps import toy
 from wsss_core.toy import data
 from wsss_core.toy.data import mark, mnist, toy_images
 from wsss_core.toy.experiment import (
@@ -203,12 +203,11 @@ def test_rib_stops_at_the_margin_and_draws_others_by_key(images):
     assert not torch.equal(last(rib_batch=4), last(rib_batch=5))
 
 
-# --- stage ---
+# --- the step ---
 
 
-def test_stage_writes_tables_and_figures_and_repeats_its_bytes(tmp_path):
-    config = tmp_path / "toy.json"
-    config.write_text(json.dumps({"stage": "toy", "step": "toy", "method": "toy", "seed": 0, "settings": TINY}))
+def test_step_writes_tables_and_figures_and_repeats_its_bytes(tmp_path):
+    config = write_step(tmp_path / "toy.json", "toy", "toy", "toy", TINY)
     for name in ("a", "b"):
         toy.run(config=config, folder=tmp_path / name, execution=Execution("cpu"))
     layers, iterations = (pd.read_csv(tmp_path / "a" / f"hgr_{name}.csv") for name in ("layers", "iterations"))

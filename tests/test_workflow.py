@@ -119,15 +119,15 @@ CLASSIFIER = {"training classifier bce"}
 CAM = {"seeds cam", "scoring seeds cam over all thresholds"}
 RIB_SCORES = {"scoring seeds rib over all thresholds"}
 RIB = {"seeds rib", *RIB_SCORES}
-CRF = {"dense CRF rib-crf", "scoring the pseudo-masks of rib-crf"}
-IRN_MASKS = {"pseudo-masks rib-irn", "scoring the pseudo-masks of rib-irn"}
-CONFIDENT = {"pseudo-masks rib-confident", "scoring the pseudo-masks of rib-confident"}
+CRF = {"masks rib-crf from seed maps", "scoring the pseudo-masks of rib-crf"}
+IRN_MASKS = {"masks rib-irn from walked scores", "scoring the pseudo-masks of rib-irn"}
+CONFIDENT = {"masks rib-confident from walked scores", "scoring the pseudo-masks of rib-confident"}
 WALK_SCORES = {"scoring the walk of rib-irn over all thresholds"}
 WALK = {"random walk rib-irn", *WALK_SCORES}
-IRN = {"confident labels for rib-irn", "training the boundary network of rib-irn", *WALK}
+IRN = {"confident labels for rib-irn", "training the network of rib-irn", *WALK}
 PREDICT = {"predictions of deeplab", "scoring the predictions of deeplab"}
 DEEPLAB = {"training segmentation network deeplab", *PREDICT}
-FILLED = {"filling ignored pixels for rib-filled", "scoring the pseudo-masks of rib-filled"}
+FILLED = {"masks rib-filled from masks and a network", "scoring the pseudo-masks of rib-filled"}
 RETRAINED = {
     "training segmentation network retrained",
     "predictions of retrained",
@@ -182,6 +182,7 @@ def test_same_meaning_reruns_nothing(project):
         ("wsss_core/seeds/rib.py", AFTER_RIB | {REPORT, TABLE}),
         ("wsss_core/refine/crf.py", CRF | {REPORT, TABLE}),
         ("wsss_core/segment/predict.py", PREDICT | FILLED | RETRAINED | {REPORT, TABLE}),
+        ("wsss_core/config/sweeps.py", {REPORT, TABLE}),
         ("wsss_core/report/page.py", {REPORT}),
     ],
 )
@@ -199,11 +200,9 @@ def test_edited_code_reruns_what_uses_it(project, file, expected):
 
 def test_a_sweep_adds_variants_only(project):
     jobs = project.jobs(project.changed("refinements.rib-crf.iterations", [2, 5]))
-    expected = {f"dense CRF rib-crf@iterations={n}" for n in (2, 5)}
-    assert jobs == expected | {m.replace("dense CRF", "scoring the pseudo-masks of") for m in expected} | {
-        REPORT,
-        TABLE,
-    }
+    variants = [f"rib-crf@iterations={n}" for n in (2, 5)]
+    expected = {f"masks {name} from seed maps" for name in variants}
+    assert jobs == expected | {f"scoring the pseudo-masks of {name}" for name in variants} | {REPORT, TABLE}
 
 
 def test_a_mistake_stops_before_anything_runs(project):

@@ -2,7 +2,7 @@
 
 The library beneath the Snakemake workflow. It knows nothing of Snakemake: pure functions on
 tensors and arrays (`seeds`, `refine`, `kernels`, `segment`, `evaluate`), file formats (`store`),
-and `stages` that read files, call those functions and write files.
+and `steps` that read files, call those functions and write files.
 
 For notebooks and scripts, the names of `__all__` can be had from here::
 

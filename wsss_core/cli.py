@@ -1,6 +1,6 @@
-"""`wsss`: every stage by hand, and what a user needs beside the workflow.
+"""`wsss`: from cheap labels to pixel masks. What a user needs beside the workflow, and every step of it by hand.
 
-The rules of the workflow call nothing else, with the same arguments, so any step can be run in a debugger
+The rules of the workflow call nothing but the steps, with the same arguments, so any of them can be run in a debugger
 by copying its command from ``snakemake --printshellcmds``.
 """
 
@@ -13,176 +13,19 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 from wsss_core import __version__
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution, gpu_lease, keep_freed_memory
+from wsss_core.registry import all_steps
+from wsss_core.signature import Signature, read_signature
 
-ONE, MANY, MAYBE = None, "*", "?"
-
-STAGES: dict[str, tuple[str, dict[str, Any], str]] = {
-    "index": (
-        "read and check a data set",
-        {"config": ONE, "table": ONE, "shards": ONE, "problems": ONE, "cache": ONE},
-        "index",
-    ),
-    "classify": (
-        "train a classifier on tags",
-        {
-            "config": ONE,
-            "table": ONE,
-            "init": MAYBE,
-            "ood": MAYBE,
-            "model": ONE,
-            "state": ONE,
-            "history": ONE,
-        },
-        "classify",
-    ),
-    "ood-candidates": (
-        "rank out-of-distribution photos",
-        {"config": ONE, "table": ONE, "classifier": ONE, "candidates": ONE, "sheet": ONE},
-        "ood_candidates",
-    ),
-    "ood-selection": (
-        "choose out-of-distribution photos to train on",
-        {"config": ONE, "table": ONE, "candidates": ONE, "classifier": ONE, "selected": ONE, "pictures": ONE},
-        "ood_selection",
-    ),
-    "seed": (
-        "class activation maps of one shard",
-        {"config": ONE, "classifier": ONE, "manifest": ONE, "table": ONE, "maps": ONE, "cache": ONE},
-        "seed",
-    ),
-    "score-maps": (
-        "score maps over all thresholds",
-        {"config": ONE, "manifests": MANY, "maps": MANY, "curve": ONE, "evaluation": ONE, "threshold": ONE},
-        "score_maps",
-    ),
-    "score-masks": (
-        "score label masks or predictions",
-        {"config": ONE, "manifests": MANY, "masks": MANY, "evaluation": ONE},
-        "score_masks",
-    ),
-    "crf-masks": (
-        "label masks by dense CRF",
-        {"config": ONE, "manifest": ONE, "maps": ONE, "threshold": MAYBE, "masks": ONE},
-        "crf_masks",
-    ),
-    "irn-labels": (
-        "confident labels for IRN",
-        {"config": ONE, "manifest": ONE, "maps": ONE, "labels": ONE},
-        "irn_labels",
-    ),
-    "irn-train": (
-        "train the boundary network",
-        {
-            "config": ONE,
-            "table": ONE,
-            "labels": MANY,
-            "classifier": MAYBE,
-            "model": ONE,
-            "state": ONE,
-            "history": ONE,
-        },
-        "irn_train",
-    ),
-    "irn-walk": (
-        "random walk of one shard",
-        {"config": ONE, "manifest": ONE, "maps": ONE, "model": ONE, "scores": ONE, "cache": ONE},
-        "irn_walk",
-    ),
-    "psa-labels": (
-        "CRF posteriors for AffinityNet's labels",
-        {"config": ONE, "manifest": ONE, "maps": ONE, "labels": ONE, "cache": ONE},
-        "psa_labels",
-    ),
-    "psa-train": (
-        "train AffinityNet",
-        {
-            "config": ONE,
-            "table": ONE,
-            "labels": MANY,
-            "classifier": MAYBE,
-            "model": ONE,
-            "state": ONE,
-            "history": ONE,
-        },
-        "psa_train",
-    ),
-    "psa-walk": (
-        "random walk of one shard on AffinityNet's affinities",
-        {"config": ONE, "manifest": ONE, "maps": ONE, "model": ONE, "scores": ONE, "cache": ONE},
-        "psa_walk",
-    ),
-    "walk-masks": (
-        "label masks from walked scores",
-        {"config": ONE, "manifest": ONE, "scores": ONE, "threshold": MAYBE, "masks": ONE},
-        "walk_masks",
-    ),
-    "seed-threshold-masks": (
-        "label masks from seed maps by a threshold",
-        {"config": ONE, "manifest": ONE, "maps": ONE, "threshold": MAYBE, "masks": ONE},
-        "seed_threshold_masks",
-    ),
-    "saliency-masks": (
-        "ignore pixels that disagree with saliency masks",
-        {"config": ONE, "manifest": ONE, "masks": ONE, "agreeing": ONE},
-        "saliency_masks",
-    ),
-    "fill-masks": (
-        "fill ignored pixels with predictions",
-        {"config": ONE, "manifest": ONE, "masks": ONE, "model": ONE, "filled": ONE},
-        "fill_masks",
-    ),
-    "segment-train": (
-        "train a segmentation network",
-        {
-            "config": ONE,
-            "table": ONE,
-            "masks": MANY,
-            "classifier": MAYBE,
-            "model": ONE,
-            "state": ONE,
-            "history": ONE,
-        },
-        "segment_train",
-    ),
-    "segment-predict": (
-        "predictions of one shard",
-        {"config": ONE, "manifest": ONE, "model": ONE, "predictions": ONE},
-        "segment_predict",
-    ),
-    "toy": (
-        "the toy experiment of RIB",
-        {"config": ONE, "folder": ONE},
-        "toy",
-    ),
-    "results": (
-        "the table of a run's results",
-        {"config": ONE, "run": ONE, "table": ONE},
-        "results",
-    ),
-    "figure": (
-        "one figure from the table of results",
-        {"config": ONE, "results": ONE, "figure": ONE},
-        "figures",
-    ),
-    "features": (
-        "classifiers' features in the plane",
-        {"config": ONE, "table": ONE, "classifiers": MANY, "features": ONE, "figure": ONE},
-        "features",
-    ),
-    "report": (
-        "the HTML page of a run",
-        {"config": ONE, "run": ONE, "report": ONE},
-        "report",
-    ),
+STEPS = {
+    name: frozenset(option for step in all_steps() if step.name == name for option in step.execution)
+    for name in sorted({step.name for step in all_steps()})
 }
-"""Command to (help, path arguments, module in `wsss_core.stages`)."""
+"""Command of every step to the options of `Execution` that it heeds."""
 
 OWN_WORDS = {"run": 2, "demo": 1}
 """Commands whose further words go to Snakemake, and how many words, the command among them, are our own."""
@@ -216,99 +59,128 @@ def split_words(words: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="wsss", description=__doc__.splitlines()[0])
+    usage = "wsss [-h] [--version] command ..."
+    parser = argparse.ArgumentParser("wsss", usage, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=f"wsss {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="command")
-    for name, (text, paths, module) in STAGES.items():
-        command = commands.add_parser(name, help=text, description=text)
-        for path, count in paths.items():
-            command.add_argument(f"--{path}", type=Path, nargs=count, required=count is ONE, default=_empty(count))
-        _add_execution(command)
-        command.set_defaults(call=_run_stage, module=module, paths=list(paths))
+    commands = parser.add_subparsers(prog="wsss", required=True, metavar="command", help=argparse.SUPPRESS)
+    listed: list[tuple[str, str]] = []
 
-    run = commands.add_parser(
+    def command(name: str, text: str, description: str = "", usage: str | None = None) -> argparse.ArgumentParser:
+        listed.append((name, text))
+        return commands.add_parser(name, usage=usage, description=description or f"{text[0].upper()}{text[1:]}.")
+
+    run = command(
         "run",
-        help="make all that a configuration asks for, by Snakemake",
-        usage="wsss run [-h] FILE [option or target of Snakemake ...]",
-        description="Make all that a configuration asks for, in the current folder. What follows FILE goes to"
-        " Snakemake: --cores 4 for the cores to use, --dry-run to see what would be done (snakemake --help lists all).",
+        "make all that a configuration asks for, by Snakemake",
+        "Make all that a configuration asks for, in the current folder. What follows FILE goes to Snakemake: --cores 4"
+        " for the cores to use, --dry-run to see what would be done (snakemake --help lists all).",
+        "wsss run [-h] FILE [option or target of Snakemake ...]",
     )
     run.add_argument("configuration", type=Path, metavar="FILE")
     run.set_defaults(call=_run)
 
-    demo = commands.add_parser(
+    demo = command(
         "demo",
-        help="the whole path on drawn pictures",
-        usage="wsss demo [-h] [option or target of Snakemake ...]",
-        description="Draw pictures with tags and go the whole path with them, to results/demo/report.html.",
+        "go the whole path on drawn pictures",
+        "Draw pictures with tags and go the whole path with them, to results/demo/report.html.",
+        "wsss demo [-h] [option or target of Snakemake ...]",
     )
     demo.set_defaults(call=_demo)
 
-    copy = commands.add_parser("copy", help="copy a shipped configuration or profile into the current folder, to edit")
+    copy = command("copy", "copy a shipped configuration or profile into the current folder, to edit")
     copy.add_argument("names", nargs="*", metavar="NAME", help="such as config/voc12.yaml; without any: list all")
     copy.set_defaults(call=_copy)
 
-    check = commands.add_parser("check", help="validate a configuration file")
+    check = command("check", "validate a configuration file")
     check.add_argument("configuration", type=Path)
     check.set_defaults(call=_check)
 
-    table = commands.add_parser("table", help="results of a run, or of runs with several seeds, as a Markdown table")
-    table.add_argument("runs", type=Path, nargs="+", metavar="RUN_FOLDER", help="folder that holds results.csv")
-    table.add_argument("--refinements", action="store_true", help="seeds in rows, methods of refinement in columns")
-    table.set_defaults(call=_table)
-
-    schema = commands.add_parser("schema", help="write the configuration schema from the settings classes")
-    schema.set_defaults(call=_schema)
-
-    predict = commands.add_parser("predict", help="label masks of image files, by a trained network")
+    predict = command("predict", "make label masks of image files by a trained network")
     predict.add_argument("--model", type=Path, required=True, help="segmentations/<name>/model.pt of a run")
     predict.add_argument("--out", type=Path, required=True, help="folder for the palette PNGs")
     predict.add_argument("--crf", action="store_true", help="refine with the dense CRF")
     predict.add_argument("images", type=Path, nargs="+")
-    _add_execution(predict)
+    _add_execution(predict, frozenset({"device"}))
     predict.set_defaults(call=_predict)
 
-    inspect = commands.add_parser("inspect", help="what a seed or score file, checkpoint or image table holds")
+    export = command("export", "gather a stage's masks of all shards in one flat folder")
+    export.add_argument("--masks", type=Path, required=True, help="masks or predictions folder of a stage")
+    export.add_argument("--out", type=Path, required=True, help="folder for the copies")
+    export.set_defaults(call=_export)
+
+    inspect = command("inspect", "say what a seed or score file, checkpoint or image table holds")
     inspect.add_argument("file", type=Path)
     inspect.set_defaults(call=_inspect)
 
-    export = commands.add_parser("export", help="gather a stage's masks of all shards in one flat folder")
-    export.add_argument("--masks", type=Path, required=True, help="masks or predictions folder of a stage")
-    export.add_argument("--out", type=Path, required=True)
-    export.set_defaults(call=_export)
+    table = command("table", "print results of a run, or of runs with several seeds, as a Markdown table")
+    table.add_argument("runs", type=Path, nargs="+", metavar="RUN_FOLDER", help="folder that holds results.csv")
+    table.add_argument("--refinements", action="store_true", help="seeds in rows, methods of refinement in columns")
+    table.set_defaults(call=_table)
+
+    schema = command("schema", "write the configuration schema from the settings classes, for developers")
+    schema.set_defaults(call=_schema)
+
+    users = len(listed)
+    for name, options in STEPS.items():
+        signature = read_signature(name)
+        step = command(name, signature.summary)
+        for path in signature.paths:
+            step.add_argument(
+                f"--{path.name}",
+                type=Path,
+                nargs=path.count,
+                required=path.count is None,
+                default=[] if path.count == "*" else None,
+                help=path.text,
+            )
+        _add_execution(step, options)
+        step.set_defaults(call=_run_step, step=name, signature=signature)
+    parser.description = "\n".join(
+        [__doc__.splitlines()[0], "", "commands:", *_lines(listed[:users])]
+        + ["", "steps, as the workflow's rules call them:", *_lines(listed[users:])]
+    )
     return parser
 
 
-def _empty(count: Any) -> Any:
-    return [] if count == MANY else None
+def _lines(listed: Sequence[tuple[str, str]]) -> list[str]:
+    return [f"  {name:<12}{text}" for name, text in listed]
 
 
-def _add_execution(command: argparse.ArgumentParser) -> None:
+def _add_execution(command: argparse.ArgumentParser, options: frozenset[str]) -> None:
     defaults = Execution()
-    command.add_argument("--device", default=defaults.device, help="auto, cpu or cuda")
-    command.add_argument("--threads", type=int, default=defaults.threads)
-    command.add_argument("--workers", type=int, default=defaults.workers, help="loader processes")
-    command.add_argument("--precision", choices=["float32", "mixed"], default=defaults.precision)
-    command.add_argument(
-        "--images-at-once", type=int, default=defaults.images_at_once, help="of seed methods, on a GPU"
-    )
+    command.add_argument("--threads", type=int, default=defaults.threads, help="CPU threads (default: %(default)s)")
+    if "device" in options:
+        devices = "cpu, cuda, or auto: a GPU where there is one (default: %(default)s)"
+        command.add_argument("--device", default=defaults.device, help=devices)
+    if "precision" in options:
+        choices = "mixed computes in bfloat16, with float32 weights and losses (default: %(default)s)"
+        command.add_argument("--precision", choices=["float32", "mixed"], default=defaults.precision, help=choices)
+    if "workers" in options:
+        loaders = "processes that load data; 0 loads in the main process (default: %(default)s)"
+        command.add_argument("--workers", type=int, default=defaults.workers, help=loaders)
+    if "images_at_once" in options:
+        together = "images in work at a time on a GPU, for methods that take one by one (default: %(default)s)"
+        command.add_argument("--images-at-once", type=int, default=defaults.images_at_once, help=together)
 
 
 def _execution(options: argparse.Namespace) -> Execution:
-    names = [field.name for field in fields(Execution)]
-    return Execution(**{name: getattr(options, name) for name in names})
+    """The options given; what a command does not offer stays as it is, and without ``--device`` it runs on the CPU."""
+    given = {"device": "cpu"} | {k: v for k, v in vars(options).items() if k in Execution.__dataclass_fields__}
+    return Execution(**given)
 
 
-def _run_stage(options: argparse.Namespace) -> None:
-    """Run a stage on its paths; thread counts are set before any numerical library is imported."""
+def _run_step(options: argparse.Namespace) -> None:
+    """Run a step on its paths; thread counts are set before any numerical library is imported."""
     os.environ.setdefault("OMP_NUM_THREADS", str(options.threads))
     keep_freed_memory()
-    paths = {name: getattr(options, name) for name in options.paths}
-    with gpu_lease(options.device):
-        stage = importlib.import_module(f"wsss_core.stages.{options.module}")
-        stage.run(
+    signature: Signature = options.signature
+    paths = {path.name: getattr(options, path.name) for path in signature.paths}
+    execution = _execution(options)
+    with gpu_lease(execution.device):
+        execution.set_threads()
+        importlib.import_module(f"wsss_core.steps.{options.step}").run(
             **{name: matching(given) if isinstance(given, list) else given for name, given in paths.items()},
-            execution=_execution(options),
+            execution=execution,
         )
 
 
@@ -370,12 +242,14 @@ def _schema(options: argparse.Namespace) -> None:
 
 def _predict(options: argparse.Namespace) -> None:
     keep_freed_memory()
-    with gpu_lease(options.device):
+    execution = _execution(options)
+    with gpu_lease(execution.device):
         from wsss_core.data.decode import read_image
         from wsss_core.segment.predict import Predictor
         from wsss_core.store.masks import mask_name, write_mask
 
-        predictor = Predictor(options.model, crf=options.crf, device=_execution(options).torch_device())
+        execution.set_threads()
+        predictor = Predictor(options.model, crf=options.crf, device=execution.torch_device())
         for path in options.images:
             labels, _ = predictor.predict(read_image(path))
             write_mask(options.out / mask_name(path.stem), labels)
@@ -392,7 +266,7 @@ def _inspect(options: argparse.Namespace) -> None:
 def _export(options: argparse.Namespace) -> None:
     import shutil
 
-    from wsss_core.stages.shard_names import shard_names
+    from wsss_core.jobs.shard_names import shard_names
 
     run = options.masks.resolve() / "../../.."
     dealt = shard_names(run, "val" if options.masks.name == "predictions" else "train")

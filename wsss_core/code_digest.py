@@ -1,6 +1,7 @@
-"""Digest of the source that a stage reaches by import, so that editing library code reruns what uses it.
+"""Digest of the source that a step reaches by import, so that editing library code reruns what uses it.
 
-Only this package's own modules count, found by reading ``import`` statements (nothing is executed).
+Only this package's own modules count, found by reading ``import`` statements (nothing is executed), but for those that
+a type checker alone sees (``if TYPE_CHECKING:``).
 Comments, layout and docstrings do not count, nor do the version number (the package's own ``__init__.py``) and the
 registry, whose lines name modules that count themselves.
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def _tree(path: Path) -> ast.Module:
 def _imports(path: Path, package: Path) -> tuple[str, ...]:
     here = path.relative_to(package.parent).with_suffix("").parts[:-1]
     names: list[str] = []
-    for node in ast.walk(_tree(path)):
+    for node in _walk(_tree(path)):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -72,6 +73,14 @@ def _imports(path: Path, package: Path) -> tuple[str, ...]:
             module = ".".join([*base, node.module] if node.module else base)
             names += [module, *(f"{module}.{alias.name}" for alias in node.names)]
     return tuple(names)
+
+
+def _walk(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes of a tree but what stands under ``if TYPE_CHECKING:``."""
+    yield node
+    if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+        for child in ast.iter_child_nodes(node):
+            yield from _walk(child)
 
 
 @cache

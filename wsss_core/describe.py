@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +34,7 @@ def describe(path: Path) -> str:
 
 
 def _hdf5(path: Path) -> str:
-    store = RecordStore(path, SEEDS, SCORES, POSTERIORS, LABELS)
+    store: RecordStore[Any] = RecordStore(path, SEEDS, SCORES, POSTERIORS, LABELS)
     lines = [f"{len(store)} images", json.dumps(store.attrs, indent=1)]
     for image_id, record in itertools.islice(store.items(), 5):
         lines.append(f"{image_id}: {record.size[1]}x{record.size[0]}, {_content(record)}")
@@ -41,6 +43,7 @@ def _hdf5(path: Path) -> str:
 
 def _content(record: SeedMaps | ScoreMaps | Posteriors | LabelMap) -> str:
     """What a record holds, in words."""
+    maps: Mapping[Any, Any]
     match record:
         case SeedMaps():
             maps = record.maps

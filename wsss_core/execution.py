@@ -1,4 +1,4 @@
-"""How a stage is executed: device, threads, workers. Nothing here may change a result beyond rounding."""
+"""How a step is executed: device, threads, workers. Nothing here may change a result beyond rounding."""
 
 from __future__ import annotations
 
@@ -7,12 +7,18 @@ import fcntl
 import os
 import random
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import gettempdir
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -40,16 +46,21 @@ class Execution:
     precision: Literal["float32", "mixed"] = "float32"
     images_at_once: int = 1
 
-    def torch_device(self):
-        """The torch device; sets the thread count of this process on the way."""
+    def set_threads(self) -> None:
+        """Let this process use so many threads for tensor arithmetic."""
         import torch
 
         torch.set_num_threads(max(1, self.threads))
+
+    def torch_device(self) -> torch.device:
+        """The device itself."""
+        import torch
+
         if self.device == "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return torch.device(self.device)
 
-    def autocast(self, device: str, *, weights_change: bool = False):
+    def autocast(self, device: str, *, weights_change: bool = False) -> AbstractContextManager:
         """Context in which networks compute in this precision.
 
         Parameters
@@ -63,6 +74,25 @@ class Execution:
 
         mixed = self.precision == "mixed"
         return torch.autocast(device, torch.bfloat16, enabled=mixed, cache_enabled=not weights_change)
+
+
+def in_precision(execution: Execution, network: nn.Module, make: Callable[..., Made]) -> Callable[..., Made]:
+    """What a seed method does with a network, in the execution's precision.
+
+    For bfloat16, weights lie with their channels last; not if there are depthwise convolutions, whose gradients are
+    slower that way on a CPU than float32.
+    """
+    import torch
+
+    depthwise = any(isinstance(module, torch.nn.Conv2d) and module.groups > 1 for module in network.modules())
+    if execution.precision == "mixed" and not depthwise:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack this
+
+    def made(*inputs: Any) -> Made:
+        with execution.autocast(next(network.parameters()).device.type, weights_change=True):
+            return make(*inputs)
+
+    return made
 
 
 KEPT_BYTES, MAPPED_BYTES = 2**29, 2**25

@@ -1,33 +1,70 @@
-"""Every method by name: the one place that knows which file implements what.
+"""Every method and every step, once: the one place that knows which file implements what, and how it is run.
 
-Nothing is imported here but names, so the workflow can read it without torch. To add a method, write its file
-(settings dataclass and functions) and add a line below; `wsss schema` then writes its settings into the schema.
+Nothing is imported here but names, so the workflow can read it without torch. To add a method, write its file (or
+folder) with its settings, and add a row below; `wsss schema` then writes its settings into the schema.
 """
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
 class Step:
-    """One rule of a stage.
+    """What Snakemake runs once, for a stage or for a stage and a shard.
+
+    A step has one name: that of its command (``wsss NAME``), of its file in `wsss_core.steps`, of its settings file
+    (``NAME.json``) and, with what tells them apart in front or behind where several rules run it, of its rule.
 
     Attributes
     ----------
     settings
-        "module:Class" of the step's settings.
-    code
-        Modules whose source (with all they import from this package) the step's results depend on.
+        "module:Class" of the settings. The module is the method's part in the step; "" where all settings of the run
+        are read.
+    rule
+        Name of the rule.
+    each
+        Whether it runs once, or for each shard of the split.
+    split
+        The images it works on: "train", "val" or "ood"; "" for none.
+    execution
+        Options of `wsss_core.execution.Execution` that it heeds, beside the number of threads.
     key
-        Key of the stage in the configuration that holds these settings; "" for the stage's own level.
+        Key of the stage in the configuration that holds the settings; "" for the stage's own level.
+    files
+        What it leaves in the stage's folder for people, and a run that asks for the stage makes.
+    scored
+        What of the stage it scores ("maps", "walk", "masks" or "predictions"), and the file of the scores; empty if it
+        scores nothing.
     """
 
+    name: str
     settings: str
-    code: tuple[str, ...]
+    rule: str
+    each: Literal["once", "shard"] = "once"
+    split: Literal["train", "val", "ood", ""] = ""
+    execution: tuple[str, ...] = ()
     key: str = ""
+    files: tuple[str, ...] = ()
+    scored: tuple[str, str] | tuple[()] = ()
+
+    @property
+    def module(self) -> str:
+        """Module of the method's part in the step; "" if there is none."""
+        return self.settings.partition(":")[0]
+
+    @property
+    def code(self) -> tuple[str, ...]:
+        """Modules whose source, with all they import from this package, the results depend on."""
+        return tuple(filter(None, (f"wsss_core.steps.{self.name}", self.module)))
+
+    @property
+    def device(self) -> bool:
+        """Whether it can use a GPU."""
+        return "device" in self.execution
 
 
 @dataclass(frozen=True)
@@ -37,49 +74,117 @@ class Method:
     Attributes
     ----------
     steps
-        Name of the step (its rule and its settings file) to `Step`.
+        Its steps by name.
     edges
         Keys that name an upstream stage, to the section where it is found, or "section/method" where only
         that method will do, or "section/method|method" where one of these will.
     """
 
-    steps: dict[str, Step]
-    edges: dict[str, str] = field(default_factory=dict)
+    steps: Mapping[str, Step]
+    edges: Mapping[str, str] = field(default_factory=dict)
 
 
-_SCORES = Step("wsss_core.evaluate.sweep:ScoreSettings", ("wsss_core.stages.score_maps",), key="score")
-_EVALUATION = Step("wsss_core.evaluate.sweep:MaskScoreSettings", ("wsss_core.stages.score_masks",), key="evaluation")
+def _method(*steps: Step, **edges: str) -> Method:
+    return Method({step.name: step for step in steps}, edges)
 
 
-def _classifier(name: str, settings: str, *, init: str = "") -> Method:
-    """An objective; `init` says where the classifier is found that it starts from, if it does."""
-    module = f"wsss_core.classify.{name}"
-    train = Step(f"{module}:{settings}", ("wsss_core.stages.classify", module))
-    return Method({"train": train}, {"init": init} if init else {})
+def _train(section: str, settings: str, *, key: str = "", files: tuple[str, ...] = ("model.pt",)) -> Step:
+    options = ("device", "precision", "workers")
+    return Step("train", settings, f"{section}_train", split="train", execution=options, key=key, files=files)
 
 
-def _seed(name: str, settings: str, *, classifier: str = "classifiers") -> Method:
-    """A seed method; `classifier` narrows the objectives it works on."""
-    module = f"wsss_core.seeds.{name}"
-    maps = Step(f"{module}:{settings}", ("wsss_core.stages.seed", module))
-    return Method({"maps": maps, "scores": _SCORES}, {"classifier": classifier})
+_SCORES = "wsss_core.evaluate.sweep:ScoresSettings"
+
+
+def _scores(section: str, scored: tuple[str, str], settings: str = _SCORES) -> Step:
+    """Scores of maps at every threshold."""
+    rule = f"{section}_scores"
+    return Step("scores", settings, rule, split="train", key="score", files=("curve.csv", scored[1]), scored=scored)
+
+
+def _evaluation(section: str, split: Literal["train", "val"], product: str) -> Step:
+    """Scores of masks."""
+    settings, file = "wsss_core.evaluate.sweep:EvaluationSettings", "evaluation.csv"
+    scored = (product, file)
+    return Step(
+        "evaluation", settings, f"{section}_evaluation", split=split, key="evaluation", files=(file,), scored=scored
+    )
+
+
+def _classifier(name: str, settings: str, **edges: str) -> Method:
+    """An objective; the edge ``init`` says where the classifier is found that it starts from, if it does."""
+    return _method(_train("classifiers", f"wsss_core.classify.{name}:{settings}"), **edges)
 
 
 def _w_ood() -> Method:
     """W-OoD, which chooses its out-of-distribution photos before it trains."""
     module = "wsss_core.classify.out_of_distribution"
-    candidates = Step(f"{module}:CandidateSettings", ("wsss_core.stages.ood_candidates",), "candidates")
-    selection = Step(f"{module}:SelectionSettings", ("wsss_core.stages.ood_selection",), "selection")
-    trained = _classifier("w_ood", "WOodSettings", init="classifiers")
-    return Method({"candidates": candidates, "selection": selection, **trained.steps}, trained.edges)
+    return _method(
+        Step(
+            "candidates",
+            f"{module}:CandidatesSettings",
+            "candidates",
+            split="ood",
+            execution=("device",),
+            key="candidates",
+            files=("candidates.html",),
+        ),
+        Step(
+            "selection", f"{module}:SelectionSettings", "selection", split="ood", execution=("device",), key="selection"
+        ),
+        _train("classifiers", "wsss_core.classify.w_ood:WOodSettings"),
+        init="classifiers",
+    )
+
+
+def _seed(name: str, settings: str, *, classifier: str = "classifiers") -> Method:
+    """A seed method; `classifier` narrows the objectives it works on."""
+    options = ("device", "precision", "images_at_once")
+    maps = Step("maps", f"wsss_core.seeds.{name}:{settings}", "maps", "shard", "train", options)
+    return _method(maps, _scores("seeds", ("maps", "evaluation.csv")), classifier=classifier)
+
+
+def _masks(settings: str, given: Literal["maps", "scores", "masks", "network"], key: str = "") -> Step:
+    """Label masks; `given` is what they are made from ("network": masks and the network trained on them)."""
+    options = ("device",) if given == "network" else ()
+    return Step("masks", settings, f"masks_from_{given}", "shard", "train", options, key)
+
+
+def _refinement(masks: Step, /, **edges: str) -> Method:
+    """A refinement of one step: masks, which are scored."""
+    return _method(masks, _evaluation("refinements", "train", "masks"), **edges)
+
+
+def _walked(name: str, *, masks: str, scores: str = _SCORES) -> Method:
+    """A refinement that learns from labels made of a seed, and walks its maps; a folder with a file a step."""
+    module = f"wsss_core.refine.{name}"
+    return _method(
+        Step("labels", f"{module}.labels:LabelsSettings", "labels", "shard", "train", key="labels"),
+        _train("refinements", f"{module}.network:TrainSettings", key="network", files=()),
+        Step("walk", f"{module}.walk:WalkSettings", "walk", "shard", "train", ("device",), key="walk"),
+        _scores("refinements", ("walk", "walk.csv"), scores),
+        _masks(masks, "scores", key="masks"),
+        _evaluation("refinements", "train", "masks"),
+        seed="seeds",
+    )
 
 
 def _segmentation(name: str, settings: str) -> Method:
     """A training objective of segmentation networks."""
-    module = f"wsss_core.segment.{name}"
-    predict = Step("wsss_core.segment.predict:PredictSettings", ("wsss_core.stages.segment_predict",), key="predict")
-    train = Step(f"{module}:{settings}", ("wsss_core.stages.segment_train", module))
-    return Method({"train": train, "predict": predict, "evaluation": _EVALUATION}, {"masks": "refinements"})
+    return _method(
+        _train("segmentations", f"wsss_core.segment.{name}:{settings}"),
+        Step(
+            "predictions",
+            "wsss_core.segment.predict:PredictSettings",
+            "predictions",
+            each="shard",
+            split="val",
+            execution=("device",),
+            key="predict",
+        ),
+        _evaluation("segmentations", "val", "predictions"),
+        masks="refinements",
+    )
 
 
 METHODS: dict[str, dict[str, Method]] = {
@@ -101,64 +206,22 @@ METHODS: dict[str, dict[str, Method]] = {
         "seam": _seed("seam", "SeamSettings", classifier="classifiers/seam"),
     },
     "refinements": {
-        "crf": Method(
-            {
-                "masks": Step("wsss_core.refine.crf:CrfSettings", ("wsss_core.stages.crf_masks",)),
-                "evaluation": _EVALUATION,
-            },
-            {"seed": "seeds"},
+        "crf": _refinement(_masks("wsss_core.refine.crf:CrfSettings", "maps"), seed="seeds"),
+        "irn": _walked("irn", masks="wsss_core.refine.threshold:ThresholdSettings"),
+        "threshold": _refinement(
+            _masks("wsss_core.refine.threshold:ThresholdSettings", "scores"), walk="refinements/irn|psa"
         ),
-        "irn": Method(
-            {
-                "labels": Step("wsss_core.refine.irn_labels:LabelSettings", ("wsss_core.stages.irn_labels",), "labels"),
-                "network": Step("wsss_core.refine.irn:NetworkSettings", ("wsss_core.stages.irn_train",), "network"),
-                "walk": Step("wsss_core.refine.walk:WalkSettings", ("wsss_core.stages.irn_walk",), "walk"),
-                "scores": _SCORES,
-                "masks": Step("wsss_core.refine.threshold:MaskSettings", ("wsss_core.stages.walk_masks",), "masks"),
-                "evaluation": _EVALUATION,
-            },
-            {"seed": "seeds"},
+        "psa": _walked(
+            "psa",
+            masks="wsss_core.refine.psa.masks:MasksSettings",
+            scores="wsss_core.refine.psa.masks:ScoresSettings",
         ),
-        "threshold": Method(
-            {
-                "masks": Step("wsss_core.refine.threshold:MaskSettings", ("wsss_core.stages.walk_masks",)),
-                "evaluation": _EVALUATION,
-            },
-            {"walk": "refinements/irn|psa"},
+        "seed_threshold": _refinement(
+            _masks("wsss_core.refine.seed_threshold:SeedThresholdSettings", "maps"), seed="seeds"
         ),
-        "psa": Method(
-            {
-                "labels": Step("wsss_core.refine.psa_labels:LabelSettings", ("wsss_core.stages.psa_labels",), "labels"),
-                "network": Step("wsss_core.refine.psa:NetworkSettings", ("wsss_core.stages.psa_train",), "network"),
-                "walk": Step("wsss_core.refine.psa_walk:WalkSettings", ("wsss_core.stages.psa_walk",), "walk"),
-                "scores": replace(_SCORES, settings="wsss_core.refine.psa_masks:PsaScoreSettings"),
-                "masks": Step("wsss_core.refine.psa_masks:PsaMaskSettings", ("wsss_core.stages.walk_masks",), "masks"),
-                "evaluation": _EVALUATION,
-            },
-            {"seed": "seeds"},
-        ),
-        "seed_threshold": Method(
-            {
-                "masks": Step(
-                    "wsss_core.refine.seed_threshold:SeedThresholdSettings", ("wsss_core.stages.seed_threshold_masks",)
-                ),
-                "evaluation": _EVALUATION,
-            },
-            {"seed": "seeds"},
-        ),
-        "saliency": Method(
-            {
-                "masks": Step("wsss_core.refine.saliency:SaliencySettings", ("wsss_core.stages.saliency_masks",)),
-                "evaluation": _EVALUATION,
-            },
-            {"masks": "refinements"},
-        ),
-        "fill": Method(
-            {
-                "masks": Step("wsss_core.refine.fill:FillSettings", ("wsss_core.stages.fill_masks",)),
-                "evaluation": _EVALUATION,
-            },
-            {"masks": "refinements", "segmentation": "segmentations"},
+        "saliency": _refinement(_masks("wsss_core.refine.saliency:SaliencySettings", "masks"), masks="refinements"),
+        "fill": _refinement(
+            _masks("wsss_core.refine.fill:FillSettings", "network"), masks="refinements", segmentation="segmentations"
         ),
     },
     "segmentations": {
@@ -185,6 +248,19 @@ DATASETS = {
 }
 """Formats of a data set: the settings of their readers."""
 
+RUN_STEPS: dict[str, Step] = {
+    step.name: step
+    for step in (
+        Step("index", "", "index"),
+        Step("features", "wsss_core.evaluate.embedding:FeaturesSettings", "features", execution=("device",)),
+        Step("results", "", "results"),
+        Step("figure", "wsss_core.evaluate.figures:FigureSettings", "figure"),
+        Step("report", "", "report"),
+        Step("toy", "wsss_core.toy.experiment:ToySettings", "toy"),
+    )
+}
+"""Steps of the run itself, of no stage."""
+
 DISCRIMINATOR = {
     "classifiers": "objective",
     "seeds": "method",
@@ -200,6 +276,27 @@ CHECKS = {
 }
 """Sections of a configuration that name stages, to what looks for mistakes in these names: a function of the section's
 settings, of all stages by name, and of the names of those that are targets; it returns one line a mistake."""
+
+
+def all_steps() -> Iterator[Step]:
+    """Every step of every method, then those of the run; one that several methods have comes several times."""
+    for methods in METHODS.values():
+        for method in methods.values():
+            yield from method.steps.values()
+    yield from RUN_STEPS.values()
+
+
+def find_step(stage: str, method: str, name: str) -> Step:
+    """The step of a name, for a stage ("section/name", or what a step of the run is about) of a method.
+
+    Raises
+    ------
+    KeyError
+        If there is no such step.
+    """
+    if name == "index":
+        return replace(RUN_STEPS[name], settings=DATASETS[method])
+    return RUN_STEPS[name] if name in RUN_STEPS else METHODS[stage.partition("/")[0]][method].steps[name]
 
 
 def imported(path: str) -> Any:

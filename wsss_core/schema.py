@@ -1,19 +1,27 @@
-"""Writes `config/config.schema.json` and `docs/settings.md` from the settings classes of every registered method."""
+"""Writes what is made of the registry: `config/config.schema.json`, `docs/settings.md`, and the table of steps in
+`docs/architecture.md`.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from wsss_core.config import NAME, SCHEMA, allowed_words
 from wsss_core.config.validate import accepts_array, object_schema
 from wsss_core.evaluate.figures import FigureSettings
-from wsss_core.registry import DATASETS, DISCRIMINATOR, METHODS, Method, imported
+from wsss_core.registry import DATASETS, DISCRIMINATOR, METHODS, Method, all_steps, imported
 from wsss_core.report.settings import ReportSettings
 from wsss_core.settings import json_schema
+from wsss_core.signature import read_signature
 
 SETTINGS_PAGE = SCHEMA.parents[2] / "docs" / "settings.md"
+ARCHITECTURE_PAGE = SETTINGS_PAGE.with_name("architecture.md")
+STEPS_TABLE = re.compile(r"(?<=<!-- steps: written by `wsss schema` -->\n\n).*?(?=\n<!-- end of steps -->)", re.DOTALL)
+"""Where the table of steps stands in the page."""
+
 VARIANT = rf"^{NAME.pattern}(@[A-Za-z0-9_.]+=[A-Za-z0-9.+_-]*)*$"
 """Names of stages and of their variants, such as rib@steps=5."""
 
@@ -91,10 +99,26 @@ def build_schema() -> dict[str, Any]:
 
 
 def write() -> None:
-    """Write the schema and the page of all settings."""
+    """Write the schema, the page of all settings and the table of steps."""
     schema = build_schema()
     SCHEMA.write_text(json.dumps(schema, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     SETTINGS_PAGE.write_text(settings_page(schema), encoding="utf-8")
+    page = ARCHITECTURE_PAGE.read_text(encoding="utf-8")
+    ARCHITECTURE_PAGE.write_text(STEPS_TABLE.sub(lambda _: steps_table(), page), encoding="utf-8")
+
+
+def steps_table() -> str:
+    """Markdown table of all steps, from the registry and the first line of each step's file."""
+    lines = ["| step | does | rules | runs | GPU |", "|---|---|---|---|---|"]
+    steps = list(all_steps())
+    for name in dict.fromkeys(step.name for step in steps):
+        same = [step for step in steps if step.name == name]
+        rules = ", ".join(f"`{rule}`" for rule in dict.fromkeys(step.rule for step in same))
+        splits = ", ".join(dict.fromkeys(step.split for step in same if step.split))
+        runs = f"for each shard of {splits}" if same[0].each == "shard" else "once"
+        gpu = "" if not any(step.device for step in same) else "yes" if all(step.device for step in same) else "some"
+        lines.append(f"| `{name}` | {read_signature(name).summary} | {rules} | {runs} | {gpu} |")
+    return "\n".join([*lines, ""])
 
 
 def settings_page(schema: dict[str, Any]) -> str:

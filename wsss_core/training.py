@@ -1,6 +1,7 @@
 """The one training loop: classifiers, boundary networks and segmentation networks are trained by `fit`.
 
-A training run is a map from step numbers to batches, so there is no sampler state: batch ``k`` is a
+An objective is a module with ``plan(settings, inputs) -> Plan``: what is trained, on which batches, by which loss. A
+training run is a map from step numbers to batches, so there is no sampler state: batch ``k`` is a
 pure function of (seed, stage, k), whatever ran before. Killing a run at any moment and starting it again
 gives the weights of an uninterrupted run.
 """
@@ -11,9 +12,10 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +24,11 @@ from wsss_core import keyed
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution
 from wsss_core.store.atomic import atomic_path
+
+if TYPE_CHECKING:
+    from wsss_core.data.table import ImageRecord, ImageTable
+    from wsss_core.models.backbones import BackboneNetwork
+    from wsss_core.models.cam import CamNetwork
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +39,82 @@ class Batches(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, step: int) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What an objective works on.
+
+    Attributes
+    ----------
+    table
+        All images; those of the role "train" are trained on.
+    weights
+        Content of the weight file that the settings name (published parameter names), or None.
+    seed, stage
+        Key of the random draws.
+    classifier
+        The classifier that the stage starts from or is built upon, in evaluation mode on its device; None without one.
+    labels
+        What is learned beside the tags: folders of label masks, or shards of labels, that hold every image.
+    ood
+        Images that hold none of the classes, for objectives that use them.
+    once
+        From a function that computes tensors of all images to these tensors. A training that is resumed gets those of
+        its beginning, which matters where they number what was found.
+    """
+
+    table: ImageTable
+    weights: Mapping[str, Tensor] | None
+    seed: int
+    stage: str
+    classifier: CamNetwork | None = None
+    labels: Sequence[Path] = ()
+    ood: Sequence[ImageRecord] = ()
+    once: Callable[[Callable[[], Mapping[str, Tensor]]], Mapping[str, Tensor]] = lambda compute: compute()
+
+    @property
+    def records(self) -> tuple[ImageRecord, ...]:
+        """The images to train on."""
+        return self.table.split("train")
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the foreground classes; label c + 1 is class c."""
+        return self.table.class_names
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One training run, as `fit` takes it.
+
+    Attributes
+    ----------
+    network
+        What is trained, in place.
+    batches, loss, optimizer, rate
+        As for `fit`.
+    labels_digest
+        Digest of the labels learned from; a training that was begun with others is not resumed.
+    finish
+        What is done with the trained network before it is written.
+    """
+
+    network: BackboneNetwork
+    batches: Batches
+    loss: Callable[[Any], dict[str, Tensor]]
+    optimizer: torch.optim.Optimizer
+    rate: Callable[[int], float]
+    labels_digest: str = ""
+    finish: Callable[[], None] = lambda: None
+
+
+class Objective(Protocol):
+    """A module that trains a network: a file of `classify` or `segment`, or the file ``network`` of a refinement."""
+
+    def plan(self, settings: Any, inputs: Inputs, /) -> Plan:
+        """All that the training loop needs."""
+        ...
 
 
 def polynomial(steps: int, power: float = 0.9, every: int = 1) -> Callable[[int], float]:

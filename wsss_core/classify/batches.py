@@ -32,7 +32,7 @@ class ClassifierBatches:
     Raises
     ------
     UserError
-        If there are fewer images than a batch takes.
+        If there are fewer images than a batch takes, or none has a class.
     """
 
     def __init__(
@@ -50,6 +50,8 @@ class ClassifierBatches:
     ) -> None:
         if len(records) < batch_size:
             raise UserError(f"batch_size: {batch_size} images a step, but there are only {len(records)} to train on")
+        if not any(record.classes for record in records):
+            raise UserError("no image of the role 'train' has a class, there is nothing to learn from")
         self.images = Decoded(records, read_record)
         self.labels = multi_hot([r.classes for r in records], n_classes)
         self.epochs, self.batch_size, self.long_side, self.crop = epochs, batch_size, long_side, crop

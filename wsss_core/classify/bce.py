@@ -5,18 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsss_core.classify import Inputs, Plan
 from wsss_core.classify.batches import ClassifierBatches
 from wsss_core.models import BackboneName, cam_network
 from wsss_core.models.cam import CamNetwork
 from wsss_core.settings import setting
-from wsss_core.training import polynomial
+from wsss_core.training import Inputs, Plan, polynomial
 
 log = logging.getLogger(__name__)
 
@@ -62,12 +61,39 @@ class BceSettings:
     )
 
 
-SETTINGS = BceSettings
+class StartSettings(Protocol):
+    """Settings that say with what weights a network starts."""
+
+    @property
+    def backbone(self) -> str: ...
+
+    @property
+    def frozen_stages(self) -> int | None: ...
+
+
+class RateSettings(Protocol):
+    """Settings that say how fast weights change."""
+
+    @property
+    def learning_rate(self) -> float: ...
+
+    @property
+    def classifier_rate(self) -> float: ...
+
+    @property
+    def weight_decay(self) -> float: ...
+
+
+class SgdSettings(RateSettings, Protocol):
+    """Settings of SGD."""
+
+    @property
+    def momentum(self) -> float: ...
 
 
 def plan(settings: BceSettings, inputs: Inputs) -> Plan:
     """Training of a new network on the images of the role "train"."""
-    network = build(settings, len(inputs.table.class_names), inputs.weights)
+    network = build(settings, len(inputs.class_names), inputs.weights)
     batches = training_batches(settings, inputs)
     rate = polynomial(len(batches), settings.power)
     return Plan(network, batches, loss(network), optimizer(network, settings), rate)
@@ -76,8 +102,8 @@ def plan(settings: BceSettings, inputs: Inputs) -> Plan:
 def training_batches(settings: BceSettings, inputs: Inputs) -> ClassifierBatches:
     """Batches of the images of the role "train", as the settings say."""
     return ClassifierBatches(
-        inputs.table.split("train"),
-        len(inputs.table.class_names),
+        inputs.records,
+        len(inputs.class_names),
         epochs=settings.epochs,
         batch_size=settings.batch_size,
         long_side=settings.long_side,
@@ -95,7 +121,7 @@ def build(settings: BceSettings, n_classes: int, weights: Mapping[str, Tensor] |
     return network
 
 
-def prepare(network: CamNetwork, settings: BceSettings, weights: Mapping[str, Tensor] | None) -> None:
+def prepare(network: CamNetwork, settings: StartSettings, weights: Mapping[str, Tensor] | None) -> None:
     """Load initial weights into a new network's backbone, if there are any, and freeze its leading stages.
 
     Raises
@@ -122,18 +148,18 @@ def loss(network: CamNetwork) -> Callable[[tuple[Tensor, Tensor]], dict[str, Ten
     return terms
 
 
-def optimizer(network: CamNetwork, settings: BceSettings) -> torch.optim.SGD:
+def optimizer(network: CamNetwork, settings: SgdSettings) -> torch.optim.SGD:
     """SGD on `parameter_groups`."""
     groups = parameter_groups(network, settings)
     return torch.optim.SGD(groups, momentum=settings.momentum, weight_decay=settings.weight_decay)
 
 
-def adam(network: CamNetwork, settings: BceSettings) -> torch.optim.Adam:
+def adam(network: CamNetwork, settings: RateSettings) -> torch.optim.Adam:
     """Adam on `parameter_groups`; the weight decay is a term of the gradient, as in SGD."""
     return torch.optim.Adam(parameter_groups(network, settings), weight_decay=settings.weight_decay)
 
 
-def parameter_groups(network: CamNetwork, settings: BceSettings) -> list[dict[str, Any]]:
+def parameter_groups(network: CamNetwork, settings: RateSettings) -> list[dict[str, Any]]:
     """The backbone's trainable parameters, and those behind the backbone at a multiple of the rate."""
     rate = settings.learning_rate
     behind = [p for name, p in network.named_parameters() if not name.startswith("backbone.")]

@@ -21,12 +21,13 @@ from typing import Literal
 
 import torch
 
-from wsss_core.classify import Inputs, Plan, bce
+from wsss_core.classify import bce
 from wsss_core.classify.batches import ClassifierBatches
 from wsss_core.models import BackboneName
 from wsss_core.models.backbones import backbone
 from wsss_core.models.ficklenet import FickleNetwork
 from wsss_core.settings import setting
+from wsss_core.training import Inputs, Plan
 
 
 @dataclass(frozen=True)
@@ -59,17 +60,14 @@ class FickleNetSettings:
     crop: int = setting(321, "side of the training crops in pixels", minimum=32)
 
 
-SETTINGS = FickleNetSettings
-
-
 def plan(settings: FickleNetSettings, inputs: Inputs) -> Plan:
     """Training of a new network on the images of the role "train"; errors as for `bce.prepare` and `FickleNetwork`."""
-    n_classes = len(inputs.table.class_names)
+    n_classes = len(inputs.class_names)
     initial = backbone(settings.backbone, settings.stride)
     network = FickleNetwork(initial, n_classes, settings.size, settings.dropout)
     bce.prepare(network, settings, inputs.weights)
     batches = ClassifierBatches(
-        inputs.table.split("train"),
+        inputs.records,
         n_classes,
         epochs=settings.epochs,
         batch_size=settings.batch_size,

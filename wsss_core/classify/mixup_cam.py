@@ -40,7 +40,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsss_core import keyed
-from wsss_core.classify import Inputs, Plan, bce
+from wsss_core.classify import bce
 from wsss_core.classify.batches import ClassifierBatches
 from wsss_core.constants import EPSILON
 from wsss_core.models import BackboneName
@@ -48,7 +48,7 @@ from wsss_core.models.backbones import backbone
 from wsss_core.models.cam import CamNetwork
 from wsss_core.models.embedded import EmbeddedCamNetwork
 from wsss_core.settings import setting
-from wsss_core.training import polynomial
+from wsss_core.training import Inputs, Plan, polynomial
 
 
 @dataclass(frozen=True)
@@ -84,14 +84,12 @@ class MixupCamSettings(bce.BceSettings):
     concentration_weight: float = setting(2e-4, "weight of the maps' spatial spread (lambda_con)", minimum=0)
 
 
-SETTINGS = MixupCamSettings
-
 _OPTIMIZERS = {"adam": bce.adam, "sgd": bce.optimizer}
 
 
 def plan(settings: MixupCamSettings, inputs: Inputs) -> Plan:
     """Training of a new network on mixed images of the role "train"."""
-    network = EmbeddedCamNetwork(backbone(settings.backbone), len(inputs.table.class_names), settings.embedding)
+    network = EmbeddedCamNetwork(backbone(settings.backbone), len(inputs.class_names), settings.embedding)
     bce.prepare(network, settings, inputs.weights)
     batches = MixupBatches(bce.training_batches(settings, inputs), settings.alpha)
     rate = polynomial(len(batches), settings.power)

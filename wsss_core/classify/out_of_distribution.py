@@ -32,7 +32,7 @@ YES, NO = ("1", "1.0", "yes", "y", "true", "x"), ("0", "0.0", "no", "n", "false"
 
 
 @dataclass(frozen=True)
-class CandidateSettings:
+class CandidatesSettings:
     """Ranking of the photos of the role "ood" by the classifier that training starts from."""
 
     long_side: int | None = setting(

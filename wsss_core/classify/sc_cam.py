@@ -33,7 +33,7 @@ published code calls refuses fewer images than clusters.)
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -45,16 +45,15 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from wsss_core import keyed
-from wsss_core.classify import Inputs, Plan, bce
+from wsss_core.classify import bce
 from wsss_core.classify.batches import ClassifierBatches
-from wsss_core.data.augment import normalise
 from wsss_core.errors import UserError
 from wsss_core.models import BackboneName
 from wsss_core.models.backbones import backbone
-from wsss_core.models.cam import CamNetwork
+from wsss_core.models.cam import pooled_features
 from wsss_core.models.sc_cam import ScCamNetwork
 from wsss_core.settings import setting
-from wsss_core.training import polynomial
+from wsss_core.training import Inputs, Plan, polynomial
 
 log = logging.getLogger(__name__)
 
@@ -67,13 +66,13 @@ class ScCamSettings(bce.BceSettings):
     """One round of SC-CAM; defaults as published for VOC."""
 
     backbone: BackboneName = setting("resnet38d", "backbone network; that of `init` may be another")
-    epochs: int | None = setting(
+    epochs: int | None = setting(  # type: ignore[assignment]  # `_resolved` gives bce numbers, here and below
         None, "passes over the images; null: 31 in the first round, 41 in the second, 51 from the third on", minimum=1
     )
-    learning_rate: float | None = setting(
+    learning_rate: float | None = setting(  # type: ignore[assignment]
         None, "of the backbone; null: 0.01 (official) or 1e-3 (paper)", exclusiveMinimum=0
     )
-    classifier_rate: float | None = setting(
+    classifier_rate: float | None = setting(  # type: ignore[assignment]
         None,
         "rate of the weights behind the backbone, as a multiple; null: 10 (official) or 1 (paper)",
         exclusiveMinimum=0,
@@ -102,41 +101,40 @@ class ScCamSettings(bce.BceSettings):
     dropout: float = setting(0.5, "share of the pooled features left out in training", minimum=0, exclusiveMaximum=1)
 
 
-SETTINGS = ScCamSettings
-
-
 def plan(settings: ScCamSettings, inputs: Inputs) -> Plan:
-    """One round: cluster the features of ``inputs.init``, then train a new network on classes and sub-categories.
+    """One round: cluster the features of ``inputs.classifier``, then train a new network on classes and sub-categories.
 
     Raises
     ------
     UserError
         If the schedule is shorter than the training.
     """
-    rounds = inputs.init.rounds + 1 if isinstance(inputs.init, ScCamNetwork) else 1
-    settings = _resolved(settings, rounds)
+    before = inputs.classifier
+    assert before is not None  # the registry demands it
+    rounds = before.rounds + 1 if isinstance(before, ScCamNetwork) else 1
+    resolved = _resolved(settings, rounds)
     network = ScCamNetwork(
         backbone(settings.backbone),
-        len(inputs.table.class_names),
+        len(inputs.class_names),
         512 if settings.variant == "paper" else None,
         settings.clusters,
         rounds,
     )
     bce.prepare(network, settings, inputs.weights)
-    batches = bce.training_batches(settings, inputs)
+    batches = bce.training_batches(resolved, inputs)
 
     def discovered() -> dict[str, Tensor]:
-        features = pooled_features(inputs.init, batches.images)
+        features = pooled_features(before, batches.images)
         found = subclass_labels(features, batches.labels, settings.clusters, inputs.seed, inputs.stage)
         return {"sublabels": found.bool()}
 
     sublabels = inputs.once(discovered)["sublabels"].float()
-    optimizer = {"official": bce.optimizer, "paper": bce.adam}[settings.variant](network, settings)
+    optimizer = {"official": bce.optimizer, "paper": bce.adam}[settings.variant](network, resolved)
     rate = polynomial(settings.schedule_epochs * batches.steps_per_epoch, settings.power)
     return Plan(network, SubclassBatches(batches, sublabels), loss(network, settings), optimizer, rate)
 
 
-def _resolved(settings: ScCamSettings, rounds: int) -> ScCamSettings:
+def _resolved(settings: ScCamSettings, rounds: int) -> bce.BceSettings:
     """The settings with a number in place of every null that stands for one."""
     epochs = settings.epochs or EPOCHS[min(rounds, len(EPOCHS)) - 1]
     if settings.schedule_epochs < epochs:
@@ -164,29 +162,6 @@ class SubclassBatches:
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         return *self.batches[step], self.sublabels[self.batches.indices(step)]
-
-
-@torch.no_grad()
-def pooled_features(network: CamNetwork, images: Sequence[np.ndarray]) -> np.ndarray:
-    """Features of whole images, as they are, pooled over the cells.
-
-    Parameters
-    ----------
-    network
-        In evaluation mode; images pass through it on its device, one by one, as their sizes differ.
-    images
-        N images, uint8 [H, W, 3], RGB.
-
-    Returns
-    -------
-    float32 [N, D].
-    """
-    device = network.classifier.weight.device
-    features = np.empty((len(images), network.classifier.in_channels), np.float32)
-    for row, image in zip(features, images, strict=True):
-        pixels = torch.from_numpy(normalise(image))[None].to(device)
-        row[:] = network.features(pixels).mean((2, 3))[0].cpu().numpy()
-    return features
 
 
 def subclass_labels(features: np.ndarray, labels: Tensor, clusters: int, seed: int, stage: str) -> Tensor:

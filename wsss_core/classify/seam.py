@@ -28,13 +28,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
-from wsss_core.classify import Inputs, Plan, bce
+from wsss_core.classify import bce
 from wsss_core.constants import EPSILON
 from wsss_core.models import BackboneName
 from wsss_core.models.backbones import backbone
 from wsss_core.models.seam import SeamNetwork, resize, strongest
 from wsss_core.settings import setting
-from wsss_core.training import polynomial
+from wsss_core.training import Inputs, Plan, polynomial
 
 
 @dataclass(frozen=True)
@@ -75,12 +75,9 @@ class SeamSettings(bce.BceSettings):
     )
 
 
-SETTINGS = SeamSettings
-
-
 def plan(settings: SeamSettings, inputs: Inputs) -> Plan:
     """Training of a new network on the images of the role "train"."""
-    network = SeamNetwork(backbone(settings.backbone), len(inputs.table.class_names))
+    network = SeamNetwork(backbone(settings.backbone), len(inputs.class_names))
     bce.prepare(network, settings, inputs.weights)
     batches = bce.training_batches(settings, inputs)
     rate = polynomial(len(batches), settings.power)
@@ -143,9 +140,10 @@ def siamese_terms(large: View, small: View, labels: Tensor, hard_share: float) -
     maps = [resize(in_range(view.maps), size) * present for view in views]
     refined = [resize(in_range(view.refined), size) * with_background for view in views]
     targets = [strongest(m.detach()) for m in maps]
+    none = labels.new_zeros(())
     return {
-        "classification": sum(cross_entropy(view.maps.mean((2, 3)), labels) for view in views) / 2,
-        "minimum": sum(lower_quarter(view.refined[:, 1:] * present) for view in views) / 2,
+        "classification": sum((cross_entropy(view.maps.mean((2, 3)), labels) for view in views), none) / 2,
+        "minimum": sum((lower_quarter(view.refined[:, 1:] * present) for view in views), none) / 2,
         "er": (maps[0] - maps[1]).abs().mean(),
         "ecr": hardest(targets[1] - refined[0], hard_share) + hardest(targets[0] - refined[1], hard_share),
     }

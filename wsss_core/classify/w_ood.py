@@ -44,7 +44,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsss_core import keyed
-from wsss_core.classify import Inputs, Plan
 from wsss_core.classify.batches import ClassifierBatches
 from wsss_core.classify.bce import optimizer
 from wsss_core.classify.out_of_distribution import network_input, require_photos, require_plain
@@ -55,7 +54,7 @@ from wsss_core.errors import UserError
 from wsss_core.models import cam_network
 from wsss_core.models.cam import CamNetwork
 from wsss_core.settings import setting
-from wsss_core.training import polynomial
+from wsss_core.training import Inputs, Plan, polynomial
 
 log = logging.getLogger(__name__)
 
@@ -118,11 +117,8 @@ class WOodSettings:
     crop: int = setting(512, "side of the training crops in pixels", minimum=32)
 
 
-SETTINGS = WOodSettings
-
-
 def plan(settings: WOodSettings, inputs: Inputs) -> Plan:
-    """Further training of a copy of ``inputs.init``.
+    """Further training of a copy of ``inputs.classifier``.
 
     Raises
     ------
@@ -130,12 +126,14 @@ def plan(settings: WOodSettings, inputs: Inputs) -> Plan:
         If there are no OoD photos, `init` is not a plain classifier, or `excluded` is not a class.
     """
     require_photos(inputs.ood)
-    require_plain(inputs.init)
-    names = inputs.table.class_names
+    before = inputs.classifier
+    assert before is not None  # the registry demands it
+    require_plain(before)
+    names = inputs.class_names
     if settings.excluded is not None and settings.excluded not in names:
         raise UserError(f"excluded: there is no class {settings.excluded!r}; allowed: {', '.join(names)}")
-    records = inputs.table.split("train")
-    network = cam_network(inputs.init.backbone.name, inputs.init.n_classes, inputs.init.state_dict())
+    records = inputs.records
+    network = cam_network(before.backbone.name, before.n_classes, before.state_dict())
     network.freeze(settings.frozen_stages)
     batches = WOodBatches(
         ClassifierBatches(
@@ -154,8 +152,8 @@ def plan(settings: WOodSettings, inputs: Inputs) -> Plan:
         stage=inputs.stage,
     )
     excluded = None if settings.excluded is None else names.index(settings.excluded)
-    found = inputs.once(lambda: vars(centres(inputs.init, records, inputs.ood, settings)))
-    device = inputs.init.classifier.weight.device
+    found = inputs.once(lambda: vars(centres(before, records, inputs.ood, settings)))
+    device = before.classifier.weight.device
     terms = loss(network, Centres(**{name: value.to(device) for name, value in found.items()}), settings, excluded)
     return Plan(network, batches, terms, optimizer(network, settings), polynomial(len(batches), settings.power))
 

@@ -1,8 +1,8 @@
 """A run's configuration: validated, defaults filled, sweeps expanded, one small JSON per step.
 
 A configuration describes a graph of named stages (see `docs/configuration.md`). `load` turns the user's mapping
-into a `Configuration` or raises one `UserError` that lists every mistake. `Configuration.step_json` is all that a
-step's rule ever sees of it: the step's own settings and the digest of the library code it uses.
+into a `Configuration` or raises one `UserError` that lists every mistake. `step_json` writes all that a step's rule
+ever sees of it: the step's own settings and the digest of the library code it uses.
 
 The rooms: `given` reads the stages as they were written, `sweeps` expands them, `graph` holds what comes out, `steps`
 writes the JSON of each step, and `validate` judges values and words the mistakes.
@@ -18,12 +18,25 @@ from typing import Any
 
 from wsss_core.config.given import given_dataset, given_stages
 from wsss_core.config.graph import NAME, Configuration, Stage
+from wsss_core.config.steps import configured_stages, read_run, step_json
 from wsss_core.config.sweeps import expanded, targeted, without_sweeps
 from wsss_core.config.validate import SCHEMA, Mistakes, allowed_words, filled, read_schema
 from wsss_core.errors import UserError
 from wsss_core.registry import CHECKS, METHODS, imported
 
-__all__ = ["NAME", "SCHEMA", "Configuration", "Stage", "allowed_words", "load", "read_configuration", "read_schema"]
+__all__ = [
+    "NAME",
+    "SCHEMA",
+    "Configuration",
+    "Stage",
+    "allowed_words",
+    "configured_stages",
+    "load",
+    "read_configuration",
+    "read_run",
+    "read_schema",
+    "step_json",
+]
 
 
 def load(raw: Mapping[str, Any]) -> Configuration:

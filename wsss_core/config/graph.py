@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
-
-from wsss_core.config import steps
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """Names of runs and of stages, which are names of folders too."""
@@ -57,15 +58,6 @@ class Configuration:
     figures: tuple[Mapping[str, Any], ...] = ()
     toy: Mapping[str, Any] = field(default_factory=dict)
 
-    # What the rules write into the settings files of steps.
-    step_json = steps.step_json
-    dataset_json = steps.dataset_json
-    report_json = steps.report_json
-    results_json = steps.results_json
-    figure_json = steps.figure_json
-    toy_json = steps.toy_json
-    features_json = steps.features_json
-
     def section(self, section: str, method: str | None = None) -> list[str]:
         """Names of a section's stages, optionally of one method only."""
         return [s.name for s in self.stages.values() if s.section == section and method in (None, s.method)]
@@ -106,6 +98,31 @@ class Configuration:
     def _masks_under(self, name: str) -> list[str]:
         """The stages whose masks, or a network trained on them, a stage starts from."""
         return [up for edge, up in self.stages[name].upstream.items() if edge in ("masks", "segmentation")]
+
+    @cached_property
+    def current(self) -> frozenset[str]:
+        """Names of the targets and of what they are built upon: the stages whose files are kept up to date."""
+        found: set[str] = set()
+        todo = list(self.targets)
+        while todo:
+            name = todo.pop()
+            if name not in found:
+                found.add(name)
+                todo += self.stages[name].upstream.values()
+        return frozenset(found)
+
+    def of_targets(self) -> Configuration:
+        """The same run without what its results do not depend on: other stages, the report, the figures, the toy."""
+        stages = {name: stage for name, stage in self.stages.items() if name in self.current}
+        return replace(self, stages=stages, dataset={}, report={}, figures=(), toy={})
+
+    def lineage(self, name: str) -> str:
+        """Digest of a stage's settings and of those it is built on; the run's seed and the data set are not in it."""
+        stage = self.stages[name]
+        settings = {step: dict(settings) for step, settings in stage.settings.items()}
+        content = [stage.section, stage.method, settings, [self.lineage(up) for up in stage.upstream.values()]]
+        text = json.dumps(content, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
     def feature_classifiers(self) -> list[str]:

@@ -1,141 +1,113 @@
-"""Canonical JSON texts of a run's steps: each is an input file of its step's rule, and all that the step sees of the
+"""The settings file of a step: one small canonical JSON, an input file of the step's rule and all that it sees of the
 configuration: its own settings and the digest of the library code it uses.
+
+Every file has the same keys: ``stage`` ("section/name"; or "dataset", "features", "figures/name", "toy", "run" for a
+step of the run itself), ``key`` (the same without swept values, of random draws), ``step``, ``method``, ``seed``,
+``settings`` and ``code``; the evaluation of a refinement also ``held_out``.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
 
 from wsss_core.code_digest import code_digest
-from wsss_core.registry import DATASETS, METHODS
-
-if TYPE_CHECKING:
-    from wsss_core.config.graph import Configuration
+from wsss_core.config.graph import Configuration, Stage
+from wsss_core.registry import METHODS, find_step
 
 
-def step_json(configuration: Configuration, section: str, name: str, step: str) -> str:
-    """Text of one step of a stage."""
-    stage = configuration.stages[name]
-    content = {
-        "stage": f"{section}/{name}",
-        "key": f"{section}/{stage.base}",
-        "step": step,
-        "method": stage.method,
-        "seed": configuration.seed,
-        "settings": stage.settings[step],
-        "code": code_digest(METHODS[section][stage.method].steps[step].code),
-    }
-    if section == "refinements" and step == "evaluation":
-        content["held_out"] = configuration.held_out_of(name)
-    return _canonical(content)
+def step_json(configuration: Configuration, stage: str, step: str) -> str:
+    """Text of the settings file of a step.
 
+    Parameters
+    ----------
+    stage
+        As in the file.
+    step
+        Name of the step.
 
-def dataset_json(configuration: Configuration) -> str:
-    """Text of the data set's settings."""
-    settings = {key: value for key, value in configuration.dataset.items() if key != "format"}
-    module = DATASETS[configuration.dataset["format"]].split(":")[0]
-    content = {
-        "stage": "dataset",
-        "step": "index",
-        "method": configuration.dataset["format"],
-        "seed": 0,
-        "settings": settings,
-        "code": code_digest(("wsss_core.stages.index", module)),
-    }
-    return _canonical(content)
-
-
-def report_json(configuration: Configuration) -> str:
-    """Text of all that the report prints about the configuration."""
-    content = {
-        "run": configuration.run,
-        "seed": configuration.seed,
-        "dataset": dict(configuration.dataset),
-        "stages": {
-            name: {
-                "section": s.section,
-                "method": s.method,
-                "upstream": dict(s.upstream),
-                "settings": dict(s.settings),
-                "oracle": configuration.oracle_of(name),
-            }
-            for name, s in configuration.stages.items()
-        },
-        "targets": list(configuration.targets),
-        "report": dict(configuration.report),
-        "figures": [dict(figure) for figure in configuration.figures],
-        "code": code_digest(("wsss_core.stages.report",)),
-    }
-    return _canonical(content)
-
-
-def results_json(configuration: Configuration) -> str:
-    """Text of all that the table of results says about the scored targets."""
-    targets = [configuration.stages[name] for name in configuration.targets]
-    scored = [stage for stage in targets if stage.section != "classifiers"]
-    content = {
-        "run": configuration.run,
-        "seed": configuration.seed,
-        "stages": [
-            {
-                "section": s.section,
-                "stage": s.name,
-                "base": s.base,
-                "method": s.method,
-                "swept": list(s.swept.items()),
-                "upstream": list(s.upstream.values()),
-                "oracle": configuration.oracle_of(s.name),
-                "settings": _lineage(configuration, s.name),
-            }
-            for s in sorted(scored, key=lambda s: list(METHODS).index(s.section))
-        ],
-        "code": code_digest(("wsss_core.stages.results",)),
-    }
-    return _canonical(content)
-
-
-def figure_json(configuration: Configuration, name: str) -> str:
-    """Text of one figure's settings."""
-    settings = next(figure for figure in configuration.figures if figure["name"] == name)
-    return _canonical({"settings": dict(settings), "code": code_digest(("wsss_core.stages.figures",))})
-
-
-def toy_json(configuration: Configuration) -> str:
-    """Text of the toy experiment's settings."""
-    content = {
-        "stage": "toy",
-        "step": "toy",
-        "method": "toy",
-        "seed": configuration.seed,
-        "settings": dict(configuration.toy),
-        "code": code_digest(("wsss_core.stages.toy",)),
-    }
-    return _canonical(content)
-
-
-def features_json(configuration: Configuration) -> str:
-    """Text of the settings of the report's picture of features."""
-    content = {
-        "stage": "features",
-        "step": "features",
-        "method": "t-SNE",
-        "seed": configuration.seed,
-        "settings": {**configuration.report["features"], "classifiers": configuration.feature_classifiers},
-        "code": code_digest(("wsss_core.stages.features",)),
-    }
-    return _canonical(content)
-
-
-def _lineage(configuration: Configuration, name: str) -> str:
-    """Digest of a stage's settings and of those it is built on; the run's seed and the data set are not in it."""
-    stage = configuration.stages[name]
-    settings = {step: dict(settings) for step, settings in stage.settings.items()}
-    above = [_lineage(configuration, up) for up in stage.upstream.values()]
-    content = [stage.section, stage.method, settings, above]
-    return hashlib.sha256(_canonical(content).encode()).hexdigest()[:12]
-
-
-def _canonical(content: Any) -> str:
+    Raises
+    ------
+    KeyError
+        If the configuration has no such stage, or the stage no such step.
+    """
+    section, _, name = stage.partition("/")
+    if section in METHODS:
+        one = configuration.stages[name]
+        content = _content(configuration, stage, one.method, step, one.settings[step])
+        content["key"] = f"{section}/{one.base}"
+        if section == "refinements" and step == "evaluation":
+            content["held_out"] = configuration.held_out_of(name)
+    else:
+        method, settings = _of_the_run(configuration, stage, step)
+        content = _content(configuration, stage, method, step, settings)
+        if step == "index":
+            content["seed"] = 0  # the images are the same for every seed
     return json.dumps(content, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+
+
+def configured_stages(configuration: Configuration) -> list[str]:
+    """Every stage that has settings files, as they name it, but for the run itself."""
+    stages = [f"{stage.section}/{stage.name}" for stage in configuration.stages.values()]
+    return [*stages, "dataset", "features", "toy", *(f"figures/{figure['name']}" for figure in configuration.figures)]
+
+
+def _content(
+    configuration: Configuration, stage: str, method: str, step: str, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    code = code_digest(find_step(stage, method, step).code)
+    return {
+        "stage": stage,
+        "key": stage,
+        "step": step,
+        "method": method,
+        "seed": configuration.seed,
+        "settings": dict(settings),
+        "code": code,
+    }
+
+
+def _of_the_run(configuration: Configuration, stage: str, step: str) -> tuple[str, Mapping[str, Any]]:
+    """Method and settings of a step of the run itself."""
+    if step == "index":
+        settings = dict(configuration.dataset)
+        return settings.pop("format"), settings
+    if step == "features":
+        return step, {**configuration.report["features"], "classifiers": configuration.feature_classifiers}
+    if step == "figure":
+        name = stage.removeprefix("figures/")
+        return step, next(figure for figure in configuration.figures if figure["name"] == name)
+    if step == "toy":
+        return step, configuration.toy
+    if step == "results":
+        return step, run_mapping(configuration.of_targets())
+    return step, run_mapping(configuration)
+
+
+def run_mapping(configuration: Configuration) -> dict[str, Any]:
+    """All of a configuration but how it is executed, as plain values whose order JSON keeps."""
+    content = asdict(configuration)
+    del content["execution"]
+    for stage in content["stages"].values():
+        stage |= {name: list(stage[name].items()) for name in ("upstream", "swept")}
+    return content | {"stages": list(content["stages"].values())}
+
+
+def read_run(mapping: Mapping[str, Any]) -> Configuration:
+    """The configuration that `run_mapping` wrote.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        If the mapping is none.
+    """
+    stages = [
+        Stage(**stage | {name: dict(map(tuple, stage[name])) for name in ("upstream", "swept")})
+        for stage in mapping["stages"]
+    ]
+    content: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in mapping.items()
+    }
+    return Configuration(**content | {"stages": {stage.name: stage for stage in stages}, "execution": {}})

@@ -8,6 +8,7 @@ draws from the generator it is given, always the same number of draws.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +23,9 @@ STD = (0.229, 0.224, 0.225)
 
 ColourJitter = tuple[float, float, float, float]
 """Ranges of brightness, contrast, saturation and hue, see `random_colour_jitter`."""
+
+Labels = TypeVar("Labels", np.ndarray, None)
+"""Labels that go with an image, or none."""
 
 _NORMALISED = ((np.arange(256)[:, None] / 255.0 - MEAN) / STD).astype(np.float32)
 
@@ -62,8 +66,8 @@ def random_resize_long(image: np.ndarray, lo: int, hi: int, rng: np.random.Gener
 
 
 def random_rescale(
-    image: np.ndarray, labels: np.ndarray | None, lo: float, hi: float, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray | None]:
+    image: np.ndarray, labels: Labels, lo: float, hi: float, rng: np.random.Generator
+) -> tuple[np.ndarray, Labels]:
     """Scale image, uint8 [H, W, 3], and labels, uint8 [H, W], by a uniform factor in [lo, hi)."""
     size = scaled_size(image.shape[:2], float(rng.uniform(lo, hi)))
     return resize(image, size), None if labels is None else resize_labels(labels, size)
@@ -107,18 +111,14 @@ def normalise(image: np.ndarray) -> np.ndarray:
     return np.stack([_NORMALISED[image[..., channel], channel] for channel in range(3)])
 
 
-def random_flip(
-    image: np.ndarray, labels: np.ndarray | None, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray | None]:
+def random_flip(image: np.ndarray, labels: Labels, rng: np.random.Generator) -> tuple[np.ndarray, Labels]:
     """Mirror image, [3, H, W], and labels, [H, W], left to right with probability one half."""
     if rng.random() < 0.5:
         return image, labels
     return image[..., ::-1].copy(), None if labels is None else labels[..., ::-1].copy()
 
 
-def random_crop(
-    image: np.ndarray, labels: np.ndarray | None, size: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray | None]:
+def random_crop(image: np.ndarray, labels: Labels, size: int, rng: np.random.Generator) -> tuple[np.ndarray, Labels]:
     """Square random window; along an axis shorter than the window, the image lies at a random place in it.
 
     Parameters
@@ -134,11 +134,11 @@ def random_crop(
     -------
     float32 [3, size, size] and uint8 [size, size] or None.
     """
-    starts = tuple(int(rng.integers(abs(length - size) + 1)) for length in image.shape[1:])
-    return _window(image, labels, size, starts)
+    top, left = (int(rng.integers(abs(length - size) + 1)) for length in image.shape[1:])
+    return _window(image, labels, size, (top, left))
 
 
-def top_left_crop(image: np.ndarray, labels: np.ndarray | None, size: int) -> tuple[np.ndarray, np.ndarray | None]:
+def top_left_crop(image: np.ndarray, labels: Labels, size: int) -> tuple[np.ndarray, Labels]:
     """As `random_crop`, but always from the top left corner, filled at the right and the bottom."""
     return _window(image, labels, size, (0, 0))
 
@@ -217,9 +217,7 @@ def _resized(pixels: np.ndarray, size: tuple[int, int], method: Image.Resampling
     return np.array(Image.fromarray(pixels).resize((size[1], size[0]), method))
 
 
-def _window(
-    image: np.ndarray, labels: np.ndarray | None, size: int, starts: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray | None]:
+def _window(image: np.ndarray, labels: Labels, size: int, starts: tuple[int, int]) -> tuple[np.ndarray, Labels]:
     source, target = [], []
     for length, start in zip(image.shape[1:], starts, strict=True):
         shown = min(length, size)

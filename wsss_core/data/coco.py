@@ -46,6 +46,9 @@ log = logging.getLogger(__name__)
 STAMP = "rasterised.json"
 """File beside the drawn masks that says what each was drawn from."""
 
+Crowd = Literal["ignore", "class"]
+"""Label of crowd regions: 255, or the class."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CocoSettings:
@@ -71,9 +74,7 @@ class CocoSettings:
     )
     masks: str | None = setting("masks", "folder of label masks <id>.png, for evaluation; null: none")
     rasterise: bool = setting(True, "draw the masks from the polygons into `masks`; false: take those that are there")
-    crowd: Literal["ignore", "class"] = setting(
-        "ignore", "label of crowd regions where no single object lies: 255, or the class"
-    )
+    crowd: Crowd = setting("ignore", "label of crowd regions where no single object lies: 255, or the class")
     unreadable: Literal["stop", "skip"] = setting(
         "stop", "when images, masks or tags cannot be used: stop with the whole list, or skip them and go on"
     )
@@ -134,7 +135,7 @@ def sources(settings: CocoSettings) -> Sources:
     return Sources(tuple(folders), tuple(files))
 
 
-def draw(shapes: Sequence[Shape], size: tuple[int, int], crowd: Literal["ignore", "class"]) -> np.ndarray:
+def draw(shapes: Sequence[Shape], size: tuple[int, int], crowd: Crowd) -> np.ndarray:
     """Semantic labels of an image from its instances.
 
     Crowds are drawn first, as 255 or as their class; then single objects from the largest to the smallest, so that
@@ -307,7 +308,7 @@ def _find_masks(
     """Give images their masks, drawing them first if the settings say so."""
     if settings.rasterise:
         for image, text in _rasterise(folder, shapes, settings.crowd, workers).items():
-            severity = "error" if "val" in drafts[image].roles else "mask"
+            severity: Literal["error", "mask"] = "error" if "val" in drafts[image].roles else "mask"
             problems.append(Problem(image, str(drafts[image].path), text, severity))
     else:
         existing_folder(folder, "masks")
@@ -321,7 +322,7 @@ def _find_masks(
             problems.append(missing_mask(draft, path))
 
 
-def _rasterise(folder: Path, shapes: Mapping[str, _Shapes], crowd: str, workers: int) -> dict[str, str]:
+def _rasterise(folder: Path, shapes: Mapping[str, _Shapes], crowd: Crowd, workers: int) -> dict[str, str]:
     """Draw the masks that are missing or were drawn from something else; returns what went wrong, by image."""
     stamp = folder / STAMP
     wanted = {image: item.fingerprint(crowd) for image, item in shapes.items()}
@@ -365,7 +366,7 @@ def _mapped(function: Any, items: Sequence[Any], workers: int) -> Iterator[Any]:
         yield from pool.map(function, items, chunksize=16)
 
 
-def _draw_file(folder: Path, crowd: Literal["ignore", "class"], item: tuple[str, _Shapes]) -> tuple[str, str]:
+def _draw_file(folder: Path, crowd: Crowd, item: tuple[str, _Shapes]) -> tuple[str, str]:
     """Draw one mask; returns the image and what went wrong, or ""."""
     image, shapes = item
     try:

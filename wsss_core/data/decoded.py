@@ -29,6 +29,14 @@ def read_record(record: ImageRecord) -> np.ndarray:
         raise UserError(f"image {record.id!r}: {error}") from error
 
 
+def read_image_of(record: ImageRecord, size: tuple[int, int]) -> np.ndarray:
+    """The image of a record, uint8 [H, W, 3]; UserError if it cannot be read or is not of the size of its maps."""
+    image = read_record(record)
+    if image.shape[:2] != tuple(size):
+        raise UserError(f"{record.path}: image {record.id!r} is {image.shape[:2]}, its maps are for {tuple(size)}")
+    return image
+
+
 class Decoded(Sequence[Content]):
     """What is read of each item, such as its image: read when first asked for, by any number of threads, and kept.
 
@@ -52,7 +60,7 @@ class Decoded(Sequence[Content]):
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, index: int) -> Content:
+    def __getitem__(self, index: int) -> Content:  # type: ignore[override]  # one at a time, no slices
         if index not in self._kept:
             content = self._read(self.items[index])
             size = _bytes(content)

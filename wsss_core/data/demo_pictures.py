@@ -243,7 +243,7 @@ class _Brush:
     def fill(self, local: np.ndarray, colour: Sequence[float], shading: float = 0.0) -> None:
         self.canvas.fill(self.thing.points(local), np.array(colour), self.owner, shading)
 
-    def stroke(self, local: Sequence[Sequence[float]], width: float, colour: Sequence[float]) -> None:
+    def stroke(self, local: Sequence[Sequence[float]], width: float, colour: Sequence[float] | np.ndarray) -> None:
         width = max(1.3, width * self.thing.scale)
         self.canvas.stroke(self.thing.points(np.array(local)), width, np.array(colour), self.owner)
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from wsss_core.data.reading import Sources
+from wsss_core.data.reading import Reader
 from wsss_core.errors import UserError
 from wsss_core.registry import DATASETS
 from wsss_core.settings import from_mapping
@@ -18,8 +18,8 @@ _READ_WHOLE = 16 * 2**20
 """Files up to this many bytes count by content, larger ones by size and time of change."""
 
 
-def reader(form: str) -> tuple[Any, type]:
-    """Module and settings class of a data set's format; the module has `read` and `sources`."""
+def reader(form: str) -> tuple[Reader, type]:
+    """Module and settings class of a data set's format."""
     module, name = DATASETS[form].split(":")
     loaded = importlib.import_module(module)
     return loaded, getattr(loaded, name)
@@ -35,12 +35,12 @@ def listing_digest(dataset: Mapping[str, Any]) -> str:
 
     Returns
     -------
-    16 hexadecimal digits. Whatever is missing counts as missing: the index stage reports it.
+    16 hexadecimal digits. Whatever is missing counts as missing: the step `index` reports it.
     """
     module, settings_class = reader(dataset["format"])
-    settings = from_mapping(settings_class, {key: value for key, value in dataset.items() if key != "format"})
+    settings: Any = from_mapping(settings_class, {key: value for key, value in dataset.items() if key != "format"})
     try:
-        sources: Sources = module.sources(settings)
+        sources = module.sources(settings)
     except UserError as error:
         return hashlib.sha256(str(error).encode()).hexdigest()[:16]
     digest = hashlib.sha256()

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 from wsss_core.data.decode import IMAGE_SUFFIXES
 from wsss_core.data.table import ImageRecord
@@ -43,7 +43,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a reader found; the index stage opens the images and fills in sizes and digests.
+    """What a reader found; the step `index` opens the images and fills in sizes and digests.
 
     Attributes
     ----------
@@ -68,6 +68,18 @@ class Sources:
 
     folders: tuple[Path, ...] = ()
     files: tuple[Path, ...] = ()
+
+
+class Reader(Protocol):
+    """A module that reads data sets of one format."""
+
+    def read(self, settings: Any, workers: int = 0) -> Reading:
+        """What the files list and tag; `workers` is the number of threads."""
+        ...
+
+    def sources(self, settings: Any) -> Sources:
+        """The folders and files that `read` reads."""
+        ...
 
 
 class ImageFolder:

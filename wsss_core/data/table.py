@@ -72,6 +72,12 @@ class ImageTable:
         return tuple(record for record in self.records if name in record.splits)
 
 
+def check_classes(path: Path, found: Sequence[str] | None, class_names: Sequence[str]) -> None:
+    """Raise UserError if a file was written for another class list than that of the images, or another order."""
+    if found is not None and list(found) != list(class_names):
+        raise UserError(f"{path}: its class list differs from that of the images, or is in another order")
+
+
 COLUMNS = ("id", "path", "height", "width", "splits", "classes", "mask", "boxes", "digest", "mask_digest")
 
 
@@ -179,3 +185,12 @@ def read_manifest(path: Path) -> ImageTable:
         for row in content["images"]
     )
     return ImageTable(tuple(content["class_names"]), records)
+
+
+def read_manifests(paths: Sequence[Path]) -> ImageTable:
+    """The images of several shards; UserError if these were made for different classes."""
+    tables = [read_manifest(path) for path in paths]
+    names = tables[0].class_names if tables else ()
+    for table, path in zip(tables, paths, strict=True):
+        check_classes(path, table.class_names, names)
+    return ImageTable(names, tuple(record for table in tables for record in table.records))

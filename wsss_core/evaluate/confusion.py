@@ -33,6 +33,8 @@ def confusion(prediction: Any, target: Any, n_labels: int, ignore: int = IGNORE)
     """
     if tuple(prediction.shape) != tuple(target.shape):
         raise ValueError(f"prediction is {tuple(prediction.shape)}, target is {tuple(target.shape)}")
+    count: Any
+    integer: Any
     if isinstance(prediction, np.ndarray):
         count, integer = np.bincount, np.int64
     else:
@@ -84,6 +86,13 @@ class Metrics:
             return np.where(known, values, 0.0).sum(-1) / known.sum(-1)
 
 
+def mask_confusion(prediction: np.ndarray, target: np.ndarray, n_labels: int, *, skip_ignored: bool) -> np.ndarray:
+    """Confusion matrix [L, L] of one mask, whose undecided pixels (255) count as background unless they are skipped."""
+    if skip_ignored:
+        target = np.where(prediction == IGNORE, IGNORE, target)
+    return confusion(np.where(prediction == IGNORE, 0, prediction), target, n_labels)
+
+
 def metrics(confusion: Any) -> Metrics:
     """Scores of every label from one or many confusion matrices.
 
@@ -103,4 +112,5 @@ def metrics(confusion: Any) -> Metrics:
             hit / target,
             2 * hit / (target + predicted),
         ]
-    return Metrics(*(np.where(target > 0, score, np.nan) for score in scores), pixels=target)
+    iou, precision, recall, f1 = (np.where(target > 0, score, np.nan) for score in scores)
+    return Metrics(iou, precision, recall, f1, target)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from wsss_core import keyed
+from wsss_core.data.table import ImageRecord, ImageTable
 from wsss_core.settings import setting
 
 
 @dataclass(frozen=True)
-class FeatureSettings:
+class FeaturesSettings:
     """Classifiers' features in the plane, by t-SNE (van der Maaten & Hinton, JMLR 2008)."""
 
     classifiers: tuple[str, ...] = setting(
@@ -22,6 +24,34 @@ class FeatureSettings:
     perplexity: float = setting(
         30.0, "t-SNE's perplexity; at most a third of the number of images is taken", exclusiveMinimum=0
     )
+
+
+def shown_images(images: ImageTable, classes: Sequence[str], count: int) -> list[ImageRecord]:
+    """At most `count` images, chosen by a hash of their ids, in order of id.
+
+    They play the role "train" and hold exactly one class, which is among the given names, or the role "ood".
+    """
+    names = images.class_names
+    single = [r for r in images.split("train") if len(r.classes) == 1 and names[r.classes[0]] in classes]
+    among = [*single, *images.split("ood")]
+    chosen = sorted(among, key=lambda record: keyed.key_bytes("features", record.id))[:count]
+    return sorted(chosen, key=lambda record: record.id)
+
+
+def groups_of(records: Sequence[ImageRecord], features: np.ndarray, weights: np.ndarray) -> list[int]:
+    """Class of every image: its tag, or without one the class that a classifier finds in it most.
+
+    Parameters
+    ----------
+    features
+        [N, D], pooled.
+    weights
+        [C, D] of the classifier.
+    """
+    return [
+        record.classes[0] if record.classes else int(logits.argmax())
+        for record, logits in zip(records, features @ weights.T, strict=True)
+    ]
 
 
 def embed(features: np.ndarray, perplexity: float, seed: int) -> np.ndarray:

@@ -81,7 +81,7 @@ def series(settings: FigureSettings, results: Results) -> list[Series]:
     several = len({row.base for row in rows}) > 1 and settings.x != STAGE
     found: dict[tuple[str, str], list[tuple[Any, ResultRow]]] = {}
     for row in rows:
-        line = value_text(row.swept[settings.lines]) if settings.lines in row.swept else ""
+        line = value_text(row.swept[settings.lines]) if settings.lines and settings.lines in row.swept else ""
         base = row.base if several else ""
         x = row.base if settings.x == STAGE else row.swept.get(settings.x)
         found.setdefault((base, line), []).append((x, row))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from wsss_core.errors import UserError
 from wsss_core.store.cut import Cut
@@ -135,7 +135,8 @@ class ScoreHeader:
         UserError
             If a line is missing, unknown, there twice, or has a value that is not allowed.
         """
-        notes, found = [], {}
+        notes: list[str] = []
+        found: dict[str, Any] = {}  # whose words the header and the cut judge
         for line in lines:
             key, colon, text = line.removeprefix("# ").partition(": ")
             if key == "note" and colon:
@@ -173,7 +174,7 @@ def _line(key: str, value: object, words: str = "") -> str:
     return f"# {key}: {value}" + (f" ({words})" if words else "")
 
 
-def _levels(text: str) -> dict[str, float | tuple[float, float]]:
+def _levels(text: str) -> dict[str, Any]:
     """The threshold or the band of a cut, from the line ``threshold``."""
     if text == "none":
         return {}

@@ -204,15 +204,15 @@ def value_text(value: Any) -> str:
 
 
 def _row(row: Mapping[str, str], swept: Sequence[str]) -> ResultRow:
-    counts = {column: int(row[column] or 0) for column in ("images", "undecided")}
     numbers = ("threshold", *SCORES, *HINDSIGHT, "seconds", "memory_mb")
     texts = ("section", "stage", "base", "method", "product", "split", "rule", "settings")
-    return ResultRow(
-        swept={key: _value(row[key]) for key in swept if row[key]},
-        upstream=tuple(row["upstream"].split()),
+    cells: dict[str, Any] = {
         **{column: row[column] for column in texts},
-        **counts,
+        **{column: int(row[column] or 0) for column in ("images", "undecided")},
         **{column: float(row[column] or "nan") for column in numbers},
+    }
+    return ResultRow(
+        swept={key: _value(row[key]) for key in swept if row[key]}, upstream=tuple(row["upstream"].split()), **cells
     )
 
 

@@ -20,7 +20,7 @@ from wsss_core.settings import setting
 
 
 @dataclass(frozen=True)
-class ScoreSettings:
+class ScoresSettings:
     """How maps are scored and how the background threshold of everything downstream is chosen."""
 
     rule: Literal["fixed", "heldout", "oracle"] = setting(
@@ -50,7 +50,7 @@ class ScoreSettings:
 
 
 @dataclass(frozen=True)
-class MaskScoreSettings:
+class EvaluationSettings:
     """How label masks are scored."""
 
     ignored: Literal["background", "skip"] = setting(

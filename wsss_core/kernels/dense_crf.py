@@ -13,22 +13,20 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from wsss_core.errors import UserError
-from wsss_core.kernels import as_tensor
+from wsss_core.kernels import as_tensor, parts
 from wsss_core.kernels.permutohedral import Lattice
 
 log = logging.getLogger(__name__)
-
-Item = TypeVar("Item")
 
 BACKENDS = ("pydensecrf", "torch")
 
@@ -134,8 +132,8 @@ def dense_crf_batch(
         else:
             found[number] = _pydensecrf(photo, passes, gaussian, bilateral, iterations)
     for group in (part for same in work.values() for part in parts(same, lambda item: item[1][..., 0].numel(), pixels)):
-        numbers, photos, passes = zip(*group, strict=True)
-        for number, posterior in zip(numbers, _torch(photos, passes, gaussian, bilateral, iterations), strict=True):
+        numbers, photos, energies = zip(*group, strict=True)
+        for number, posterior in zip(numbers, _torch(photos, energies, gaussian, bilateral, iterations), strict=True):
             found[number] = posterior
     return [_as_given(posterior, unary) for posterior, unary in zip(found, unaries, strict=True)]
 
@@ -166,25 +164,6 @@ def unary_from_probabilities(probabilities: Any) -> Any:
     """``-log p`` with p clipped to [1e-5, 1], float32 [..., L, H, W]; p need not sum to one."""
     values, restore = as_tensor(probabilities)
     return restore(-values.to(torch.float32).clamp(CLIP, 1).log())
-
-
-def parts(items: Iterable[Item], size: Callable[[Item], int], most: int) -> list[list[Item]]:
-    """Consecutive items in lists whose sizes add up to `most` at most, or of one item.
-
-    Examples
-    --------
-    >>> parts([3, 1, 4, 9, 2], int, 5)
-    [[3, 1], [4], [9], [2]]
-    """
-    found: list[list[Item]] = []
-    room = 0
-    for item in items:
-        if not found or size(item) > room:
-            found.append([])
-            room = most
-        found[-1].append(item)
-        room -= size(item)
-    return found
 
 
 def _checked(image: Any, unary: Any) -> tuple[Tensor, Tensor]:
@@ -279,7 +258,7 @@ def _kernels(
     bilateral: tuple[float, float, float],
 ) -> list[tuple[Lattice, Tensor, float]]:
     """Lattice, symmetric normalisation [pixels, 1, 1] and weight of both kernels, for all pixels of all images."""
-    places = torch.cat([_places(*image.shape[:2], device) for image in images])
+    places = torch.cat([_places(image.shape[0], image.shape[1], device) for image in images])
     colours = torch.cat([image.to(device).reshape(-1, 3).float() for image in images])
     counts = torch.tensor([image.shape[0] * image.shape[1] for image in images], device=device)
     owners = torch.arange(len(images), device=device).repeat_interleave(counts)

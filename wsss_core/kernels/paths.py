@@ -8,7 +8,8 @@ AffinityNet. Nothing here builds an index table: every quantity is a shifted vie
 
 from __future__ import annotations
 
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import lru_cache, reduce
 from math import ceil
 from typing import NamedTuple
 
@@ -19,7 +20,8 @@ from torch import Tensor
 from wsss_core.constants import IGNORE
 
 
-class Row(NamedTuple):
+@dataclass(frozen=True)
+class Row:
     """Directions of one row: ``(dy, first), (dy, first + 1), ...``, `count` of them."""
 
     dy: int
@@ -159,12 +161,11 @@ def path_maxima(values: Tensor, radius: float, border: float | None = None) -> l
         if not node.parts:
             maxima.append(values[..., top : top + shape[0], reach + left : reach + left + shape[1]])
             continue
-        result: Tensor | None = None
+        shorter = []
         for index, dy, dx in node.parts:
             y, x = top + dy - plan[index].box[0], left + dx - plan[index].box[2]
-            part = maxima[index][..., y : y + shape[0], x : x + shape[1]]
-            result = part if result is None else torch.maximum(result, part)
-        maxima.append(result)
+            shorter.append(maxima[index][..., y : y + shape[0], x : x + shape[1]])
+        maxima.append(reduce(torch.maximum, shorter))
     own = {node.direction: i for i, node in enumerate(plan)}
     return [
         maxima[i][..., -plan[i].box[0] :, -plan[i].box[2] :][..., :height, :width]

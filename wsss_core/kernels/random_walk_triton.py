@@ -18,7 +18,7 @@ BLOCK = 256
 
 
 @triton.jit
-def _step(
+def _step(  # type: ignore[no-untyped-def]  # Triton compiles it anew for the types that it is called with
     current,
     previous,
     result,

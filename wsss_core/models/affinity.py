@@ -11,17 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsss_core.models.backbones import Backbone, FixedBatchNorm
+from wsss_core.models.backbones import Backbone, BackboneNetwork, FixedBatchNorm
 from wsss_core.models.irn import resize
-
-KIND = "affinity"
-"""Kind of the checkpoints."""
 
 STRIDE = 8
 """Stride of the features, in pixels."""
 
 
-class AffinityNetwork(nn.Module):
+class AffinityNetwork(BackboneNetwork):
     """Features on the last three taps of a backbone.
 
     Each tap is projected (64, 128 and 256 channels, ELU), and a 1x1 convolution mixes all 448 (ELU). With a VGG-16 the
@@ -32,6 +29,8 @@ class AffinityNetwork(nn.Module):
     backbone
         Its leading ``frozen`` stages and the scale and shift of all its fixed batch normalisation are not trained.
     """
+
+    kind = "affinity"
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()

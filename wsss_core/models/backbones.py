@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +31,11 @@ class FixedBatchNorm(nn.Module):
     trained
         Whether scale and shift are parameters; otherwise they too are fixed.
     """
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
 
     def __init__(self, channels: int, eps: float = 1e-5, trained: bool = True) -> None:
         super().__init__()
@@ -134,6 +139,24 @@ class Backbone(nn.Module):
 
     def _published_name(self, name: str) -> str:
         return _replace_prefix(name, {own: published for published, own in self._names.items()})
+
+
+class BackboneNetwork(nn.Module):
+    """A network on a backbone, which knows what its checkpoint must say for it to be built again.
+
+    Attributes
+    ----------
+    kind
+        Kind of the checkpoints.
+    """
+
+    kind: ClassVar[str]
+    backbone: Backbone
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a checkpoint says beside the class names and the settings of the training; plain values."""
+        return {"backbone": self.backbone.name}
 
 
 _HEADS = ("fc.", "classifier.", "fc8.", "linear1000.")
@@ -301,7 +324,7 @@ def _vgg16(name: str, output_stride: int) -> Backbone:
             module.ceil_mode = True
         elif isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            nn.init.zeros_(module.bias)
+            nn.init.zeros_(module.get_parameter("bias"))
     stages, names = _cut(features, (10, 16, 23, 26, 30))
     if output_stride == 8:
         stages[3][0] = nn.MaxPool2d(3, stride=1, padding=1)
@@ -421,7 +444,7 @@ def _conv(channels: int, width: int, stride: int, kernel: int = 3) -> nn.Sequent
 def _cut(features: nn.Sequential, ends: Sequence[int]) -> tuple[list[nn.Sequential], dict[str, str]]:
     """Cut a sequence before the given indices; also the names of the parts' parameters."""
     starts = (0, *ends[:-1])
-    stages = [nn.Sequential(*features[start:end]) for start, end in zip(starts, ends, strict=True)]
+    stages = [nn.Sequential(*list(features)[start:end]) for start, end in zip(starts, ends, strict=True)]
     names = {
         f"features.{index}.": f"stages.{stage}.{index - start}."
         for stage, (start, end) in enumerate(zip(starts, ends, strict=True))

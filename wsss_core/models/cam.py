@@ -6,12 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wsss_core.data.augment import normalise
 from wsss_core.errors import UserError
-from wsss_core.models.backbones import Backbone
+from wsss_core.models.backbones import Backbone, BackboneNetwork
 
 
 def _without_autocast(device: torch.device) -> AbstractContextManager:
@@ -20,7 +22,7 @@ def _without_autocast(device: torch.device) -> AbstractContextManager:
     return torch.autocast(device.type, enabled=False) if known else nullcontext()
 
 
-class CamNetwork(nn.Module):
+class CamNetwork(BackboneNetwork):
     """Multi-label classifier with class activation maps (Zhou et al., CVPR 2016; as in IRN).
 
     ``forward`` pools the features and then classifies; `maps` applies the same weights to every cell.
@@ -42,6 +44,7 @@ class CamNetwork(nn.Module):
         Name in `wsss_core.registry.ARCHITECTURES`.
     """
 
+    kind = "classifier"
     architecture = "cam"
 
     def __init__(self, backbone: Backbone, n_classes: int) -> None:
@@ -60,6 +63,12 @@ class CamNetwork(nn.Module):
     def architecture_settings(self) -> dict[str, Any]:
         """Arguments of the constructor beside the backbone and the number of classes; plain values."""
         return {}
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Backbone, architecture and its settings, for `wsss_core.models.restore_classifier`."""
+        mine = {"architecture": self.architecture, "architecture_settings": self.architecture_settings}
+        return super().about | mine
 
     def prefix(self, images: Tensor) -> Tensor:
         """Stages before ``backbone.adapted_from``: images [B, 3, H, W] to what `trunk` takes."""
@@ -128,3 +137,26 @@ class CamNetwork(nn.Module):
         self.load_backbone(state)
         with torch.no_grad():
             self.classifier.weight.copy_(weight)
+
+
+@torch.no_grad()
+def pooled_features(network: CamNetwork, images: Sequence[np.ndarray]) -> np.ndarray:
+    """Features of whole images, as they are, pooled over the cells.
+
+    Parameters
+    ----------
+    network
+        In evaluation mode; images pass through it on its device, one by one, as their sizes differ.
+    images
+        N images, uint8 [H, W, 3], RGB.
+
+    Returns
+    -------
+    float32 [N, D].
+    """
+    device = network.classifier.weight.device
+    features = np.empty((len(images), network.classifier.in_channels), np.float32)
+    for row, image in zip(features, images, strict=True):
+        pixels = torch.from_numpy(normalise(image))[None].to(device)
+        row[:] = network.features(pixels).mean((2, 3))[0].cpu().numpy()
+    return features

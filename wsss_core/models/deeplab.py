@@ -13,10 +13,7 @@ from torchvision.models.resnet import Bottleneck
 
 from wsss_core.data.augment import MEAN, STD
 from wsss_core.errors import UserError
-from wsss_core.models.backbones import Backbone, backbone
-
-KIND = "segmentation"
-"""Kind of the checkpoints that hold such a network."""
+from wsss_core.models.backbones import Backbone, BackboneNetwork, backbone
 
 CAFFE_MEAN = (122.675, 116.669, 104.008)
 """RGB mean in grey levels that networks converted from Caffe subtract."""
@@ -32,17 +29,18 @@ class Aspp(nn.ModuleList):
     """
 
     def __init__(self, channels: int, n_labels: int, rates: Sequence[int]) -> None:
-        super().__init__(nn.Conv2d(channels, n_labels, 3, padding=rate, dilation=rate) for rate in rates)
-        for convolution in self:
+        convolutions = [nn.Conv2d(channels, n_labels, 3, padding=rate, dilation=rate) for rate in rates]
+        for convolution in convolutions:
             nn.init.normal_(convolution.weight, std=0.01)
-            nn.init.zeros_(convolution.bias)
+            nn.init.zeros_(convolution.get_parameter("bias"))
+        super().__init__(convolutions)
 
     def forward(self, features: Tensor) -> Tensor:
         """[B, D, h, w] to logits [B, L, h, w]."""
-        return sum(convolution(features) for convolution in self)
+        return sum((convolution(features) for convolution in self), torch.zeros(()))
 
 
-class DeepLabV2(nn.Module):
+class DeepLabV2(BackboneNetwork):
     """DeepLab-v2 with multi-scale inputs.
 
     Takes images [B, 3, H, W], RGB, normalised with the ImageNet mean and deviation. In evaluation mode the result is
@@ -70,6 +68,8 @@ class DeepLabV2(nn.Module):
     class_names
         Names of the foreground classes where the network was read from a checkpoint, otherwise empty.
     """
+
+    kind = "segmentation"
 
     def __init__(
         self,

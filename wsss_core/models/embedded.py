@@ -62,5 +62,5 @@ def head(channels: int, outputs: int) -> nn.Conv2d:
 def _convolution(channels: int, width: int) -> nn.Sequential:
     convolution = nn.Conv2d(channels, width, 3, padding=1)
     nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-    nn.init.zeros_(convolution.bias)
+    nn.init.zeros_(convolution.get_parameter("bias"))
     return nn.Sequential(convolution, nn.ReLU())

@@ -13,24 +13,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-KIND = "irn"
-"""Kind of the checkpoints."""
+from wsss_core.models.backbones import Backbone, BackboneNetwork
 
 STRIDE = 4
 """Stride of both outputs, in pixels."""
 
 
-class IrnNetwork(nn.Module):
+class IrnNetwork(BackboneNetwork):
     """Boundary and displacement branches on five taps of a frozen backbone.
 
     Parameters
     ----------
     backbone
-        Module with ``forward(images) -> [x1, ..., x5]`` and the attributes ``channels`` and ``strides``. It is
-        frozen: it runs without gradients and always in evaluation mode.
+        It is frozen: it runs without gradients and always in evaluation mode.
     """
 
-    def __init__(self, backbone: nn.Module) -> None:
+    kind = "irn"
+    mean_shift: Tensor
+
+    def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.backbone = backbone.requires_grad_(False).eval()
         channels = backbone.channels

@@ -79,11 +79,10 @@ class PixelCorrelation(nn.Module):
 
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
-        self.reduce = nn.ModuleList(
-            nn.Conv2d(c, width, 1, bias=False) for c, width in zip(channels, (64, 128), strict=True)
-        )
+        reduce = [nn.Conv2d(c, width, 1, bias=False) for c, width in zip(channels, (64, 128), strict=True)]
+        self.reduce = nn.ModuleList(reduce)
         self.embed = nn.Conv2d(3 + 64 + 128, 192, 1, bias=False)
-        for convolution in self.reduce:
+        for convolution in reduce:
             nn.init.kaiming_normal_(convolution.weight)
         nn.init.xavier_uniform_(self.embed.weight, gain=4)
 

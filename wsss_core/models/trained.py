@@ -42,4 +42,5 @@ def open_classifier(path: Path | str, device: torch.device | str = "cpu") -> Cam
     """
     state, meta = load_network(Path(path), "classifier")
     network = restore_classifier(state, meta)
-    return network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack this
+    return network.eval().requires_grad_(False)

@@ -1,9 +1,15 @@
-"""From seed maps to label masks: dense CRF, IRN and its random walk, filling of undecided pixels."""
+"""From seed maps to label masks: one file a refinement, or a folder with a file a step where one learns from labels.
+
+What a step asks of such a file is a protocol below: the masks of every refinement are made by a `MaskMethod`; one that
+learns has a `LabelMaker`, the `wsss_core.training.Objective` of its network, and a `Walk`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -11,6 +17,101 @@ from torch import Tensor
 
 from wsss_core.errors import UserError
 from wsss_core.store.cut import Cut
+
+if TYPE_CHECKING:
+    from wsss_core.data.table import ImageRecord
+    from wsss_core.models.backbones import BackboneNetwork
+    from wsss_core.store.scores import ScoreMaps
+    from wsss_core.store.seeds import SeedMaps
+    from wsss_core.store.shards import RecordKind
+
+
+class LabelMaker(Protocol):
+    """A module that makes the labels which the network of a refinement learns."""
+
+    KIND: RecordKind
+    """What the labels of an image are stored as."""
+
+    def labels(self, image: np.ndarray, maps: SeedMaps, settings: Any, /) -> Any:
+        """From an image, uint8 [H, W, 3], and its seed maps to a record of `KIND`."""
+        ...
+
+
+class Walk(Protocol):
+    """A module that walks seed maps by the predictions of a refinement's network."""
+
+    @property
+    def NETWORK(self) -> type[BackboneNetwork]:
+        """The network, which is built on a backbone alone."""
+        ...
+
+    def walk(
+        self, network: Any, images: Sequence[np.ndarray], maps: Sequence[SeedMaps], settings: Any, /
+    ) -> list[ScoreMaps]:
+        """From images of one size, uint8 [H, W, 3], which all have a class, and their seed maps to scores."""
+        ...
+
+    def nothing(self, size: tuple[int, int], /) -> ScoreMaps:
+        """The scores of an image [H, W] without classes."""
+        ...
+
+
+@dataclass(frozen=True)
+class MaskInputs:
+    """What the masks of a shard are made from; what a refinement does not start from is absent.
+
+    Attributes
+    ----------
+    class_names
+        Names of the foreground classes; label c + 1 is class c.
+    device
+        Where tensors are worked on.
+    maps
+        Seed maps, or scores after a walk, by image id.
+    chosen
+        Content of the threshold file of their scores, see `cut_at`; None without one.
+    masks
+        From the record of an image to its mask to start from, uint8 [H, W].
+    cut
+        How these masks were cut.
+    model
+        Checkpoint of a segmentation network trained on them. The refinement loads it: nothing else depends on networks.
+    """
+
+    class_names: tuple[str, ...]
+    device: torch.device
+    maps: Mapping[str, SeedMaps] | Mapping[str, ScoreMaps] = field(default_factory=dict)
+    chosen: Mapping[str, Any] | None = None
+    masks: Callable[[ImageRecord], np.ndarray] | None = None
+    cut: Cut | None = None
+    model: Path | None = None
+
+
+@dataclass(frozen=True)
+class MaskMaker:
+    """What makes masks.
+
+    Attributes
+    ----------
+    cut
+        How they are cut.
+    make
+        From records of images to the mask of each, uint8 [H, W]: 0 background, c + 1 class c, 255 undecided.
+    pixels
+        Most pixels of images that are worth making together; 0: one image at a time.
+    """
+
+    cut: Cut
+    make: Callable[[Sequence[ImageRecord]], list[np.ndarray]]
+    pixels: int = 0
+
+
+class MaskMethod(Protocol):
+    """A module that makes label masks."""
+
+    def maker(self, settings: Any, inputs: MaskInputs, /) -> MaskMaker:
+        """What makes the masks of a shard."""
+        ...
 
 
 def cut_at(threshold: float | str, chosen: Mapping[str, Any] | None) -> Cut:

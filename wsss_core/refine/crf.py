@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from wsss_core.kernels.dense_crf import dense_crf_batch, unary_from_labels, unary_from_probabilities
-from wsss_core.refine import highest_label, mask_values
+from wsss_core.data.decoded import read_image_of
+from wsss_core.data.table import ImageRecord
+from wsss_core.kernels.dense_crf import PIXELS, dense_crf_batch, unary_from_labels, unary_from_probabilities
+from wsss_core.refine import MaskInputs, MaskMaker, cut_at, highest_label, mask_values
 from wsss_core.settings import setting
 
 
@@ -40,6 +42,28 @@ class CrfSettings:
         "bilateral kernel: standard deviation in pixels, standard deviation in grey levels, weight",
     )
     iterations: int = setting(10, "mean-field iterations", minimum=0)
+
+
+def maker(settings: CrfSettings, inputs: MaskInputs) -> MaskMaker:
+    """Masks by a dense CRF on the maps; a GPU refines the images of some million pixels together.
+
+    Raises
+    ------
+    UserError
+        If the threshold asked for is not known; making masks: if an image cannot be read.
+    """
+    described = f"{settings.iterations} iterations, unary: {settings.unary}"
+    cut = replace(cut_at(settings.threshold, inputs.chosen), crf=described)
+    threshold = cut.threshold
+    assert threshold is not None  # there is no band
+
+    def make(records: Sequence[ImageRecord]) -> list[np.ndarray]:
+        maps = [inputs.maps[record.id] for record in records]
+        images = [read_image_of(record, one.size) for record, one in zip(records, maps, strict=True)]
+        full = [one.full().to(inputs.device) for one in maps]
+        return crf_masks(images, full, [one.classes for one in maps], threshold, settings)
+
+    return MaskMaker(cut, make, PIXELS if inputs.device.type == "cuda" else 0)
 
 
 def crf_mask(

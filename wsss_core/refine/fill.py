@@ -7,13 +7,16 @@ its predictions fill only those pixels; a second network is trained from scratch
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from wsss_core.segment.predict import PredictSettings
+from wsss_core.constants import IGNORE
+from wsss_core.data.decoded import read_record
+from wsss_core.data.table import ImageRecord, check_classes
+from wsss_core.refine import MaskInputs, MaskMaker
+from wsss_core.segment.predict import PredictSettings, load_segmenter, predict_probabilities
 from wsss_core.settings import setting
-from wsss_core.store.masks import IGNORE
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,32 @@ class FillSettings:
 
     restrict_to_tags: bool = setting(True, "only predict the classes of the image's tags, and background")
     predict: PredictSettings = setting(PredictSettings, "prediction with the network")
+
+
+def maker(settings: FillSettings, inputs: MaskInputs) -> MaskMaker:
+    """The masks to start from, their undecided pixels filled with the network's predictions; none are left.
+
+    Raises
+    ------
+    UserError
+        If the network cannot be read or is for other classes; making masks: if an image or its mask cannot be read.
+    """
+    masks, cut, model = inputs.masks, inputs.cut, inputs.model
+    assert masks is not None and cut is not None and model is not None  # its rule gives them
+    network = load_segmenter(model, inputs.device)
+    check_classes(model, network.class_names, inputs.class_names)
+
+    def filled(record: ImageRecord) -> np.ndarray:
+        labels = masks(record)
+        if not (labels == IGNORE).any():
+            return labels
+        probabilities = predict_probabilities(network, read_record(record), settings.predict)
+        return fill_undecided(labels, probabilities, record.classes, settings.restrict_to_tags)
+
+    uncut = replace(cut, rule="none", threshold=None, band=None, from_maps=False)
+    return MaskMaker(
+        uncut.noting("undecided pixels hold a network's predictions"), lambda records: [filled(r) for r in records]
+    )
 
 
 def fill_undecided(

@@ -6,15 +6,18 @@ salient, or background where something is. The saliency masks come from elsewher
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from wsss_core.constants import IGNORE
 from wsss_core.data.table import ImageRecord
 from wsss_core.errors import UserError
+from wsss_core.refine import MaskInputs, MaskMaker
 from wsss_core.settings import REQUIRED, setting
-from wsss_core.store.masks import IGNORE, mask_name, read_mask
+from wsss_core.store.masks import mask_name, read_mask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,28 @@ class SaliencySettings:
         minimum=1,
         maximum=255,
     )
+
+
+def maker(settings: SaliencySettings, inputs: MaskInputs) -> MaskMaker:
+    """The masks to start from, 255 where the saliency mask disagrees.
+
+    Raises
+    ------
+    UserError
+        If the saliency folder is missing; making masks: if a mask is missing or of another size than its image.
+    """
+    folder = Path(settings.folder)
+    if not folder.is_dir():
+        raise UserError(f"saliency folder {folder}: is not a folder")
+
+    masks, cut = inputs.masks, inputs.cut
+    assert masks is not None and cut is not None  # the registry demands them
+
+    def make(records: Sequence[ImageRecord]) -> list[np.ndarray]:
+        return [keep_agreeing(masks(r), read_salient(folder, r, settings.threshold)) for r in records]
+
+    note = f"pixels that disagree with saliency masks (salient from {settings.threshold}) are undecided"
+    return MaskMaker(cut.noting(note), make)
 
 
 def saliency_file(folder: Path, record: ImageRecord) -> Path:

@@ -8,12 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from wsss_core.refine.threshold import MaskSettings
+from wsss_core.refine import MaskInputs, MaskMaker, threshold
+from wsss_core.refine.threshold import ThresholdSettings
 from wsss_core.settings import setting
 
 
 @dataclass(frozen=True)
-class SeedThresholdSettings(MaskSettings):
+class SeedThresholdSettings(ThresholdSettings):
     """Label masks from seed maps, each class scaled to [0, 1]."""
 
     threshold: float | Literal["score", "oracle"] = setting(
@@ -29,3 +30,8 @@ class SeedThresholdSettings(MaskSettings):
         ascending=True,
         items={"minimum": 0, "maximum": 1},
     )
+
+
+def maker(settings: SeedThresholdSettings, inputs: MaskInputs) -> MaskMaker:
+    """`wsss_core.refine.threshold.maker`, of seed maps."""
+    return threshold.maker(settings, inputs)

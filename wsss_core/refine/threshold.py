@@ -9,13 +9,15 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
-from wsss_core.refine import highest_label, mask_values
+from wsss_core.constants import IGNORE
+from wsss_core.data.table import ImageRecord
+from wsss_core.refine import MaskInputs, MaskMaker, cut_at, highest_label, mask_values
 from wsss_core.settings import setting
-from wsss_core.store.masks import IGNORE
+from wsss_core.store.cut import Cut
 
 
 @dataclass(frozen=True)
-class MaskSettings:
+class ThresholdSettings:
     """Label masks from walked scores, which are scaled to [0, 1] over all classes of an image together."""
 
     threshold: float | Literal["score", "oracle"] = setting(
@@ -34,6 +36,23 @@ class MaskSettings:
     )
 
 
+def maker(settings: ThresholdSettings, inputs: MaskInputs) -> MaskMaker:
+    """Masks cut from the maps at the threshold, or the two, of the settings.
+
+    Raises
+    ------
+    UserError
+        If the threshold asked for is not known.
+    """
+    cut = cut_at(settings.threshold, inputs.chosen) if settings.band is None else Cut("band", band=settings.band)
+
+    def make(records: Sequence[ImageRecord]) -> list[np.ndarray]:
+        found = [inputs.maps[record.id] for record in records]
+        return [score_mask(maps.full(), maps.classes, cut.threshold or 0.0, cut.band) for maps in found]
+
+    return MaskMaker(cut, make)
+
+
 def score_mask(
     scores: Tensor, classes: Sequence[int], threshold: float, band: tuple[float, float] | None
 ) -> np.ndarray:
@@ -48,7 +67,7 @@ def score_mask(
     threshold
         Background threshold, used without a band.
     band
-        See `MaskSettings.band`.
+        See `ThresholdSettings.band`.
 
     Returns
     -------

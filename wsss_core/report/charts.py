@@ -14,6 +14,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib import style
 from matplotlib.axes import Axes
@@ -188,12 +189,12 @@ def _curve(axes: Axes, line: Line, points: Sequence[tuple[float, float]]) -> Non
 def _marks(axes: Axes, line: Line, scale: float) -> None:
     if line.best is not None and math.isfinite(line.best[1]):
         x, y = line.best
-        ring = {"fillstyle": "none", "markersize": 13, "markeredgewidth": 1.6}
+        ring: dict[str, Any] = {"fillstyle": "none", "markersize": 13, "markeredgewidth": 1.6}
         axes.plot(x, scale * y, "o", color=colour(line.series), clip_on=False, **ring)
     if line.mark is not None and math.isfinite(line.mark[1]):
         x, y = line.mark[0], scale * line.mark[1]
         axes.plot([x, x], [axes.get_ylim()[0], y], color=colour(line.series), linestyle=DOTTED, linewidth=1.2)
-        dot = {"markersize": 9, "markeredgewidth": 1.5, "markeredgecolor": LIGHT["card"]}
+        dot: dict[str, Any] = {"markersize": 9, "markeredgewidth": 1.5, "markeredgecolor": LIGHT["card"]}
         axes.plot(x, y, "o", color=colour(line.series), clip_on=False, **dot)
 
 
@@ -238,7 +239,7 @@ def inline(drawn: str) -> str:
     """
     root = ET.fromstring(drawn)
     digest = hashlib.sha256(drawn.encode()).hexdigest()[:8]
-    used = {use.get(HREF): f"#{digest}-{k}" for k, use in enumerate(root.iter(SVG + "use"))}
+    used = {use.get(HREF, ""): f"#{digest}-{k}" for k, use in enumerate(root.iter(SVG + "use"))}
     title = root.findtext(SVG + "title", "")
     _, _, width, height = map(float, root.get("viewBox", "").split())
     element = _part(root, used)

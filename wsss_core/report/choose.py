@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wsss_core import keyed
-from wsss_core.constants import IGNORE
-from wsss_core.evaluate.confusion import confusion, metrics
+from wsss_core.evaluate.confusion import metrics
 
 
 @dataclass(frozen=True)
@@ -55,13 +54,6 @@ def sample(ids: Sequence[str], limit: int) -> list[str]:
         return list(ids)
     kept = set(sorted(ids, key=lambda i: keyed.key_bytes("report", i))[:limit])
     return [image_id for image_id in ids if image_id in kept]
-
-
-def image_confusion(prediction: np.ndarray, target: np.ndarray, n_labels: int, skip_ignored: bool) -> np.ndarray:
-    """Confusion matrix [L, L] of one mask; its ignored pixels count as background unless `skip_ignored`."""
-    if skip_ignored:
-        target = np.where(prediction == IGNORE, IGNORE, target)
-    return confusion(np.where(prediction == IGNORE, 0, prediction), target, n_labels)
 
 
 def image_miou(matrix: np.ndarray) -> float:

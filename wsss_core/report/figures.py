@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -51,7 +52,7 @@ def figure_svg(settings: FigureSettings, lines: Sequence[Series]) -> str:
             axes.set_yticks([])
             axes.text(0.5, 0.5, "nothing was scored", transform=axes.transAxes, ha="center", color=LIGHT["muted"])
         handles, _ = axes.get_legend_handles_labels()
-        _legend(figure, sorted(handles, key=lambda handle: labels.index(handle.get_label())), WIDTH)
+        _legend(figure, sorted(handles, key=lambda handle: labels.index(_name(handle))), WIDTH)
         return svg(figure, _sentence(settings, lines))
 
 
@@ -84,7 +85,7 @@ def _bars(axes: Axes, lines: Sequence[Series]) -> None:
         narrow = width * WIDTH / len(texts) < 5 * LETTER
         axes.bar_label(bars, fmt="%.1f", padding=3, fontsize=10, color=LIGHT["muted"], rotation=90 * narrow)
     crowded = texts and max(map(len, texts)) * LETTER > 0.7 * WIDTH / len(texts)
-    turned = {"rotation": 25, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
+    turned: dict[str, Any] = {"rotation": 25, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
     axes.set_xticks(range(len(texts)), texts, **turned)
     axes.margins(y=0.12)
 
@@ -126,19 +127,21 @@ def clouds_svg(clouds: Sequence[Cloud], groups: Sequence[str], hollow: Sequence[
     """
     names = list(dict.fromkeys(groups))
     group, rings = np.array([names.index(name) for name in groups]), np.asarray(hollow, dtype=bool)
-    looks = [{"color": colour(k), "marker": MARKERS[k // SERIES % len(MARKERS)]} for k in range(len(names))]
+    looks: list[dict[str, Any]] = [
+        {"color": colour(k), "marker": MARKERS[k // SERIES % len(MARKERS)]} for k in range(len(names))
+    ]
     handles = [Line2D([], [], linestyle="", label=name, **look) for name, look in zip(names, looks, strict=True)]
     if rings.any():
-        ring = {"marker": "o", "fillstyle": "none", "color": LIGHT["muted"]}
+        ring: dict[str, Any] = {"marker": "o", "fillstyle": "none", "color": LIGHT["muted"]}
         handles.append(Line2D([], [], linestyle="", label="ring: holds no class", **ring))
     width = max(WIDTH, 300 * len(clouds))
-    height = 300 + _legend_height([handle.get_label() for handle in handles], width)
+    height = 300 + _legend_height([_name(handle) for handle in handles], width)
     with drawing((width, height)) as figure:
         for axes, cloud in zip(figure.subplots(1, len(clouds), squeeze=False)[0], clouds, strict=True):
             for number, look in enumerate(looks):
-                for ring in (False, True):
-                    x, y = cloud.places[(group == number) & (rings == ring)].T
-                    fill = "none" if ring else "full"
+                for is_ring in (False, True):
+                    x, y = cloud.places[(group == number) & (rings == is_ring)].T
+                    fill = "none" if is_ring else "full"
                     axes.plot(x, y, linestyle="", markersize=4.5, fillstyle=fill, alpha=0.8, **look)
             axes.set_title(cloud.title)
             axes.set(xticks=[], yticks=[])
@@ -152,8 +155,13 @@ def clouds_svg(clouds: Sequence[Cloud], groups: Sequence[str], hollow: Sequence[
 def _legend(figure: Figure, handles: Sequence[Artist], width: int) -> None:
     """Names under the figure, in as many columns as there is room for."""
     if handles:
-        columns = _columns([handle.get_label() for handle in handles], width)
+        columns = _columns([_name(handle) for handle in handles], width)
         figure.legend(handles=handles, loc="outside lower left", ncols=columns)
+
+
+def _name(handle: Artist) -> str:
+    """What the legend calls a line or bars."""
+    return str(handle.get_label())
 
 
 def _legend_height(labels: Sequence[str], width: int) -> int:

@@ -141,7 +141,7 @@ def _places(
     """Name to (left, middle) of its box, and the height of the drawing."""
     spans = [sum((HEIGHT if n in nodes else DUMMY) + DOWN for n in column) - DOWN for column in columns]
     height = max(spans, default=0)
-    places = {}
+    places: dict[str, tuple[float, float]] = {}
     for layer, (column, span) in enumerate(zip(columns, spans, strict=True)):
         y = (height - span) / 2
         for name in column:

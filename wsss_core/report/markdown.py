@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from wsss_core.evaluate.results import Combined, Results, Spread, combine, value_text
 
@@ -19,7 +20,7 @@ def results_table(runs: Sequence[Results]) -> str:
     rows = combine(runs)
     columns: list[tuple[str, Callable[[Combined], str]]] = [("stage", _stage)]
     swept = dict.fromkeys(key for results in runs for key in results.swept)
-    columns += [(key, lambda c, key=key: _swept(c, key)) for key in swept]
+    columns += [(key, partial(_swept, key=key)) for key in swept]
     columns += [
         ("scored on", lambda c: f"{c.row.split}, {c.row.images} images" if c.row.images else "no masks"),
         ("threshold", _threshold),

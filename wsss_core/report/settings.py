@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from wsss_core.evaluate.embedding import FeatureSettings
+from wsss_core.evaluate.embedding import FeaturesSettings
 from wsss_core.evaluate.sizes import SizeSettings
 from wsss_core.settings import setting
 
@@ -23,7 +23,7 @@ class ReportSettings:
     sizes: SizeSettings | None = setting(
         None, "compares stages on small, medium and large objects; {} for the defaults"
     )
-    features: FeatureSettings | None = setting(None, "shows classifiers' features of the training images in the plane")
+    features: FeaturesSettings | None = setting(None, "shows classifiers' features of the training images in the plane")
     adaptation: tuple[str, ...] = setting(
         (), "seeds that adapt to each image (RIB) whose course is shown: why images ended, and their logits"
     )
@@ -50,7 +50,7 @@ def report_mistakes(report: Mapping[str, Any], stages: Mapping[str, Any], target
         variants.setdefault(stage.base, []).append(stage.name)
     sections = {stage.base: stage.section for stage in stages.values()}
     made = _with_upstream(targets, stages)
-    wanted = [("scores", name, ()) for name in report["scores"]]
+    wanted: list[tuple[str, str, tuple[str, ...]]] = [("scores", name, ()) for name in report["scores"]]
     wanted += [("gains", name, ()) for pair in report["gains"] for name in pair]
     wanted += [("adaptation", name, ("seeds",)) for name in report["adaptation"]]
     wanted += [("sizes.stages", name, ()) for name in (report["sizes"] or {}).get("stages", ())]

@@ -1,25 +1,27 @@
 """Seed methods: one file each, from a trained classifier and an image to class maps.
 
-A module of this package is a method if it has ``SETTINGS``, its settings class, and
-``maker(settings, inputs) -> Callable[[ImageRecord, image], SeedMaps]``.
+A module of this package is a method (`SeedMethod`): it has ``maker(settings, inputs)``. The registry names its settings
+class.
 
-A method whose network does the same to every image may also have
-``batch_maker(settings, inputs) -> Callable[[Sequence[ImageRecord], Sequence[image]], list[SeedMaps]]``, which takes
-images of one size. The stage calls it on a GPU only. A convolution may add in another order in a batch of another
-length, and which images of a shard are still to be done depends on what was cached: on a CPU, where the same bytes are
-promised alone, in another order and after a restart, every image therefore goes through ``maker``. On a GPU the two
-agree to rounding.
+A method whose network does the same to every image may also have ``batch_maker(settings, inputs)``
+(`BatchedSeedMethod`), whose result takes images of one size. The step calls it on a GPU only. A convolution may add in
+another order in a batch of another length, and which images of a shard are still to be done depends on what was cached:
+on a CPU, where the same bytes are promised alone, in another order and after a restart, every image therefore goes
+through ``maker``. On a GPU the two agree to rounding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from wsss_core.data.table import ImageRecord
     from wsss_core.models.cam import CamNetwork
+    from wsss_core.store.seeds import SeedMaps
 
 
 @dataclass(frozen=True)
@@ -49,3 +51,22 @@ class Inputs:
     pixels: int = 0
     processes: int = 1
     threads: int = 1
+
+
+class SeedMethod(Protocol):
+    """A module that makes maps of images one by one."""
+
+    def maker(self, settings: Any, inputs: Inputs, /) -> Callable[[ImageRecord, np.ndarray], SeedMaps]:
+        """From an image, its record and uint8 [H, W, 3], to the maps of its classes."""
+        ...
+
+
+@runtime_checkable
+class BatchedSeedMethod(SeedMethod, Protocol):
+    """A module that can also make maps of several images of one size together."""
+
+    def batch_maker(
+        self, settings: Any, inputs: Inputs, /
+    ) -> Callable[[Sequence[ImageRecord], Sequence[np.ndarray]], list[SeedMaps]]:
+        """From images of one size to the maps of each."""
+        ...

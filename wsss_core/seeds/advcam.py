@@ -76,11 +76,8 @@ class AdvCamSettings:
     )
 
 
-SETTINGS = AdvCamSettings
-
-
 def maker(settings: AdvCamSettings, inputs: Inputs) -> Callable[[ImageRecord, np.ndarray], SeedMaps]:
-    """The method as the stage calls it."""
+    """The method as the step calls it."""
     check_pointwise(inputs.network, "advcam")
     return lambda record, image: advcam_seed(inputs.network, image, record.classes, settings)
 
@@ -103,12 +100,13 @@ def advcam_seed(network: CamNetwork, image: np.ndarray, classes: Sequence[int], 
     over classes and both views, of every image at the first scale.
     """
     climb = {"official": _official, "paper": _paper}[settings.variant]
-    sums, targets = {}, []
+    sums: dict[float, Tensor] = {}
+    targets = []
     for scale in settings.scales:
         views = view_pair(network, image, scale)
         climbs = [climb(network, views, part, settings, scale) for part in _parts(classes, views)]
         sums[scale] = torch.cat([maps for maps, _ in climbs])
-        targets.append(sum(target for _, target in climbs).tolist())
+        targets.append(sum((target for _, target in climbs), torch.zeros(())).tolist())
     return SeedMaps(tuple(classes), sums, image.shape[:2], {"target": targets[0]})
 
 
@@ -126,7 +124,7 @@ def _official(
     size = 0.08 if settings.step_size is None else settings.step_size
     weights = network.classifier.weight.detach()[classes].flatten(1)
     images = views.repeat(len(classes), 1, 1, 1)
-    total, targets = 0, []
+    total, targets = torch.zeros(()), []
     for step in range(iterations):
         last = step == iterations - 1
         with torch.set_grad_enabled(not last):
@@ -137,14 +135,16 @@ def _official(
         total = total + 2 * present
         targets.append(own.detach().mean((2, 3)).sum())
         if last:
-            return total, torch.stack(targets)
+            break
         if step == 0:
             first = present
         held = present / present.amax((1, 2), keepdim=True) > settings.mask_threshold
         growth = ((attribution - first).abs() * held).sum()
         score = 2 * own.mean((2, 3)).sum() - maps.mean((3, 4)).sum()
         (score - settings.mask_weight * growth).backward(inputs=images)
+        assert images.grad is not None  # backward has set it
         images = _climbed(images.detach(), images.grad, size)
+    return total, torch.stack(targets)
 
 
 def grad_cam(maps: Tensor, weights: Tensor) -> Tensor:
@@ -186,7 +186,7 @@ def _paper(
     """The paper's equations (see the module's table): summed maps [K, h, w] and the target of every image."""
     size = 0.008 if settings.step_size is None else settings.step_size
     images = views.repeat(len(classes), 1, 1, 1)
-    total, targets = 0, []
+    total, targets = torch.zeros(()), []
     for step in range(settings.iterations + 1):
         last = step == settings.iterations
         with torch.set_grad_enabled(not last):
@@ -198,13 +198,15 @@ def _paper(
         total = total + _added(present)
         targets.append(own.detach().mean((2, 3)).sum())
         if last:
-            return total, torch.stack(targets)
+            break
         if step == 0:
             first = present
         growth = ((cam - first).abs() * (present > settings.mask_threshold)).sum()
         score = 2 * own.mean((2, 3)).sum() - maps.mean((3, 4)).sum()
         (score - settings.mask_weight * growth).backward(inputs=images)
+        assert images.grad is not None  # backward has set it
         images = images.detach() + size * images.grad
+    return total, torch.stack(targets)
 
 
 def _of_classes(maps: Tensor, classes: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from torch import Tensor
 
 from wsss_core.data.table import ImageRecord
 from wsss_core.models.cam import CamNetwork
@@ -47,11 +48,8 @@ class AdvCamRibSettings:
     )
 
 
-SETTINGS = AdvCamRibSettings
-
-
 def maker(settings: AdvCamRibSettings, inputs: Inputs) -> Callable[[ImageRecord, np.ndarray], SeedMaps]:
-    """The method as the stage calls it, with the training images as auxiliary pool."""
+    """The method as the step calls it, with the training images as auxiliary pool."""
     check_pointwise(inputs.network, "advcam_rib")
     pool = auxiliary_pool(settings.rib, inputs)
     return lambda record, image: advcam_rib_seed(inputs.network, image, record.classes, settings, pool(record))
@@ -83,7 +81,8 @@ def advcam_rib_seed(
     UserError
         As for `wsss_core.seeds.rib.rib_seed`.
     """
-    sums, climbs = {}, []
+    sums: dict[float, Tensor] = {}
+    climbs = []
 
     def observe(state: int) -> None:
         if state % settings.interval == 0:

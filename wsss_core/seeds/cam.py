@@ -29,18 +29,15 @@ class CamSettings:
     )
 
 
-SETTINGS = CamSettings
-
-
 def maker(settings: CamSettings, inputs: Inputs) -> Callable[[ImageRecord, np.ndarray], SeedMaps]:
-    """The method as the stage calls it for each image."""
+    """The method as the step calls it for each image."""
     return lambda record, image: cam_seed(inputs.network, image, record.classes, settings)
 
 
 def batch_maker(
     settings: CamSettings, inputs: Inputs
 ) -> Callable[[Sequence[ImageRecord], Sequence[np.ndarray]], list[SeedMaps]]:
-    """The method as the stage calls it for images of one size."""
+    """The method as the step calls it for images of one size."""
 
     def make(records: Sequence[ImageRecord], images: Sequence[np.ndarray]) -> list[SeedMaps]:
         return cam_seeds(inputs.network, images, [record.classes for record in records], settings, inputs.pixels)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from wsss_core.errors import UserError
 from wsss_core.models.cam import CamNetwork
+
+Network = TypeVar("Network", bound=CamNetwork)
 
 
 def check_pointwise(network: CamNetwork, method: str) -> None:
@@ -28,16 +32,22 @@ def check_pointwise(network: CamNetwork, method: str) -> None:
         )
 
 
-def check_objective(network: CamNetwork, objective: str) -> None:
-    """Refuse a classifier that was not trained with the objective of the same name as the seed method.
+def check_objective(network: CamNetwork, kind: type[Network]) -> Network:
+    """The classifier, if it was trained with the objective of the same name as the seed method.
+
+    Parameters
+    ----------
+    kind
+        Network of that objective, whose architecture has its name too.
 
     Raises
     ------
     UserError
         If the classifier is of another kind.
     """
-    if network.architecture != objective:
+    if not isinstance(network, kind):
         raise UserError(
-            f"classifier: the seed method {objective} needs one of the objective {objective}, not one of kind "
-            f"{network.architecture}"
+            f"classifier: the seed method {kind.architecture} needs one of the objective {kind.architecture}, not one "
+            f"of kind {network.architecture}"
         )
+    return network

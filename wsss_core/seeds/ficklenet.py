@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -64,19 +65,15 @@ class FickleNetSeedSettings:
     scales: tuple[float, ...] = setting((1.0,), "image scales whose maps are summed, without mirror images", minItems=1)
 
 
-SETTINGS = FickleNetSeedSettings
-
-
 def maker(settings: FickleNetSeedSettings, inputs: Inputs) -> Callable[[ImageRecord, np.ndarray], SeedMaps]:
-    """The method as the stage calls it; what is drawn depends on the image's id, the scale and the pass.
+    """The method as the step calls it; what is drawn depends on the image's id, the scale and the pass.
 
     Raises
     ------
     UserError
         If the classifier is not one of FickleNet.
     """
-    network = inputs.network
-    check_objective(network, "ficklenet")
+    network = check_objective(inputs.network, FickleNetwork)
 
     def make(record: ImageRecord, image: np.ndarray) -> SeedMaps:
         def draws(scale: float, number: int) -> np.random.Generator:
@@ -110,10 +107,11 @@ def ficklenet_seed(
     ``conflicts``, the part that several classes claim; ``spread``, the mean standard deviation of scores over passes.
     """
     aggregate = {"any": _any_pass, "mean": _mean}[settings.aggregate]
-    maps, statistics = {}, {}
+    maps: dict[float, Tensor] = {}
+    statistics: dict[str, float] = {}
     for scale in settings.scales:
         votes = network.votes(network.features(view_pair(network, image, scale)[:1]), classes)
-        summary = Summary.of(scores(network, votes, settings.passes, lambda number, scale=scale: draws(scale, number)))
+        summary = Summary.of(scores(network, votes, settings.passes, partial(draws, scale)))
         maps[scale] = aggregate(summary, settings.threshold)
         if not statistics:
             claims = (summary.largest > settings.threshold).sum(0)
@@ -154,10 +152,10 @@ class Summary:
     @classmethod
     def of(cls, parts: Iterator[Tensor]) -> Summary:
         """Sum up scores [n, K, h, w] part by part."""
-        count, largest, total, squares = 0, 0.0, 0.0, 0.0
+        count, largest, total, squares = 0, torch.tensor(-torch.inf), torch.zeros(()), torch.zeros(())
         for part in parts:
             count += len(part)
-            largest = part.amax(0) if count == len(part) else torch.maximum(largest, part.amax(0))
+            largest = torch.maximum(largest, part.amax(0))
             total, squares = total + part.sum(0), squares + part.square().sum(0)
         mean = total / count
         return cls(largest, mean, (squares / count - mean.square()).clamp_min(0).sqrt())

@@ -39,11 +39,8 @@ class GradCamSettings:
     )
 
 
-SETTINGS = GradCamSettings
-
-
 def maker(settings: GradCamSettings, inputs: Inputs) -> Callable[[ImageRecord, np.ndarray], SeedMaps]:
-    """The method as the stage calls it."""
+    """The method as the step calls it."""
     return lambda record, image: grad_cam_seed(inputs.network, image, record.classes, settings)
 
 

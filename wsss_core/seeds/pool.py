@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -58,8 +58,12 @@ class AuxiliaryPool:
         processes: int = 1,
         threads: int = 1,
     ) -> None:
-        self.images = Decoded(records, read_record) if device is None else device_images(records, device, processes)
-        self._crop = _pillow_crop if device is None else device_crop
+        self.images: Decoded[Any]
+        self._crop: Callable[[Any, tuple[int, int], int, np.random.Generator], Tensor]
+        if device is None:
+            self.images, self._crop = Decoded(records, read_record), _pillow_crop
+        else:
+            self.images, self._crop = device_images(records, device, processes), device_crop
         self.labels = multi_hot([r.classes for r in records], n_classes)
         self.eligible, self.batch_size, self.long_side, self.crop = eligible, batch_size, long_side, crop
         self.seed, self.stage = seed, stage
@@ -131,9 +135,10 @@ def device_crop(image: Tensor, long_side: tuple[int, int], crop: int, rng: np.ra
     Normalised float32 [3, crop, crop]; 0 where the image does not reach.
     """
     target = int(rng.integers(long_side[0], long_side[1] + 1))
-    size = scaled_size(tuple(image.shape[1:]), target / max(image.shape[1:]))
+    height, width = image.shape[1:]
+    size = scaled_size((height, width), target / max(height, width))
     levels = image.float()
-    if size != tuple(image.shape[1:]):
+    if size != (height, width):
         enlarged = F.interpolate(levels[None], size, mode="bicubic", align_corners=False, antialias=True)
         levels = enlarged[0].round().clamp(0, 255)
     if rng.random() >= 0.5:

@@ -123,11 +123,8 @@ class RibSettings:
     pool_crop: int = setting(512, "side of the crops of auxiliary images in pixels", minimum=32)
 
 
-SETTINGS = RibSettings
-
-
 def maker(settings: RibSettings, inputs: Inputs) -> Callable[[ImageRecord, np.ndarray], SeedMaps]:
-    """The method as the stage calls it, with the training images as auxiliary pool."""
+    """The method as the step calls it, with the training images as auxiliary pool."""
     check_pointwise(inputs.network, "rib")
     pool = auxiliary_pool(settings, inputs)
     return lambda record, image: rib_seed(inputs.network, image, record.classes, settings, pool(record))
@@ -198,7 +195,7 @@ def photo_pool(
     >>> for number, path in enumerate(tags):
     ...     Image.new("RGB", (48, 32), (90 * number, 120, 60)).save(path)
     >>> network = cam_network("small", 3).eval()
-    >>> settings = RibSettings(steps=2, scales=(1.0,), batch_size=2, pool_long=(32, 48), pool_crop=32)
+    >>> settings = RibSettings(steps=2, scales=(1.0,), batch_size=2, explosion=None, pool_long=(32, 48), pool_crop=32)
     >>> pool = photo_pool(network, tags, settings)
     >>> images, labels = pool("cat.png")(0)
     >>> images.shape, labels.sum(0).tolist()
@@ -252,7 +249,7 @@ def rib_seed(
     >>> network = cam_network("small", 3).eval()
     >>> image = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
     >>> others = torch.rand(2, 3, 32, 32), torch.tensor([[0.0, 1, 0], [0, 0, 1]])
-    >>> maps = rib_seed(network, image, [0], RibSettings(steps=3, scales=(1.0,)), lambda step: others)
+    >>> maps = rib_seed(network, image, [0], RibSettings(steps=3, scales=(1.0,), explosion=None), lambda step: others)
     >>> maps.full().shape, len(maps.statistics["target"])
     (torch.Size([1, 32, 48]), 3)
 
@@ -488,6 +485,7 @@ def _paper(
         trace.losses.append(loss.item() + other)
         with torch.no_grad():
             for parameter in parameters:
+                assert parameter.grad is not None  # all of them take part in the loss
                 parameter -= settings.learning_rate * parameter.grad
                 parameter.grad = None
     return trace
@@ -585,5 +583,5 @@ def explodes(maps: Tensor, explosion: tuple[float, float] | None) -> bool:
 def _peak(present: Mapping[float, Tensor]) -> Tensor:
     """Maximum of each class's map summed over scales, [K, 1, 1], on the grid of the largest scale."""
     size = max((maps.shape[1:] for maps in present.values()), key=lambda shape: shape.numel())
-    total = sum(F.interpolate(m[None], size, mode="bilinear", align_corners=False)[0] for m in present.values())
-    return total.amax((1, 2), keepdim=True) + EPSILON
+    enlarged = (F.interpolate(m[None], size, mode="bilinear", align_corners=False)[0] for m in present.values())
+    return sum(enlarged, torch.zeros(())).amax((1, 2), keepdim=True) + EPSILON

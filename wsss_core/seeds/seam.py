@@ -46,19 +46,15 @@ class SeamSettings:
     )
 
 
-SETTINGS = SeamSettings
-
-
 def maker(settings: SeamSettings, inputs: Inputs) -> Callable[[ImageRecord, np.ndarray], SeedMaps]:
-    """The method as the stage calls it.
+    """The method as the step calls it.
 
     Raises
     ------
     UserError
         If the classifier is not one of SEAM.
     """
-    network = inputs.network
-    check_objective(network, "seam")
+    network = check_objective(inputs.network, SeamNetwork)
     return lambda record, image: seam_seed(network, image, record.classes, settings)
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,25 +15,8 @@ from wsss_core.constants import IGNORE
 from wsss_core.data.augment import MEAN, STD, resize_labels
 from wsss_core.data.decode import read_image
 from wsss_core.data.decoded import Decoded
+from wsss_core.segment.samples import Sample
 from wsss_core.store.masks import read_mask
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One image to train on.
-
-    Attributes
-    ----------
-    size
-        (H, W) in pixels, which the mask must have too.
-    classes
-        The image's tags, 0-based.
-    """
-
-    image: Path
-    mask: Path
-    size: tuple[int, int]
-    classes: tuple[int, ...] = ()
 
 
 class SegmentationBatches:

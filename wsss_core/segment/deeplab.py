@@ -19,10 +19,10 @@ from wsss_core.errors import UserError
 from wsss_core.models import BackboneName
 from wsss_core.models.backbones import FixedBatchNorm
 from wsss_core.models.deeplab import DeepLabV2, deeplab_v2, torchvision_names
-from wsss_core.segment import Inputs, Plan
 from wsss_core.segment.batches import SegmentationBatches, network_input
+from wsss_core.segment.samples import check_labels, samples_of
 from wsss_core.settings import setting
-from wsss_core.training import polynomial
+from wsss_core.training import Inputs, Plan, polynomial
 
 log = logging.getLogger(__name__)
 
@@ -84,13 +84,16 @@ def training_plan(
     Raises
     ------
     UserError
-        If the initial weights do not fit.
+        If the initial weights do not fit, a mask is missing or wrong, or the masks hold nothing to learn.
     """
-    network = build_network(settings, inputs.n_labels)
+    n_labels = len(inputs.class_names) + 1
+    samples = samples_of(inputs.records, inputs.labels)
+    labels_digest = check_labels(samples, inputs.class_names)
+    network = build_network(settings, n_labels)
     load_initial_weights(network, settings, inputs)
     batches = SegmentationBatches(
-        inputs.samples,
-        inputs.n_labels,
+        samples,
+        n_labels,
         iterations=settings.iterations,
         batch_size=settings.batch_size,
         crop=settings.crop,
@@ -104,6 +107,7 @@ def training_plan(
         lambda batch: loss(network(network_input(batch)), batch),
         optimizer(network, settings),
         polynomial(settings.iterations, settings.power, settings.decay_every),
+        labels_digest,
     )
 
 
@@ -141,14 +145,13 @@ def load_initial_weights(network: DeepLabV2, settings: DeepLabSettings, inputs: 
     UserError
         If it does not fit the backbone.
     """
-    if settings.weights is None:
-        if settings.backbone != "small":
-            log.warning("%s starts from random weights: set `weights` to a file of ImageNet weights", settings.backbone)
-    elif settings.weights == "classifier":
+    if settings.weights == "classifier":
         _load_classifier(network, settings, inputs)
-    else:
+    elif inputs.weights is not None:
         official = settings.variant == "official"
         network.backbone.load(torchvision_names(inputs.weights) if official else inputs.weights)
+    elif settings.backbone != "small":
+        log.warning("%s starts from random weights: set `weights` to a file of ImageNet weights", settings.backbone)
 
 
 def _load_classifier(network: DeepLabV2, settings: DeepLabSettings, inputs: Inputs) -> None:

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsss_core.constants import IGNORE
-from wsss_core.segment import Inputs, Plan
 from wsss_core.segment.deeplab import DeepLabSettings, reduced, training_plan
 from wsss_core.settings import setting
+from wsss_core.training import Inputs, Plan
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,6 @@ class DeepLabV2Settings(DeepLabSettings):
     balanced: bool = setting(
         False, "balanced cross-entropy: the mean of (mean over foreground pixels) and (mean over background pixels)"
     )
-
-
-SETTINGS = DeepLabV2Settings
 
 
 def plan(settings: DeepLabV2Settings, inputs: Inputs) -> Plan:
@@ -79,4 +76,5 @@ def cross_entropy(logits: Tensor, labels: Tensor, balanced: bool = False) -> Ten
     losses = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
     parts = [labels == 0, (labels != 0) & (labels != IGNORE)]
     means = [(losses * part).sum() / part.sum().clamp_min(1) for part in parts]
-    return sum(means) / sum(part.any().to(losses.dtype) for part in parts).clamp_min(1)
+    none = losses.new_zeros(())
+    return sum(means, none) / sum((part.any().to(losses.dtype) for part in parts), none).clamp_min(1)

@@ -31,9 +31,9 @@ from torch import Tensor
 
 from wsss_core.constants import IGNORE
 from wsss_core.kernels.dense_crf import dense_crf, unary_from_probabilities
-from wsss_core.segment import Inputs, Plan
 from wsss_core.segment.deeplab import DeepLabSettings, reduced, training_plan
 from wsss_core.settings import setting
+from wsss_core.training import Inputs, Plan
 
 FLOOR = 1e-4
 """Added to every probability before they are normalised again."""
@@ -74,9 +74,6 @@ class DsrgSettings(DeepLabSettings):
     )
     boundary_weight: float = setting(1.0, "weight of the boundary loss", minimum=0)
     crf: BoundarySettings = setting(BoundarySettings, "dense CRF of the boundary loss")
-
-
-SETTINGS = DsrgSettings
 
 
 def plan(settings: DsrgSettings, inputs: Inputs) -> Plan:
@@ -176,7 +173,10 @@ def crf_posterior(probabilities: Tensor, images: Tensor, inside: Tensor, setting
 def grow_batch(seeds: Tensor, probabilities: Tensor, present: Tensor, inside: Tensor, settings: DsrgSettings) -> Tensor:
     """`grow` every image of a batch: seeds [B, h, w], probabilities [B, L, h, w] to labels int64 [B, h, w]."""
     arrays = (tensor.cpu().numpy() for tensor in (seeds, probabilities, present, inside))
-    grown = [grow(*image, settings.foreground, settings.background) for image in zip(*arrays, strict=True)]
+    grown = [
+        grow(known, growing, tags, cells, settings.foreground, settings.background)
+        for known, growing, tags, cells in zip(*arrays, strict=True)
+    ]
     return torch.from_numpy(np.stack(grown)).to(seeds.device)
 
 
@@ -239,7 +239,8 @@ def seeding_loss(probabilities: Tensor, labels: Tensor) -> Tensor:
     known = labels != IGNORE
     costs = -probabilities.gather(1, torch.where(known, labels, 0)[:, None])[:, 0].log()
     sets = (known & (labels != 0), labels == 0)
-    return sum(((costs * cells).sum((1, 2)) / cells.sum((1, 2)).clamp_min(1)).mean() for cells in sets)
+    means = (((costs * cells).sum((1, 2)) / cells.sum((1, 2)).clamp_min(1)).mean() for cells in sets)
+    return sum(means, costs.new_zeros(()))
 
 
 def boundary_loss(probabilities: Tensor, posterior: Tensor, inside: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 
 from wsss_core.data.augment import scaled_pair
 from wsss_core.kernels.dense_crf import dense_crf, unary_from_probabilities
-from wsss_core.models.deeplab import CAFFE_MEAN, KIND, DeepLabV2, deeplab_v2
+from wsss_core.models.deeplab import CAFFE_MEAN, DeepLabV2, deeplab_v2
 from wsss_core.settings import setting
 from wsss_core.store.checkpoints import load_network
 
@@ -63,7 +63,7 @@ def load_segmenter(path: Path | str, device: torch.device | str = "cpu") -> Deep
     UserError
         If the file is missing or not the checkpoint of a segmentation network.
     """
-    state, meta = load_network(Path(path), KIND)
+    state, meta = load_network(Path(path), DeepLabV2.kind)
     settings = meta["settings"]
     network = deeplab_v2(
         meta["backbone"],
@@ -95,7 +95,7 @@ def predict_probabilities(network: DeepLabV2, image: np.ndarray, settings: Predi
     """
     settings = settings or PredictSettings()
     device = next(network.parameters()).device
-    total = 0.0
+    total = torch.zeros(())
     for scale in settings.scales:
         views = torch.as_tensor(scaled_pair(image, scale))[: 1 + settings.flip].to(device)
         logits = F.interpolate(network(views).float(), image.shape[:2], mode="bilinear", align_corners=False)
@@ -128,7 +128,7 @@ def apply_crf(image: np.ndarray, probabilities: torch.Tensor, settings: CrfSetti
 
 def wrapped(image: np.ndarray) -> np.ndarray:
     """The image minus `CAFFE_MEAN`, truncated to integers and taken modulo 256, uint8 [H, W, 3]."""
-    return ((image.astype(np.float32) - np.float32(CAFFE_MEAN)).astype(np.int32) & 255).astype(np.uint8)
+    return ((image.astype(np.float32) - np.asarray(CAFFE_MEAN, np.float32)).astype(np.int32) & 255).astype(np.uint8)
 
 
 class Predictor:

@@ -30,6 +30,11 @@ class LabelMap:
         """(H, W) of the image in pixels."""
         return self.values.shape
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the labels take in memory."""
+        return self.values.nbytes
+
 
 def _write(group: Any, labels: LabelMap) -> None:
     """Write one image's labels into an HDF5 group."""

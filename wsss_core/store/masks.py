@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,23 @@ def voc_palette() -> np.ndarray:
 def mask_name(image_id: str) -> str:
     """File name of an image's mask: ids may be any text, so ``/`` is escaped."""
     return image_id.replace("%", "%25").replace("/", "%2F") + ".png"
+
+
+def mask_files(folders: Sequence[Path], image_ids: Iterable[str], what: str) -> dict[str, Path]:
+    """Image id to its mask, or label map, in one of the folders.
+
+    Raises
+    ------
+    UserError
+        If images have none; `what` says what they lack, in the plural.
+    """
+    found = {path.name: path for folder in folders for path in Path(folder).glob("*.png")}
+    names = {image_id: mask_name(image_id) for image_id in image_ids}
+    missing = [image_id for image_id, name in names.items() if name not in found]
+    if missing:
+        where = f"{names[missing[0]]} is in none of {len(folders)} folders"
+        raise UserError(f"{len(missing)} of {len(names)} images have no {what}, such as {missing[0]!r}: {where}")
+    return {image_id: found[name] for image_id, name in names.items()}
 
 
 def write_mask(path: Path, labels: np.ndarray) -> None:

@@ -80,10 +80,11 @@ def _read(group: Any) -> ScoreMaps:
     """Read one image's scores from an HDF5 group."""
     import torch
 
+    height, width = (int(n) for n in group.attrs["size"])
     return ScoreMaps(
         classes=tuple(int(c) for c in group.attrs["classes"]),
         scores=torch.from_numpy(group["scores"][()]),
-        size=tuple(int(n) for n in group.attrs["size"]),
+        size=(height, width),
         stride=int(group.attrs["stride"]),
         background=torch.from_numpy(group["background"][()]) if "background" in group else None,
     )

@@ -67,10 +67,11 @@ class SeedMaps:
 
         if not self.classes:
             return torch.zeros(0, min(rows, height), min(columns, width))
-        total = sum(
+        enlarged = (
             F.interpolate(maps[None], (rows, columns), mode="bilinear", align_corners=False)[0]
             for maps in self.maps.values()
-        )[:, :height, :width]
+        )
+        total = sum(enlarged, torch.zeros(()))[:, :height, :width]
         return total / (total.amax((1, 2), keepdim=True) + EPSILON)
 
 
@@ -93,10 +94,11 @@ def _read(group: Any) -> SeedMaps:
         for name in group
         if name.startswith("scale_")
     }
+    height, width = (int(n) for n in group.attrs["size"])
     return SeedMaps(
         classes=tuple(int(c) for c in group.attrs["classes"]),
         maps=maps,
-        size=tuple(int(n) for n in group.attrs["size"]),
+        size=(height, width),
         statistics=_statistics(group),
     )
 

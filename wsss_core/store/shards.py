@@ -17,6 +17,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -242,26 +243,22 @@ def _write(
 ) -> None:
     """Write valid cached records and fresh ones, in the order of `fingerprints`."""
     kept = _read_cache(cache, kind.name, fingerprints)
-    old = h5py.File(cache, "r") if kept else None
-    try:
-        with atomic_path(path) as temporary, h5py.File(temporary, "w", track_order=True) as new:
-            for image_id, digest in fingerprints.items():
-                name = group_name(image_id)
-                if image_id in fresh:
-                    group = new.create_group(name, track_order=True)
-                    group.attrs["id"] = image_id
-                    group.attrs["fingerprint"] = digest
-                    kind.write(group, fresh[image_id])
-                elif image_id in kept:
-                    _rewrite(old[name], new.create_group(name, track_order=True))
-            new.attrs["kind"] = kind.name
-            new.attrs["version"] = __version__
-            new.attrs["ids"] = json.dumps([i for i in fingerprints if group_name(i) in new])
-            new.attrs["attrs"] = json.dumps(dict(attrs), sort_keys=True)
-            new.attrs["complete"] = complete
-    finally:
-        if old is not None:
-            old.close()
+    cached: AbstractContextManager[Mapping[str, h5py.Group]] = h5py.File(cache, "r") if kept else nullcontext({})
+    with cached as old, atomic_path(path) as temporary, h5py.File(temporary, "w", track_order=True) as new:
+        for image_id, digest in fingerprints.items():
+            name = group_name(image_id)
+            if image_id in fresh:
+                group = new.create_group(name, track_order=True)
+                group.attrs["id"] = image_id
+                group.attrs["fingerprint"] = digest
+                kind.write(group, fresh[image_id])
+            elif image_id in kept:
+                _rewrite(old[name], new.create_group(name, track_order=True))
+        new.attrs["kind"] = kind.name
+        new.attrs["version"] = __version__
+        new.attrs["ids"] = json.dumps([i for i in fingerprints if group_name(i) in new])
+        new.attrs["attrs"] = json.dumps(dict(attrs), sort_keys=True)
+        new.attrs["complete"] = complete
 
 
 def _rewrite(source: h5py.Group, target: h5py.Group) -> None:

@@ -180,9 +180,9 @@ def mnist_files(folder: Path) -> list[tuple[Path, Path]]:
     pairs = []
     for part in MNIST_FILES:
         names = (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte")
-        found = [next((p for p in (folder / n, folder / f"{n}.gz") if p.is_file()), None) for n in names]
-        if all(found):
-            pairs.append(tuple(found))
+        images, labels = (next((p for p in (folder / n, folder / f"{n}.gz") if p.is_file()), None) for n in names)
+        if images and labels:
+            pairs.append((images, labels))
     if not pairs:
         raise UserError(f"toy.mnist: {folder} holds no pair of t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte (.gz)")
     return pairs

@@ -128,7 +128,7 @@ def adapt(
             gradients = torch.autograd.grad(-logits.clamp(max=settings.margin).mean(), parameters)
             with torch.no_grad():
                 for parameter, gradient in zip(parameters, gradients, strict=True):
-                    parameter -= settings.rate * gradient
+                    parameter.sub_(settings.rate * gradient)
 
 
 def layer_maps(network: ToyNetwork, images: ToyImages) -> np.ndarray:

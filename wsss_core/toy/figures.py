@@ -64,7 +64,7 @@ def hgr_figure(
                 _picture(axes, gradient, example.mark, "magma", name if row == 0 else "")
         axes = figure.add_subplot(grid[-1, :])
         for region, of_region in table.groupby("region", sort=False):
-            shade = colour(REGIONS[region])
+            shade = colour(REGIONS[str(region)])
             axes.plot(range(count), 100 * of_region["hgr"], marker="o", color=shade, label=region)
             axes.plot(range(count), 100 * of_region["hgr_unscaled"], color=shade, linestyle=DOTTED)
         axes.plot([], [], color=LIGHT["muted"], linestyle=DOTTED, label="gradients not divided by their maximum")
@@ -84,5 +84,5 @@ def _picture(axes: Axes, values: np.ndarray, mark: np.ndarray, colours: str, tit
     rows, columns = np.nonzero(mark)
     if len(rows):
         corner = (columns.min() - 1, rows.min() - 1)
-        size = (np.ptp(columns) + 2, np.ptp(rows) + 2)
-        axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor=colour(6)))
+        width, height = int(np.ptp(columns)) + 2, int(np.ptp(rows)) + 2
+        axes.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=colour(6)))

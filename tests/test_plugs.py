@@ -1,0 +1,70 @@
+"""Every module that the registry names is what its step takes it for.
+
+mypy reads the tables here too (`make lint`): it holds each module against the protocol, with all types.
+"""
+
+from __future__ import annotations
+
+import inspect
+from importlib import import_module
+from operator import attrgetter
+
+import pytest
+
+from wsss_core.classify import bce, ficklenet, mixup_cam, sc_cam, seam, w_ood
+from wsss_core.data import coco, demo, tags, voc
+from wsss_core.data.reading import Reader
+from wsss_core.refine import LabelMaker, MaskMethod, Walk, crf, fill, saliency, seed_threshold, threshold
+from wsss_core.refine.irn import labels as irn_labels
+from wsss_core.refine.irn import network as irn_network
+from wsss_core.refine.irn import walk as irn_walk
+from wsss_core.refine.psa import labels as psa_labels
+from wsss_core.refine.psa import masks as psa_masks
+from wsss_core.refine.psa import network as psa_network
+from wsss_core.refine.psa import walk as psa_walk
+from wsss_core.registry import DATASETS, all_steps, imported
+from wsss_core.seeds import BatchedSeedMethod, SeedMethod, advcam, advcam_rib, cam, grad_cam, rib
+from wsss_core.seeds import ficklenet as ficklenet_seeds
+from wsss_core.seeds import seam as seam_seeds
+from wsss_core.segment import deeplab_v2, dsrg
+from wsss_core.training import Objective
+
+READERS: tuple[Reader, ...] = (coco, demo, tags, voc)
+CLASSIFIERS: tuple[Objective, ...] = (bce, ficklenet, mixup_cam, sc_cam, seam, w_ood)
+NETWORKS: tuple[Objective, ...] = (irn_network, psa_network, deeplab_v2, dsrg)
+SEEDS: tuple[SeedMethod, ...] = (advcam, advcam_rib, cam, ficklenet_seeds, grad_cam, rib, seam_seeds)
+BATCHED_SEEDS: tuple[BatchedSeedMethod, ...] = (cam,)
+LABELS: tuple[LabelMaker, ...] = (irn_labels, psa_labels)
+WALKS: tuple[Walk, ...] = (irn_walk, psa_walk)
+MASKS: tuple[MaskMethod, ...] = (crf, fill, psa_masks, saliency, seed_threshold, threshold)
+
+PLUGS = {
+    "index": ("read", READERS),
+    "train": ("plan", (*CLASSIFIERS, *NETWORKS)),
+    "maps": ("maker", SEEDS),
+    "labels": ("labels", LABELS),
+    "walk": ("walk", WALKS),
+    "masks": ("maker", MASKS),
+}
+"""Steps that call a module of the method, to the function that they call and to all these modules."""
+
+NAMED = {(step.name, step.settings) for step in all_steps() if step.name in PLUGS and step.settings}
+NAMED |= {("index", settings) for settings in DATASETS.values()}
+"""Such a step and its settings class, "module:Class", as the registry names them."""
+
+
+@pytest.mark.parametrize("step", PLUGS)
+def test_every_module_of_the_registry_is_in_the_tables(step):
+    named = {settings.partition(":")[0] for name, settings in NAMED if name == step}
+    assert {module.__name__ for module in PLUGS[step][1]} == named
+
+
+@pytest.mark.parametrize(("step", "settings"), sorted(NAMED))
+def test_modules_take_the_settings_that_the_registry_names(step, settings):
+    module = import_module(settings.partition(":")[0])
+    annotation = inspect.signature(getattr(module, PLUGS[step][0])).parameters["settings"].annotation
+    assert attrgetter(annotation)(module) is imported(settings)
+
+
+def test_seed_methods_that_take_several_images_are_in_the_tables():
+    assert {module for module in SEEDS if isinstance(module, BatchedSeedMethod)} == set(BATCHED_SEEDS)

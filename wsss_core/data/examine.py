@@ -1,0 +1,253 @@
+"""Looking at every image and mask of a data set once, and judging what they hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsss_core.code_digest import code_digest
+from wsss_core.constants import IGNORE
+from wsss_core.data.decode import decode_image, read_bytes
+from wsss_core.data.reading import Problem, Reading
+from wsss_core.data.table import ImageRecord
+from wsss_core.errors import UserError
+from wsss_core.store.atomic import write_text
+from wsss_core.store.masks import read_mask
+
+log = logging.getLogger(__name__)
+
+
+def look_at_image(path: str) -> dict[str, Any]:
+    """Height, width and digest of an image file, decoded whole; raises UserError."""
+    data = read_bytes(path)
+    height, width, _ = decode_image(data, path).shape
+    return {"height": height, "width": width, "digest": digest_of(data)}
+
+
+def look_at_mask(path: str) -> dict[str, Any]:
+    """Height, width, digest and labels of a mask; raises UserError."""
+    labels = read_mask(Path(path))
+    return {
+        "height": labels.shape[0],
+        "width": labels.shape[1],
+        "digest": digest_of(Path(path).read_bytes()),
+        "labels": np.flatnonzero(np.bincount(labels.ravel(), minlength=256)).tolist(),
+    }
+
+
+class KnownFiles:
+    """What is known about files, kept as JSON; an entry counts while path, size and time of change are the same."""
+
+    CODE = ("wsss_core.data.decode", "wsss_core.store.masks")
+
+    def __init__(self, path: Path, content: dict[str, Any]) -> None:
+        self.path, self.content = path, content
+
+    @classmethod
+    def read(cls, path: Path) -> KnownFiles:
+        fresh = {"code": code_digest(cls.CODE), "image": {}, "mask": {}, "written": {}}
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            content = {}
+        return cls(path, content if content.get("code") == fresh["code"] else fresh)
+
+    def write(self) -> None:
+        """Write what is known so far; other threads may be looking at files."""
+        content = {key: dict(value) if isinstance(value, dict) else value for key, value in self.content.items()}
+        write_text(self.path, json.dumps(content, ensure_ascii=False))
+
+    def look(self, kind: str, look: Callable[[str], dict[str, Any]], path: str) -> dict[str, Any] | str:
+        """What `look` finds in a file, or the text of its UserError."""
+        try:
+            state = os.stat(path)
+        except OSError as error:
+            return f"file cannot be read ({error.strerror})"
+        stamp = [state.st_size, state.st_mtime_ns]
+        entry = self.content[kind].get(path)
+        if entry is not None and entry["stamp"] == stamp:
+            return entry
+        try:
+            entry = {"stamp": stamp} | look(path)
+        except UserError as error:
+            return str(error).removeprefix(f"{path}: ")
+        self.content[kind][path] = entry
+        return entry
+
+
+@dataclass
+class _Seen:
+    """What the files of one image hold, or what is wrong with them."""
+
+    image: dict[str, Any] | str
+    mask: dict[str, Any] | str | None
+
+
+def examine(reading: Reading, known: KnownFiles, workers: int) -> tuple[list[ImageRecord], list[Problem]]:
+    """Open all files; returns the usable records, sizes and digests filled in, and the problems found."""
+    broken = {problem.image for problem in reading.problems if problem.severity == "error"}
+    maskless = {problem.image for problem in reading.problems if problem.severity == "mask"}
+    records, problems = [], []
+    paths: dict[str, str] = {}
+    for record, seen in zip(reading.records, _seen(reading.records, known, workers), strict=True):
+        wrong = [p for p in _problems(record, seen, reading) if p.severity != "note" or record.id not in broken]
+        if paths.setdefault(record.id, record.path) != record.path:
+            wrong.append(Problem(record.id, record.path, f"duplicate id: {paths[record.id]} has it too"))
+        problems += wrong
+        if isinstance(seen.image, str) or record.id in broken or not record.splits:
+            continue
+        if any(p.severity == "error" for p in wrong):
+            continue
+        filled = _filled(record, seen.image, seen.mask, reading.tags_from_masks)
+        no_mask = record.id in maskless or any(p.severity == "mask" for p in wrong)
+        records.append(without_truth(filled) if no_mask else filled)
+    return records, problems + _duplicates(records) + _contradictions(reading, records, known)
+
+
+def _seen(records: Sequence[ImageRecord], known: KnownFiles, workers: int) -> Iterable[_Seen]:
+    def look(record: ImageRecord) -> _Seen:
+        image = known.look("image", look_at_image, record.path)
+        return _Seen(image, known.look("mask", look_at_mask, record.mask) if record.mask else None)
+
+    shown = time.monotonic()
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        for count, seen in enumerate(pool.map(look, records), start=1):
+            if time.monotonic() - shown > 10:
+                log.info("%d of %d images read", count, len(records))
+                known.write()
+                shown = time.monotonic()
+            yield seen
+
+
+def _problems(record: ImageRecord, seen: _Seen, reading: Reading) -> list[Problem]:
+    if isinstance(seen.image, str):
+        return [Problem(record.id, record.path, seen.image)]
+    problems = []
+    if {"train", "val"} <= set(record.splits):
+        problems.append(Problem(record.id, record.path, "the image is both for training and for evaluation (val)"))
+    if "ood" in record.splits and record.classes:
+        names = ", ".join(reading.class_names[c] for c in record.classes)
+        problems.append(Problem(record.id, record.path, f"the image is in an ood list but has the tags {names}"))
+    wrong = None if seen.mask is None else _mask_problem(seen.image, seen.mask, len(reading.class_names) + 1)
+    if wrong is not None:
+        needed = reading.tags_from_masks or "val" in record.splits
+        problems.append(Problem(record.id, record.mask, wrong, "error" if needed else "mask"))
+        return problems
+    if "train" not in record.splits:
+        return problems
+    shown = _mask_classes(seen.mask) if isinstance(seen.mask, dict) else []
+    if reading.tags_from_masks and seen.mask is None:
+        problems.append(Problem(record.id, record.path, "there is no mask to take the tags from"))
+    untagged = [reading.class_names[c] for c in shown if c not in record.classes]
+    if untagged and not reading.tags_from_masks:
+        tags = ", ".join(reading.class_names[c] for c in record.classes) or "none"
+        text = f"the mask holds {', '.join(untagged)}, the tags do not ({tags})"
+        problems.append(Problem(record.id, record.mask, text, "note"))
+    return problems
+
+
+def _mask_problem(image: Mapping[str, Any], mask: Mapping[str, Any] | str, n_labels: int) -> str | None:
+    if isinstance(mask, str):
+        return mask
+    if (mask["height"], mask["width"]) != (image["height"], image["width"]):
+        return f"mask is {mask['width']}x{mask['height']}, its image is {image['width']}x{image['height']}"
+    wrong = [label for label in mask["labels"] if label >= n_labels and label != IGNORE]
+    if wrong:
+        return f"mask holds the values {wrong[:5]}, allowed are 0..{n_labels - 1} and {IGNORE}"
+    return None
+
+
+def _mask_classes(mask: Mapping[str, Any]) -> list[int]:
+    return [label - 1 for label in mask["labels"] if label not in (0, IGNORE)]
+
+
+def _filled(
+    record: ImageRecord, image: Mapping[str, Any], mask: Mapping[str, Any] | str | None, tags_from_masks: bool
+) -> ImageRecord:
+    usable = None if isinstance(mask, str) else mask
+    return replace(
+        record,
+        height=image["height"],
+        width=image["width"],
+        digest=image["digest"],
+        mask_digest=usable["digest"] if usable else "",
+        classes=tuple(_mask_classes(usable)) if tags_from_masks and usable else record.classes,
+    )
+
+
+def _duplicates(records: Iterable[ImageRecord]) -> list[Problem]:
+    """Images for training that are also, byte for byte, images for evaluation."""
+    train: dict[str, str] = {r.digest: r.id for r in records if "train" in r.splits}
+    return [
+        Problem(r.id, r.path, f"the same picture as {train[r.digest]!r}, which is for training", "note")
+        for r in records
+        if "val" in r.splits and "train" not in r.splits and r.digest in train
+    ]
+
+
+def _contradictions(reading: Reading, records: Iterable[ImageRecord], known: KnownFiles) -> list[Problem]:
+    """Classes whose tagged images mostly show another, untagged class in their masks: a class list in another order."""
+    if reading.tags_from_masks:
+        return []
+    tagged: Counter[int] = Counter()
+    absent: Counter[int] = Counter()
+    instead: dict[int, Counter[int]] = {}
+    for record in records:
+        if not record.mask or not record.classes:
+            continue
+        shown = _mask_classes(known.content["mask"][record.mask])
+        for c in record.classes:
+            tagged[c] += 1
+            if c not in shown:
+                absent[c] += 1
+                instead.setdefault(c, Counter()).update(d for d in shown if d not in record.classes)
+    problems = []
+    for c, count in absent.items():
+        other, times = max(instead[c].items(), key=lambda item: item[1], default=(c, 0))
+        if tagged[c] >= 3 and 2 * times > tagged[c]:
+            name, label = reading.class_names[c], reading.class_names[other]
+            text = (
+                f"{count} of {tagged[c]} images tagged {name!r} do not hold its label {c + 1} in their masks, "
+                f"{times} of them hold {other + 1} ({label}): is the class list in another order than the labels?"
+            )
+            problems.append(Problem("", "class list", text))
+    return problems
+
+
+def require_roles(reading: Reading, records: Sequence[ImageRecord]) -> None:
+    for role in reading.wanted:
+        if not any(role in record.splits for record in records):
+            raise UserError(f"dataset.{role}: no image is left in this split, of {len(reading.records)} in all")
+
+
+def require_classes(class_names: Sequence[str], records: Sequence[ImageRecord]) -> None:
+    present = {c for record in records if "train" in record.splits for c in record.classes}
+    absent = [name for c, name in enumerate(class_names) if c not in present]
+    if len(absent) == len(class_names):
+        raise UserError("dataset: no train image has a class tag, there is nothing to learn from")
+    if absent:
+        named = ", ".join(repr(name) for name in absent[:10]) + (", …" if len(absent) > 10 else "")
+        raise UserError(
+            f"dataset.classes: no train image has the class{'es' * (len(absent) > 1)} {named}; "
+            f"take {'them' if len(absent) > 1 else 'it'} out of the class list or add images"
+        )
+
+
+def without_truth(record: ImageRecord) -> ImageRecord:
+    splits = tuple(split for split in record.splits if split != "score")
+    return replace(record, mask="", mask_digest="", splits=splits)
+
+
+def digest_of(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:32]

@@ -1,0 +1,49 @@
+"""What several steps read: shards of maps, images beside them, thresholds, digests of files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+from wsss_core.data.table import ImageTable, check_classes
+from wsss_core.errors import UserError
+from wsss_core.store.scores import ScoreMaps
+from wsss_core.store.seeds import SeedMaps
+from wsss_core.store.shards import RecordKind, RecordStore
+
+Maps = TypeVar("Maps", SeedMaps, ScoreMaps)
+
+
+def open_maps(path: Path, table: ImageTable, kind: RecordKind[Maps]) -> RecordStore[Maps]:
+    """Open a shard of seed maps or of scores.
+
+    Raises
+    ------
+    UserError
+        If it cannot be read, was made for other classes, or lacks an image of the table.
+    """
+    store = RecordStore(path, kind)
+    check_classes(path, store.attrs.get("class_names"), table.class_names)
+    held = set(store)
+    missing = [record.id for record in table.records if record.id not in held]
+    if missing:
+        raise UserError(f"{path}: holds no maps of {len(missing)} images of the shard, such as {missing[0]!r}")
+    return store
+
+
+def read_threshold(path: Path | None) -> dict[str, Any] | None:
+    """Content of a threshold file, or None without one."""
+    if path is None:
+        return None
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: threshold cannot be read ({error})") from error
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

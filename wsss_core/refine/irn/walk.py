@@ -1,0 +1,98 @@
+"""Pseudo-masks by a random walk of seed maps on predicted boundaries (Ahn et al., CVPR 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from wsss_core.data.augment import scaled_pair
+from wsss_core.kernels.random_walk import propagate
+from wsss_core.models.irn import IrnNetwork
+from wsss_core.settings import setting
+from wsss_core.store.scores import ScoreMaps
+from wsss_core.store.seeds import SeedMaps
+
+
+@dataclass(frozen=True)
+class WalkSettings:
+    """Random walk of seed maps at stride 4."""
+
+    radius: int = setting(5, "pixels closer than this many cells are neighbours (training uses 10)", minimum=2)
+    beta: float = setting(10.0, "exponent of the affinities", exclusiveMinimum=0)
+    log2_steps: int = setting(8, "binary logarithm of the number of steps", minimum=0, maximum=14)
+    power: float = setting(
+        1.3,
+        "seed maps are raised to this power before the walk (RIB 1.3; IRN 1, AdvCAM and W-OoD 1.5)",
+        exclusiveMinimum=0,
+    )
+    pad_to: int | None = setting(
+        None,
+        "side to which images are padded with the mean colour, right and below, before the boundaries are predicted; "
+        "null: none, as in the published COCO code. The published VOC code pads to 512, which changes only the "
+        "boundaries near the right and lower border; larger images are never cropped",
+        minimum=1,
+    )
+
+
+NETWORK = IrnNetwork
+
+
+@torch.no_grad()
+def predict_boundaries(
+    network: IrnNetwork, images: Sequence[np.ndarray], pad_to: int | None, device: torch.device
+) -> Tensor:
+    """Class boundaries of images of one size, averaged as logits over each image and its mirror image.
+
+    Parameters
+    ----------
+    network
+        In evaluation mode on `device`.
+    images
+        N arrays uint8 [H, W, 3].
+    pad_to
+        See `WalkSettings.pad_to`.
+
+    Returns
+    -------
+    [N, (H-1)//4+1, (W-1)//4+1] in (0, 1), on `device`.
+    """
+    height, width = images[0].shape[:2]
+    views = torch.from_numpy(np.concatenate([scaled_pair(image, 1.0) for image in images])).to(device)
+    if pad_to is not None:
+        views = F.pad(views, (0, max(0, pad_to - width), 0, max(0, pad_to - height)))
+    logits = network(views)[0][:, 0, : (height - 1) // 4 + 1, : (width - 1) // 4 + 1]
+    return (logits[::2] / 2 + logits[1::2].flip(-1) / 2).sigmoid()
+
+
+def walk(
+    network: IrnNetwork, images: Sequence[np.ndarray], maps: Sequence[SeedMaps], settings: WalkSettings
+) -> list[ScoreMaps]:
+    """Seed maps of images of one size after the random walk on their predicted boundaries.
+
+    Parameters
+    ----------
+    network
+        In evaluation mode; the walks run on its device, together.
+    images
+        uint8 [H, W, 3] each; every one has a class.
+    """
+    device = next(network.parameters()).device
+    walked = propagate(
+        pad_sequence([one.strided() for one in maps], batch_first=True).to(device) ** settings.power,
+        predict_boundaries(network, images, settings.pad_to, device),
+        radius=settings.radius,
+        beta=settings.beta,
+        log2_steps=settings.log2_steps,
+    ).cpu()
+    return [ScoreMaps(m.classes, scores[: len(m.classes)], m.size) for m, scores in zip(maps, walked, strict=True)]
+
+
+def nothing(size: tuple[int, int]) -> ScoreMaps:
+    """The scores of an image [H, W] without classes."""
+    return ScoreMaps((), torch.zeros(0, (size[0] - 1) // 4 + 1, (size[1] - 1) // 4 + 1), size)

@@ -1,0 +1,157 @@
+"""The pictures on the page: training and validation images, stage by stage."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from wsss_core.data.decode import read_image
+from wsss_core.data.table import ImageRecord
+from wsss_core.report import overlays
+from wsss_core.report.choose import Choice, choose, image_miou, mistakes, sample
+from wsss_core.report.page import (
+    Cell,
+    Gallery,
+    Row,
+    percent,
+)
+from wsss_core.steps.report.run_files import KINDS, Labels, RunFiles
+from wsss_core.store.masks import read_mask
+
+log = logging.getLogger(__name__)
+
+RANKED = 2000
+"""At most so many images are scored one by one to find the best and the worst."""
+
+LONG_SIDE = 320
+"""Longer side of the pictures, in pixels."""
+
+COLUMNS = 6
+"""At most so many stages stand beside each other."""
+
+MISTAKES = 10
+"""So many of the largest confusions are listed."""
+
+
+def galleries(files: RunFiles) -> list[Gallery]:
+    """Pictures of training and of validation images, stage by stage; empty without images or settings to show any."""
+    count = files.configuration.report.get("images", 0)
+    if not count:
+        return []
+    seeds, refinements = files.having("seeds", "maps"), files.having("refinements", "masks")
+    networks = files.having("segmentations", "predictions")
+    found = [
+        _gallery(files, "Training images", "train", "score", [*seeds, *refinements], count),
+        _gallery(files, "Validation images", "val", "val", networks, count),
+    ]
+    return [gallery for gallery in found if gallery is not None]
+
+
+def _gallery(files: RunFiles, title: str, split: str, role: str, names: Sequence[str], count: int) -> Gallery | None:
+    """Pictures of a split; `role` is that of the images whose masks may be looked at."""
+    records = {record.id: record for record in files.table.split(split)}
+    if not records or not names:
+        return None
+    log.info("pictures of %s", title.lower())
+    names = _as_columns(files, names)
+    shards = files.shards(split)
+    reader = Labels(files, shards)
+    scored = [r.id for r in records.values() if role in r.splits and r.mask and r.id in shards]
+    ranked = sample(scored, RANKED)
+    choices, matrix = _ranking(files, reader, names[-1], [records[i] for i in ranked], count)
+    if not choices:
+        tagged = [i for i, record in records.items() if record.classes and i in shards]
+        choices = [Choice(i) for i in (tagged or sorted(records))[:count]]
+    rows = [_row(files, reader, records[choice.id], choice, names, role) for choice in choices]
+    with_truth = any(row.cells[-1].uri for row in rows)
+    columns = [("image", "")]
+    columns += [(name, f"{KINDS[files.stages[name].section]}, {files.stages[name].method}") for name in names]
+    columns += [("truth", "for reporting")] if with_truth else []
+    if not with_truth:
+        rows = [Row(row.id, row.reason, row.tags, row.cells[:-1]) for row in rows]
+    return Gallery(
+        title,
+        _gallery_note(files, names, scored, ranked, choices),
+        columns,
+        rows,
+        mistakes(matrix, MISTAKES) if matrix is not None else [],
+        names[-1],
+    )
+
+
+def _gallery_note(
+    files: RunFiles, names: Sequence[str], scored: Sequence[str], ranked: Sequence[str], choices: Sequence[Choice]
+) -> str:
+    words = []
+    if any(choice.reason for choice in choices):
+        among = (
+            f"{len(scored):,} images" if len(ranked) == len(scored) else f"{len(ranked):,} of {len(scored):,} images"
+        )
+        words.append(f"The best, the median and the worst of {among} by {names[-1]}.")
+    if scored:
+        words.append("Under each picture: mIoU over the labels of this image, in percent.")
+    if any(files.stages[name].section == "seeds" for name in names):
+        words.append("Seeds show the strongest class of every pixel; the dark line is the background threshold.")
+    return " ".join(words)
+
+
+def _as_columns(files: RunFiles, names: Sequence[str]) -> list[str]:
+    """At most `COLUMNS` stages: the last one and as many others as fit, targets before the rest."""
+    targets = [name for name in names[:-1] if name in files.configuration.targets]
+    others = [name for name in names[:-1] if name not in targets]
+    kept = {names[-1], *[*targets, *others][: COLUMNS - 1]}
+    return [name for name in names if name in kept]
+
+
+def _ranking(
+    files: RunFiles, reader: Labels, name: str, records: Sequence[ImageRecord], count: int
+) -> tuple[list[Choice], np.ndarray | None]:
+    """The images to show by the scores of one stage, among those that hold a class; and their confusion matrix."""
+    scores: dict[str, float] = {}
+    total = np.zeros((len(files.labels), len(files.labels)), dtype=np.int64)
+    for record in records:
+        target = read_mask(Path(record.mask), record.size, len(files.labels))
+        matrix = reader.matrix(name, record, target)
+        if matrix is None:
+            continue
+        total += matrix
+        if matrix[1:].any():
+            scores[record.id] = image_miou(matrix)
+    return choose(scores, count), total if scores else None
+
+
+def _row(files: RunFiles, reader: Labels, record: ImageRecord, choice: Choice, names: Sequence[str], role: str) -> Row:
+    image = read_image(Path(record.path))
+    size = overlays.fitted(*record.size, LONG_SIDE)
+    small = overlays.resized(image, size)
+    tags = [(c + 1, files.labels[c + 1]) for c in record.classes]
+    described = f"image {record.id} ({', '.join(name for _, name in tags) or 'no class'})"
+    target = None
+    if role in record.splits and record.mask:
+        target = read_mask(Path(record.mask), record.size, len(files.labels))
+    cells = [Cell(overlays.data_uri(small), f"Photo: {described}")]
+    for name in names:
+        matrix = reader.matrix(name, record, target) if target is not None else None
+        score = None if matrix is None else image_miou(matrix)
+        picture = _picture(files, reader, name, record, small, size)
+        alt = f"{name} on {described}" + (f", mIoU {percent(score)} %" if score is not None else "")
+        cells.append(Cell(overlays.data_uri(picture) if picture is not None else "", alt, score))
+    truth = overlays.mask_overlay(small, overlays.resized_labels(target, size)) if target is not None else None
+    cells.append(Cell(overlays.data_uri(truth) if truth is not None else "", f"True mask of {described}"))
+    return Row(record.id, choice.reason, tags, cells)
+
+
+def _picture(
+    files: RunFiles, reader: Labels, name: str, record: ImageRecord, small: np.ndarray, size: tuple[int, int]
+) -> np.ndarray | None:
+    if files.stages[name].section == "seeds":
+        found = reader.maps(name, record.id)
+        if found is None:
+            return None
+        maps, classes = found
+        return overlays.heat_overlay(small, overlays.resized_maps(maps.numpy(), size), classes, reader.threshold(name))
+    labels = reader.labels(name, record)
+    return None if labels is None else overlays.mask_overlay(small, overlays.resized_labels(labels, size))
