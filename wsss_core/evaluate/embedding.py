@@ -85,6 +85,12 @@ def embed(features: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
     return (places / max(float(np.sqrt(np.square(places).mean())), 1e-12)).astype(np.float32)
 
 
-def tsne_seed(run_seed: int, stage: str) -> int:
-    """Seed of `embed` for a classifier of a run."""
-    return keyed.integer(run_seed, stage, "t-SNE") % 2**32
+def tsne_seed(run_seed: int, classifier: str) -> int:
+    """Seed of `embed` for a classifier of a run, by its name without swept values: variants of a sweep draw alike.
+
+    Examples
+    --------
+    >>> tsne_seed(0, "bce@epochs=2") == tsne_seed(0, "bce@epochs=5")
+    True
+    """
+    return keyed.integer(run_seed, classifier.partition("@")[0], "t-SNE") % 2**32

@@ -238,5 +238,5 @@ class SampleBatches:
     def batch_names(self, step: int) -> list[str]:
         """The images of a step."""
         epoch, place = divmod(step, self.steps_per_epoch)
-        order = keyed.generator(self.seed, self.stage, "epoch", epoch).permutation(len(self.names))
+        order = keyed.epoch_order(self.seed, self.stage, epoch, len(self.names))
         return [self.names[i] for i in order[place * self.batch_size : (place + 1) * self.batch_size]]
