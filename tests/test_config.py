@@ -268,12 +268,14 @@ def test_unreadable_files(tmp_path):
         read_run_configuration(tmp_path / "toy.json")
 
 
-def test_schema_and_settings_page_are_in_step_with_the_code():
-    from wsss_core.schema import SETTINGS_PAGE, build_schema, settings_page
+def test_schema_and_pages_are_in_step_with_the_code():
+    from wsss_core.schema import ARCHITECTURE_PAGE, SETTINGS_PAGE, architecture_page, build_schema, settings_page
 
     schema = build_schema()
     assert json.loads(SCHEMA.read_text()) == schema, "run `wsss schema`"
     assert SETTINGS_PAGE.read_text() == settings_page(schema), "run `wsss schema`"
+    page = ARCHITECTURE_PAGE.read_text()
+    assert page.count("written by `wsss schema` -->") == 2 and page == architecture_page(page), "run `wsss schema`"
 
 
 def test_every_setting_is_described():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from tests.conftest import REPOSITORY
 from tests.test_workflow import REPORT, TABLE, Project
 from wsss_core.constants import IGNORE
 
@@ -138,7 +140,7 @@ def project(tmp_path_factory) -> Project:
         assert text.count(start) == 1
         text = text.replace(start, f"{start}{rows}\n")
     registry.write_text(text)
-    (made.folder / "docs").mkdir()
+    shutil.copytree(REPOSITORY / "docs", made.folder / "docs")
     wsss(made, "schema")
     made.config = {key: made.config[key] for key in ("run", "dataset", "classifiers")} | STAGES
     made.config["dataset"]["shard_size"] = 32
@@ -150,6 +152,8 @@ def project(tmp_path_factory) -> Project:
 
 def test_their_settings_are_documented_and_checked(project):
     assert "foreground is brighter than this part of the brightest" in (project.folder / "docs/settings.md").read_text()
+    page = (project.folder / "docs/architecture.md").read_text()
+    assert "`toy_seed`" in page and "| `refinements` | `toy_border`, `saliency` | `masks` (of `refinements`) |" in page
     listed = wsss(project, "check", "run.yaml")
     assert "seeds/bright: toy_seed from classifier bce" in listed
     assert "refinements/framed: toy_border from masks brightest" in listed

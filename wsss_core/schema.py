@@ -1,5 +1,5 @@
-"""Writes what is made of the registry: `config/config.schema.json`, `docs/settings.md`, and the table of steps in
-`docs/architecture.md`.
+"""Writes what is made of the registry: `config/config.schema.json`, `docs/settings.md`, and the tables of methods and
+steps in `docs/architecture.md`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 from wsss_core.config import NAME, SCHEMA, allowed_words
 from wsss_core.config.validate import accepts_array, object_schema
+from wsss_core.errors import UserError
 from wsss_core.evaluate.figures import FigureSettings
 from wsss_core.registry import DATASETS, DISCRIMINATOR, METHODS, Method, all_steps, imported
 from wsss_core.report.settings import ReportSettings
@@ -19,8 +20,8 @@ from wsss_core.signature import read_signature
 
 SETTINGS_PAGE = SCHEMA.parents[2] / "docs" / "settings.md"
 ARCHITECTURE_PAGE = SETTINGS_PAGE.with_name("architecture.md")
-STEPS_TABLE = re.compile(r"(?<=<!-- steps: written by `wsss schema` -->\n\n).*?(?=\n<!-- end of steps -->)", re.DOTALL)
-"""Where the table of steps stands in the page."""
+WRITTEN = re.compile(r"(<!-- (methods|steps): written by `wsss schema` -->\n\n).*?(?=\n<!-- end -->)", re.DOTALL)
+"""Where the tables stand in that page: the line before each, and which one it is."""
 
 VARIANT = rf"^{NAME.pattern}(@[A-Za-z0-9_.]+=[A-Za-z0-9.+_-]*)*$"
 """Names of stages and of their variants, such as rib@steps=5."""
@@ -99,12 +100,38 @@ def build_schema() -> dict[str, Any]:
 
 
 def write() -> None:
-    """Write the schema, the page of all settings and the table of steps."""
+    """Write the schema, the page of all settings and the tables of methods and of steps.
+
+    Raises
+    ------
+    UserError
+        If this package has no documents beside it, as where it is installed.
+    """
+    if not ARCHITECTURE_PAGE.is_file():
+        raise UserError(f"{ARCHITECTURE_PAGE}: there is no such file; `wsss schema` is for work in a clone")
     schema = build_schema()
     SCHEMA.write_text(json.dumps(schema, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     SETTINGS_PAGE.write_text(settings_page(schema), encoding="utf-8")
-    page = ARCHITECTURE_PAGE.read_text(encoding="utf-8")
-    ARCHITECTURE_PAGE.write_text(STEPS_TABLE.sub(lambda _: steps_table(), page), encoding="utf-8")
+    ARCHITECTURE_PAGE.write_text(architecture_page(ARCHITECTURE_PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def architecture_page(page: str) -> str:
+    """The page with its tables as they must be."""
+    tables = {"methods": methods_table, "steps": steps_table}
+    return WRITTEN.sub(lambda place: place[1] + tables[place[2]](), page)
+
+
+def methods_table() -> str:
+    """Markdown table of all methods; those that start from the same and have the same steps share a row."""
+    lines = ["| section | methods | start from | their steps |", "|---|---|---|---|"]
+    for section, methods in METHODS.items():
+        alike: dict[tuple[str, str], list[str]] = {}
+        for name, method in methods.items():
+            upstream = _upstream(method.edges).replace("|", "\\|")
+            alike.setdefault((upstream, ", ".join(f"`{step}`" for step in method.steps)), []).append(f"`{name}`")
+        for (upstream, steps), names in alike.items():
+            lines.append(f"| `{section}` | {', '.join(names)} | {upstream} | {steps} |")
+    return "\n".join([*lines, ""])
 
 
 def steps_table() -> str:
@@ -141,10 +168,14 @@ def settings_page(schema: dict[str, Any]) -> str:
         edges = METHODS[section][method].edges if section in METHODS else {}
         lines += [f"## {section}: `{DISCRIMINATOR[section]}: {method}`", ""]
         if edges:
-            named = ", ".join(f"`{edge}` (of `{target}`)" for edge, target in edges.items())
-            lines += [f"Upstream: {named}.", ""]
+            lines += [f"Upstream: {_upstream(edges)}.", ""]
         lines += _table(definition["properties"])
     return "\n".join(lines)
+
+
+def _upstream(edges: Mapping[str, str]) -> str:
+    """The keys that name upstream stages, and where these are found."""
+    return ", ".join(f"`{edge}` (of `{target}`)" for edge, target in edges.items())
 
 
 def _method_schema(method: Method) -> dict[str, Any]:
