@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wsss_core.config.graph import NAME, base_name
+from wsss_core.config.graph import NAME, base_name, reached
 from wsss_core.config.validate import Mistakes, choice, filled, meant, read_schema, shown
 from wsss_core.registry import DATASETS, DISCRIMINATOR, METHODS, Method
 
@@ -114,7 +114,7 @@ def _check_edges(stages: Sequence[GivenStage], mistakes: Mistakes) -> None:
         return
     above = {stage.name: [base_name(target) for target in stage.edges.values()] for stage in stages}
     for stage in stages:
-        if stage.name in _reached(above[stage.name], above):
+        if stage.name in reached(above[stage.name], above):
             mistakes.add(stage.where, "depends on itself")
 
 
@@ -122,15 +122,3 @@ def _allowed(stages: Iterable[GivenStage], target: str) -> list[str]:
     """Names of the stages that an edge may name: of "section", "section/method" or "section/method|method"."""
     section, _, methods = target.partition("/")
     return [s.name for s in stages if s.section == section and (not methods or s.method in methods.split("|"))]
-
-
-def _reached(start: Sequence[str], above: Mapping[str, Sequence[str]]) -> set[str]:
-    """The names of a list, what they are built on, and so on."""
-    found: set[str] = set()
-    todo = [*start]
-    while todo:
-        name = todo.pop()
-        if name not in found:
-            found.add(name)
-            todo += above[name]
-    return found

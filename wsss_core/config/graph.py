@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -102,14 +102,8 @@ class Configuration:
     @cached_property
     def current(self) -> frozenset[str]:
         """Names of the targets and of what they are built upon: the stages whose files are kept up to date."""
-        found: set[str] = set()
-        todo = list(self.targets)
-        while todo:
-            name = todo.pop()
-            if name not in found:
-                found.add(name)
-                todo += self.stages[name].upstream.values()
-        return frozenset(found)
+        above = {name: stage.upstream.values() for name, stage in self.stages.items()}
+        return frozenset(reached(self.targets, above))
 
     def of_targets(self) -> Configuration:
         """The same run without what its results do not depend on: other stages, the report, the figures, the toy."""
@@ -134,3 +128,26 @@ class Configuration:
 def base_name(name: str) -> str:
     """A stage's name without swept values: "rib" of "rib@steps=5"."""
     return name.partition("@")[0]
+
+
+def reached(names: Iterable[str], above: Mapping[str, Iterable[str]]) -> set[str]:
+    """These stages, those that they start from, and so on.
+
+    Parameters
+    ----------
+    above
+        Name of every stage to those that it starts from.
+
+    Examples
+    --------
+    >>> sorted(reached(["masks"], {"bce": [], "cam": ["bce"], "rib": ["bce"], "masks": ["cam"]}))
+    ['bce', 'cam', 'masks']
+    """
+    found: set[str] = set()
+    todo = [*names]
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            todo += above[name]
+    return found

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from wsss_core.config.graph import reached
 from wsss_core.evaluate.embedding import FeaturesSettings
 from wsss_core.evaluate.sizes import SizeSettings
 from wsss_core.settings import setting
@@ -49,7 +50,7 @@ def report_mistakes(report: Mapping[str, Any], stages: Mapping[str, Any], target
     for stage in stages.values():
         variants.setdefault(stage.base, []).append(stage.name)
     sections = {stage.base: stage.section for stage in stages.values()}
-    made = _with_upstream(targets, stages)
+    made = reached(targets, {name: stage.upstream.values() for name, stage in stages.items()})
     wanted: list[tuple[str, str, tuple[str, ...]]] = [("scores", name, ()) for name in report["scores"]]
     wanted += [("gains", name, ()) for pair in report["gains"] for name in pair]
     wanted += [("adaptation", name, ("seeds",)) for name in report["adaptation"]]
@@ -71,15 +72,3 @@ def report_mistakes(report: Mapping[str, Any], stages: Mapping[str, Any], target
         elif allowed == scored and not set(variants.get(name, [name])) & set(targets):
             mistakes.append(f"report.{key}: {name!r} is not a target, so it is not scored")
     return mistakes
-
-
-def _with_upstream(names: Iterable[str], stages: Mapping[str, Any]) -> set[str]:
-    """The names, and those of all stages that they are built on."""
-    found: set[str] = set()
-    todo = [*names]
-    while todo:
-        name = todo.pop()
-        if name not in found:
-            found.add(name)
-            todo += stages[name].upstream.values()
-    return found

@@ -58,7 +58,7 @@ def figures(files: RunFiles) -> list[Chart]:
 
 def _having(files: RunFiles, names: Sequence[str], product: str) -> list[str]:
     """The stages of the given names, or variants of them, that are up to date and have made a file."""
-    found = [s for name in names for s in files.stages if name in (s, s.partition("@")[0])]
+    found = [s for name in names for s in files.stages if name in (s, files.stages[s].base)]
     found = [
         s for s in dict.fromkeys(found) if s in files.configuration.current and files.stages[s].section != "classifiers"
     ]
