@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import re
 import subprocess
@@ -9,12 +10,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from tests.scenes import write_step
 from wsss_core import cli
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution
 from wsss_core.registry import all_steps
 from wsss_core.signature import read_signature
+from wsss_core.store.atomic import write_text
 
 STEPS = sorted({step.name for step in all_steps()})
 
@@ -59,6 +63,43 @@ def test_options_are_offered_only_where_they_apply(capsys):
     assert not by_step["labels"] + by_step["scores"] + by_step["evaluation"] + by_step["index"] + by_step["report"]
 
 
+def test_every_argument_says_what_it_is():
+    (commands,) = (action for action in cli._parser()._actions if isinstance(action, argparse._SubParsersAction))
+    arguments = [(name, argument) for name, command in commands.choices.items() for argument in command._actions]
+    assert not [f"{name} {argument.dest}" for name, argument in arguments if not argument.help]
+
+
+def test_the_name_alone_shows_the_help(capsys):
+    with pytest.raises(SystemExit) as left:
+        cli.main([])
+    assert left.value.code == 0 and "\ncommands:\n" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_named(capsys):
+    assert cli.main(["predict", "--device", "cuda", "--model", "m.pt", "--out", "masks", "photo.jpg"]) == 2
+    assert "device cuda: torch finds no GPU" in capsys.readouterr().err
+
+
+def test_what_the_system_refuses_is_told_in_a_line(given, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("wsss_core.steps.results.run", lambda **paths: write_text(paths["table"], "stage\n"))
+    assert cli.main(["results", "--config", "results.json", "--run", ".", "--table", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.endswith(f"error: {tmp_path}: Is a directory\n")
+
+
+def test_settings_of_another_step_are_refused(given, capsys):
+    assert cli.main(["results", "--config", "train.json", "--run", ".", "--table", "t.csv"]) == 2
+    assert "train.json: holds the settings of the step train, not of results" in capsys.readouterr().err
+    assert not given
+
+
+@pytest.mark.parametrize("text", ["", "# run: x\nsection,stage\n1,2,3\n"])
+def test_a_table_of_something_else_is_no_image_table(text, tmp_path, capsys):
+    (tmp_path / "other.csv").write_text(text)
+    assert cli.main(["inspect", str(tmp_path / "other.csv")]) == 2
+    assert "image table" in capsys.readouterr().err
+
+
 def test_help_costs_no_torch():
     code = "import sys; from wsss_core import cli; cli._parser(); sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -66,7 +107,7 @@ def test_help_costs_no_torch():
 
 @pytest.fixture
 def given(monkeypatch, tmp_path) -> list[dict]:
-    """What steps were run with, none of which does anything, in a folder with two shards of maps."""
+    """What steps were run with, none of which does anything, in a folder with two shards of maps and settings files."""
     calls: list[dict] = []
     for step in STEPS:
         monkeypatch.setattr(importlib.import_module(f"wsss_core.steps.{step}"), "run", lambda **k: calls.append(k))
@@ -75,16 +116,20 @@ def given(monkeypatch, tmp_path) -> list[dict]:
     for name in ("0-of-2", "1-of-2"):
         Path(f"{name}.h5").touch()
         Path(f"{name}.json").touch()
+    write_step(Path("scores.json"), "seeds/cam", "cam", "scores", {})
+    write_step(Path("train.json"), "classifiers/bce", "bce", "train", {})
+    write_step(Path("results.json"), "run", "results", "results", {})
     return calls
 
 
 def test_a_step_is_run_on_its_paths_and_options(given):
     files = ["--curve", "c.csv", "--evaluation", "e.csv", "--threshold", "t.json"]
-    words = ["scores", "--config", "s.json", "--manifests", "*.json", "--maps", "0-of-2.h5", "1-of-2.h5", *files]
+    maps = ["--manifests", "*-of-2.json", "--maps", "0-of-2.h5", "1-of-2.h5"]
+    words = ["scores", "--config", "scores.json", *maps, *files]
     assert cli.main([*words, "--threads", "2"]) == 0
     assert given == [
         {
-            "config": Path("s.json"),
+            "config": Path("scores.json"),
             "manifests": [Path("0-of-2.json"), Path("1-of-2.json")],
             "maps": [Path("0-of-2.h5"), Path("1-of-2.h5")],
             "curve": Path("c.csv"),
@@ -96,7 +141,7 @@ def test_a_step_is_run_on_its_paths_and_options(given):
 
 
 def test_paths_that_a_step_may_lack_are_none_and_no_files(given):
-    words = ["train", "--config", "s.json", "--table", "i.csv", "--model", "m.pt", "--state", "s", "--history", "h.csv"]
+    words = ["train", "--config", "train.json", "--table", "i.csv", "--model", "m.pt", "--state", "s", "--history", "h"]
     assert cli.main([*words, "--device", "cpu", "--precision", "mixed", "--workers", "3"]) == 0
     (call,) = given
     assert (call["classifier"], call["ood"], call["labels"]) == (None, None, [])

@@ -1,4 +1,4 @@
-"""`wsss`: from cheap labels to pixel masks. What a user needs beside the workflow, and every step of it by hand.
+"""`wsss`: from cheap labels to pixel masks. The workflow, what a user needs beside it, and every step of it by hand.
 
 The rules of the workflow call nothing but the steps, with the same arguments, so any of them can be run in a debugger
 by copying its command from ``snakemake --printshellcmds``.
@@ -34,7 +34,7 @@ OWN_WORDS = {"run": 2, "demo": 1}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status (2 for a mistake the user can mend)."""
     own, passed_on = split_words(sys.argv[1:] if arguments is None else arguments)
-    options = _parser().parse_args(own)
+    options = _parser().parse_args(own or ["--help"])
     options.passed_on = passed_on
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     try:
@@ -48,6 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # a reader such as `head` has seen enough; Python would complain again on leaving
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:  # no permission, or a folder where a file should be
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename2 or error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
 
 
 def split_words(words: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
@@ -76,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         " for the cores to use, --dry-run to see what would be done (snakemake --help lists all).",
         "wsss run [-h] FILE [option or target of Snakemake ...]",
     )
-    run.add_argument("configuration", type=Path, metavar="FILE")
+    run.add_argument("configuration", type=Path, metavar="FILE", help="the configuration, YAML")
     run.set_defaults(call=_run)
 
     demo = command(
@@ -92,14 +97,14 @@ def _parser() -> argparse.ArgumentParser:
     copy.set_defaults(call=_copy)
 
     check = command("check", "validate a configuration file")
-    check.add_argument("configuration", type=Path)
+    check.add_argument("configuration", type=Path, metavar="FILE", help="the configuration, YAML")
     check.set_defaults(call=_check)
 
     predict = command("predict", "make label masks of image files by a trained network")
     predict.add_argument("--model", type=Path, required=True, help="segmentations/<name>/model.pt of a run")
     predict.add_argument("--out", type=Path, required=True, help="folder for the palette PNGs")
     predict.add_argument("--crf", action="store_true", help="refine with the dense CRF")
-    predict.add_argument("images", type=Path, nargs="+")
+    predict.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="image files; masks take their names")
     _add_execution(predict, frozenset({"device"}))
     predict.set_defaults(call=_predict)
 
@@ -109,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     export.set_defaults(call=_export)
 
     inspect = command("inspect", "say what a seed or score file, checkpoint or image table holds")
-    inspect.add_argument("file", type=Path)
+    inspect.add_argument("file", type=Path, metavar="FILE", help="an .h5, .pt or image table .csv of a run")
     inspect.set_defaults(call=_inspect)
 
     table = command("table", "print results of a run, or of runs with several seeds, as a Markdown table")
@@ -150,8 +155,8 @@ def _add_execution(command: argparse.ArgumentParser, options: frozenset[str]) ->
     defaults = Execution()
     command.add_argument("--threads", type=int, default=defaults.threads, help="CPU threads (default: %(default)s)")
     if "device" in options:
-        devices = "cpu, cuda, or auto: a GPU where there is one (default: %(default)s)"
-        command.add_argument("--device", default=defaults.device, help=devices)
+        devices = "auto takes a GPU where there is one (default: %(default)s)"
+        command.add_argument("--device", choices=["auto", "cpu", "cuda"], default=defaults.device, help=devices)
     if "precision" in options:
         choices = "mixed computes in bfloat16, with float32 weights and losses (default: %(default)s)"
         command.add_argument("--precision", choices=["float32", "mixed"], default=defaults.precision, help=choices)
@@ -178,10 +183,20 @@ def _run_step(options: argparse.Namespace) -> None:
     execution = _execution(options)
     with gpu_lease(execution.device):
         execution.set_threads()
+        execution.require_device()
+        _require_settings_of(options.step, options.config)
         importlib.import_module(f"wsss_core.steps.{options.step}").run(
             **{name: matching(given) if isinstance(given, list) else given for name, given in paths.items()},
             execution=execution,
         )
+
+
+def _require_settings_of(step: str, path: Path) -> None:
+    from wsss_core.jobs.step import read_step
+
+    held = read_step(path).step.name
+    if held != step:
+        raise UserError(f"{path}: holds the settings of the step {held}, not of {step}")
 
 
 def matching(patterns: Sequence[Path]) -> list[Path]:
@@ -249,6 +264,7 @@ def _predict(options: argparse.Namespace) -> None:
         from wsss_core.store.masks import mask_name, write_mask
 
         execution.set_threads()
+        execution.require_device()
         predictor = Predictor(options.model, crf=options.crf, device=execution.torch_device())
         for path in options.images:
             labels, _ = predictor.predict(read_image(path))

@@ -14,6 +14,8 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from wsss_core.errors import UserError
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -40,7 +42,7 @@ class Execution:
         Images that a seed method which takes them one by one works on at a time on a GPU, each in a process of its own.
     """
 
-    device: str = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = 1
     workers: int = 0
     precision: Literal["float32", "mixed"] = "float32"
@@ -51,6 +53,13 @@ class Execution:
         import torch
 
         torch.set_num_threads(max(1, self.threads))
+
+    def require_device(self) -> None:
+        """Raise UserError if a GPU is asked for and torch finds none."""
+        import torch
+
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise UserError("device cuda: torch finds no GPU that it can use; auto takes the CPU where there is none")
 
     def torch_device(self) -> torch.device:
         """The device itself."""

@@ -109,7 +109,7 @@ def read_table(path: Path) -> ImageTable:
         with open(path, encoding="utf-8") as handle:
             head = handle.readline()
             frame = pd.read_csv(handle, dtype=str, keep_default_na=False)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # of another encoding, or no table at all
         raise UserError(f"{path}: image table cannot be read ({error})") from error
     if not head.startswith("# classes: ") or tuple(frame.columns) != COLUMNS:
         raise UserError(f"{path}: is not an image table (columns {', '.join(COLUMNS)})")

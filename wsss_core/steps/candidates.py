@@ -36,8 +36,10 @@ def run(*, config: Path, table: Path, classifier: Path, candidates: Path, sheet:
         Image table of the role "ood".
     classifier
         Checkpoint of the classifier that training starts from.
-    candidates, sheet
-        The CSV of all photos and the HTML page of the first of them.
+    candidates
+        CSV to write, of all photos.
+    sheet
+        HTML page to write, of the first of them.
 
     Raises
     ------

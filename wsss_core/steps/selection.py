@@ -57,11 +57,11 @@ def run(
     table
         Image table of the role "ood".
     candidates
-        `candidates.csv`; the contact sheet lies beside it.
+        CSV of the candidates; the contact sheet lies beside it.
     classifier
         Checkpoint of the classifier whose maps say what is erased.
     selected
-        `ood.csv`.
+        Image table to write, ``ood.csv`` of the stage.
     pictures
         Folder of the erased photos, which the table then names; empty for the other rules.
 
