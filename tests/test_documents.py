@@ -5,11 +5,31 @@ import re
 import tomllib
 
 import nbformat
+import pytest
 import yaml
 
 import wsss_core
 from tests.conftest import REPOSITORY
 from tests.notebook import executed
+from wsss_core import cli
+
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *REPOSITORY.glob("docs/**/*.md")]
+
+
+def test_the_pages_name_commands_targets_and_files_that_exist(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    commands = set(re.findall(r"^  (\w+) ", capsys.readouterr().out, re.MULTILINE))
+    rules = "".join(path.read_text(encoding="utf-8") for path in REPOSITORY.glob("rules/*.smk"))
+    rules += (REPOSITORY / "Snakefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^(?:rule|checkpoint) (\w+):", rules, re.MULTILINE))
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        start = r"(?:^|`|; )\s*"
+        assert set(re.findall(start + r"wsss ([a-z][\w-]*)", text, re.MULTILINE)) <= commands, page
+        assert set(re.findall(start + r"snakemake (?:--cores \w+ )?([a-z]\w*)", text, re.MULTILINE)) <= targets, page
+        named = re.findall(r"`((?:wsss_core|tests|rules|profiles|examples)/[\w/.-]+)`", text)
+        assert not [name for name in named if not (REPOSITORY / name).exists()], page
 
 
 def test_the_examples_of_the_python_page(tmp_path, monkeypatch):
