@@ -1,5 +1,5 @@
 # Class activation maps -> label masks, by the shape of what they are made from: maps, walked scores, masks, masks and a
-# network. IRN and PSA make labels of the maps, train a network on them and walk the maps before.
+# network. To get walked scores, IRN and PSA make labels of the maps, train a network on these, and walk the maps.
 
 
 rule masks_from_maps:

@@ -27,5 +27,5 @@ rule toy:
     message:
         "the toy experiment of RIB"
     shell:
-        "python -m wsss_core.cli toy --config {input.config:q} --folder {params.folder:q} "
+        "python -m wsss_core.cli toy --config {input.config:q} --folder {params.folder:q}"
         " --threads {threads} > {log:q} 2>&1"

@@ -1,8 +1,8 @@
 """Weakly supervised semantic segmentation: cheap labels in, pixel masks and a trained network out.
 
-The library beneath the Snakemake workflow. It knows nothing of Snakemake: pure functions on
-tensors and arrays (`seeds`, `refine`, `kernels`, `segment`, `evaluate`), file formats (`store`),
-and `steps` that read files, call those functions and write files.
+The library beneath the Snakemake workflow: pure functions on tensors and arrays (`seeds`, `refine`, `kernels`,
+`segment`, `evaluate`), file formats (`store`), and `steps` that read files, call those functions and write files. It
+knows nothing of Snakemake, but for `workflow`, which starts it.
 
 For notebooks and scripts, the names of `__all__` can be had from here::
 

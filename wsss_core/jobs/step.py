@@ -25,6 +25,8 @@ class StepConfig:
     key
         The same without swept values, the key of the stage's random draws: variants of a sweep differ by their settings
         alone.
+    step
+        What the registry says of the step.
     method
         Name of the method, and in `plug` its part in this step: a module.
     seed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -57,10 +56,9 @@ def restore_classifier(state: Mapping[str, Tensor], meta: Mapping[str, Any]) -> 
         If the state does not fit.
     """
     from wsss_core.models.backbones import backbone as build
-    from wsss_core.registry import ARCHITECTURES
+    from wsss_core.registry import ARCHITECTURES, imported
 
-    module, _, name = ARCHITECTURES[meta["architecture"]].partition(":")
-    architecture = getattr(importlib.import_module(module), name)
+    architecture = imported(ARCHITECTURES[meta["architecture"]])
     network = architecture(build(meta["backbone"]), len(meta["class_names"]), **meta["architecture_settings"])
     network.load(state)
     network.class_names = tuple(meta["class_names"])

@@ -56,7 +56,7 @@ def run(*, config: Path, folder: Path, execution: Execution) -> None:
         examples = [Example(measured.images[k], scaled(maps[k]), measured.marks[k]) for k in shown]
         with atomic_path(folder / f"hgr_{name}.csv") as temporary:
             table.to_csv(temporary, index=False, float_format="%.6g")
-        write_text(folder / f"{name}.svg", hgr_figure(table, column, names, examples, title=title, label=column))
+        write_text(folder / f"{name}.svg", hgr_figure(table, names, examples, title=title, label=column))
         for region, rows in table.groupby("region", sort=False):
             log.info("HGR by %s, %s: %s", column, region, " ".join(f"{100 * value:.1f}" for value in rows["hgr"]))
 

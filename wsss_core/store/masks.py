@@ -35,7 +35,7 @@ def mask_name(image_id: str) -> str:
 
 
 def mask_files(folders: Sequence[Path], image_ids: Iterable[str], what: str) -> dict[str, Path]:
-    """Image id to its mask, or label map, in one of the folders.
+    """Image id to its mask in one of the folders.
 
     Raises
     ------

@@ -39,7 +39,7 @@ class Example:
 
 
 def hgr_figure(
-    table: pd.DataFrame, column: str, names: Sequence[str], examples: Sequence[Example], *, title: str, label: str
+    table: pd.DataFrame, names: Sequence[str], examples: Sequence[Example], *, title: str, label: str
 ) -> str:
     """An SVG of examples and curves; equal input gives equal text.
 
@@ -47,10 +47,8 @@ def hgr_figure(
     ----------
     table
         As `wsss_core.toy.experiment.hgr_table` makes it.
-    column
-        Its column for the horizontal axis.
     names
-        What to write under each of its values.
+        What to write under each layer, or step, of the table.
     label
         Of the horizontal axis.
     """
