@@ -22,7 +22,8 @@ def started(monkeypatch, tmp_path) -> list[list[str]]:
     commands = []
     monkeypatch.setattr(workflow.os, "execve", lambda path, command, environment: commands.append(command))
     monkeypatch.chdir(tmp_path)
-    Path("mine.yaml").touch()
+    Path("mine.yaml").write_text("run: mine\n")
+    Path("broken.yaml").write_text("run: mine\nseeds: {rib: [\n")
     return commands
 
 
@@ -53,6 +54,7 @@ def test_the_demo_takes_all_cores_unless_told_otherwise(started):
         (["run"], "required: FILE"),
         (["run", "--cores", "4", "mine.yaml"], "required: FILE"),
         (["run", "yours.yaml"], "yours.yaml: there is no such file"),
+        (["run", "broken.yaml", "--cores", "4"], 'in "broken.yaml", line 3, column 1'),
         (["run", ".", "--cores", "4"], "this is a folder"),
         (["copy", "config/nothing.yaml"], "nothing of this name"),
         (["copy", "../mine.yaml"], "nothing of this name"),

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
+from wsss_core.config import read_yaml
 from wsss_core.errors import UserError
 
 PACKAGE = Path(__file__).resolve().parent
@@ -49,12 +50,13 @@ def run(configuration: Path, arguments: Sequence[str]) -> NoReturn:
     Raises
     ------
     UserError
-        If the configuration is no file, or the rules could not call this interpreter.
+        If the configuration is no readable YAML file, or the rules could not call this interpreter.
     """
     if not configuration.exists():
         raise UserError(f"{configuration}: there is no such file")
     if configuration.is_dir():
         raise UserError(f"{configuration}: a configuration is a file, this is a folder")
+    read_yaml(configuration)  # Snakemake would not say where in the file the slip is
     command = snakemake_command(configuration, arguments)
     environment = job_environment()
     sys.stdout.flush()
