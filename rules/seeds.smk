@@ -1,4 +1,4 @@
-# Classifier checkpoint -> class activation maps (HDF5 a shard) -> threshold curve and scores.
+# Classifier checkpoint -> class activation maps (HDF5 a shard), which may be refined -> threshold curve and scores.
 
 
 rule maps:
@@ -13,6 +13,8 @@ rule maps:
         f"{R}/logs/seeds/{{seed}}/maps.{{shard}}.log",
     benchmark:
         f"{R}/benchmarks/seeds/{{seed}}/maps.{{shard}}.tsv"
+    wildcard_constraints:
+        seed=stages_of("maps"),
     conda:
         "../envs/wsss.yaml"
     threads: 1
@@ -28,6 +30,35 @@ rule maps:
         "python -m wsss_core.cli maps --config {input.config:q} --classifier {input.classifier:q}"
         " --manifest {input.manifest:q} --table {input.table:q} --maps {output:q} --cache {params.cache:q}"
         " {params.execution} > {log:q} 2>&1"
+
+
+rule maps_from_maps:
+    input:
+        config=f"{R}/config/seeds/{{seed}}/maps_from_maps.json",
+        manifest=manifest("train"),
+        start=lambda wildcards: f"{R}/seeds/{upstream(wildcards, 'seed', 'seed')}/maps/{wildcards.shard}.h5",
+    output:
+        f"{R}/seeds/{{seed}}/maps/{{shard}}.h5",
+    log:
+        f"{R}/logs/seeds/{{seed}}/maps_from_maps.{{shard}}.log",
+    benchmark:
+        f"{R}/benchmarks/seeds/{{seed}}/maps_from_maps.{{shard}}.tsv"
+    wildcard_constraints:
+        seed=stages_of("maps_from_maps"),
+    conda:
+        "../envs/wsss.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=runtime(60),
+    params:
+        execution=execution("maps_from_maps"),
+        cache=f"{R}/.state/seeds/{{seed}}/{{shard}}.h5",
+    message:
+        "seeds {wildcards.seed} from other maps, shard {wildcards.shard}"
+    shell:
+        "python -m wsss_core.cli maps_from_maps --config {input.config:q} --manifest {input.manifest:q}"
+        " --start {input.start:q} --maps {output:q} --cache {params.cache:q} {params.execution} > {log:q} 2>&1"
 
 
 rule seeds_scores:

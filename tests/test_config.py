@@ -126,7 +126,9 @@ def whole() -> Configuration:
     """A configuration with every step there is, and a sweep whose keys are not in the order of the alphabet."""
     wood = {"objective": "w_ood", "init": "bce"}
     shown = {"report": {"features": {"classifiers": ["bce"]}}, "figures": [{"name": "seeds", "stages": ["cam"]}]}
-    return load(raw(classifiers__wood=wood, seeds__rib__steps=[5, 10], seeds__rib__margin=[None, 600], **shown))
+    seeds = {"seeds__rib__steps": [5, 10], "seeds__rib__margin": [None, 600]}
+    seeds["seeds__regions"] = {"method": "regions", "seed": "cam"}
+    return load(raw(classifiers__wood=wood, **seeds, **shown))
 
 
 def settings_files(configuration: Configuration) -> list[tuple[str, str]]:

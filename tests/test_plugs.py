@@ -23,7 +23,17 @@ from wsss_core.refine.psa import masks as psa_masks
 from wsss_core.refine.psa import network as psa_network
 from wsss_core.refine.psa import walk as psa_walk
 from wsss_core.registry import DATASETS, all_steps, imported
-from wsss_core.seeds import BatchedSeedMethod, SeedMethod, advcam, advcam_rib, cam, grad_cam, rib
+from wsss_core.seeds import (
+    BatchedSeedMethod,
+    MapRefinement,
+    SeedMethod,
+    advcam,
+    advcam_rib,
+    cam,
+    grad_cam,
+    regions,
+    rib,
+)
 from wsss_core.seeds import ficklenet as ficklenet_seeds
 from wsss_core.seeds import seam as seam_seeds
 from wsss_core.segment import deeplab_v2, dsrg
@@ -34,6 +44,7 @@ CLASSIFIERS: tuple[Objective, ...] = (bce, ficklenet, mixup_cam, sc_cam, seam, w
 NETWORKS: tuple[Objective, ...] = (irn_network, psa_network, deeplab_v2, dsrg)
 SEEDS: tuple[SeedMethod, ...] = (advcam, advcam_rib, cam, ficklenet_seeds, grad_cam, rib, seam_seeds)
 BATCHED_SEEDS: tuple[BatchedSeedMethod, ...] = (cam,)
+MAP_REFINEMENTS: tuple[MapRefinement, ...] = (regions,)
 LABELS: tuple[LabelMaker, ...] = (irn_labels, psa_labels)
 WALKS: tuple[Walk, ...] = (irn_walk, psa_walk)
 MASKS: tuple[MaskMethod, ...] = (crf, fill, psa_masks, saliency, seed_threshold, threshold)
@@ -42,6 +53,7 @@ PLUGS = {
     "index": ("read", READERS),
     "train": ("plan", (*CLASSIFIERS, *NETWORKS)),
     "maps": ("maker", SEEDS),
+    "maps_from_maps": ("refined", MAP_REFINEMENTS),
     "labels": ("labels", LABELS),
     "walk": ("walk", WALKS),
     "masks": ("maker", MASKS),

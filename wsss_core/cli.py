@@ -140,15 +140,13 @@ def _parser() -> argparse.ArgumentParser:
             )
         _add_execution(step, options)
         step.set_defaults(call=_run_step, step=name, signature=signature)
+    width = max(len(name) for name, _ in listed)
+    lines = [f"  {name:<{width}}  {text}" for name, text in listed]
     parser.description = "\n".join(
-        [__doc__.splitlines()[0], "", "commands:", *_lines(listed[:users])]
-        + ["", "steps, as the workflow's rules call them:", *_lines(listed[users:])]
+        [__doc__.splitlines()[0], "", "commands:", *lines[:users]]
+        + ["", "steps, as the workflow's rules call them:", *lines[users:]]
     )
     return parser
-
-
-def _lines(listed: Sequence[tuple[str, str]]) -> list[str]:
-    return [f"  {name:<12}{text}" for name, text in listed]
 
 
 def _add_execution(command: argparse.ArgumentParser, options: frozenset[str]) -> None:

@@ -144,6 +144,12 @@ def _seed(name: str, settings: str, *, classifier: str = "classifiers") -> Metho
     return _method(maps, _scores("seeds", ("maps", "evaluation.csv")), classifier=classifier)
 
 
+def _refined_seed(name: str, settings: str) -> Method:
+    """A seed made of the maps of another, without its classifier."""
+    maps = Step("maps_from_maps", f"wsss_core.seeds.{name}:{settings}", "maps_from_maps", "shard", "train")
+    return _method(maps, _scores("seeds", ("maps", "evaluation.csv")), seed="seeds")
+
+
 def _masks(settings: str, given: Literal["maps", "scores", "masks", "network"], key: str = "") -> Step:
     """Label masks; `given` is what they are made from ("network": masks and the network trained on them)."""
     options = ("device",) if given == "network" else ()
@@ -204,6 +210,7 @@ METHODS: dict[str, dict[str, Method]] = {
         "grad_cam": _seed("grad_cam", "GradCamSettings"),
         "ficklenet": _seed("ficklenet", "FickleNetSeedSettings", classifier="classifiers/ficklenet"),
         "seam": _seed("seam", "SeamSettings", classifier="classifiers/seam"),
+        "regions": _refined_seed("regions", "RegionsSettings"),
     },
     "refinements": {
         "crf": _refinement(_masks("wsss_core.refine.crf:CrfSettings", "maps"), seed="seeds"),

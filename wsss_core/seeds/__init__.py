@@ -8,6 +8,9 @@ A method whose network does the same to every image may also have ``batch_maker(
 another order in a batch of another length, and which images of a shard are still to be done depends on what was cached:
 on a CPU, where the same bytes are promised alone, in another order and after a restart, every image therefore goes
 through ``maker``. On a GPU the two agree to rounding.
+
+A module that starts from the maps of another seed, without its classifier, has ``refined(image, maps, settings)``
+instead (`MapRefinement`).
 """
 
 from __future__ import annotations
@@ -58,6 +61,14 @@ class SeedMethod(Protocol):
 
     def maker(self, settings: Any, inputs: Inputs, /) -> Callable[[ImageRecord, np.ndarray], SeedMaps]:
         """From an image, its record and uint8 [H, W, 3], to the maps of its classes."""
+        ...
+
+
+class MapRefinement(Protocol):
+    """A module that makes maps of the maps of another seed, image by image."""
+
+    def refined(self, image: np.ndarray, maps: SeedMaps, settings: Any, /) -> SeedMaps:
+        """From an image, uint8 [H, W, 3], and its maps, of at least one class, to better ones of the same classes."""
         ...
 
 

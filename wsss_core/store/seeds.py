@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     import torch
 
 
+LARGE = 2**14
+"""Maps of more numbers are compressed: those at full resolution."""
+
+
 @dataclass(frozen=True)
 class SeedMaps:
     """Class activation maps of one image, not normalised.
@@ -82,7 +86,8 @@ def _write(group: Any, maps: SeedMaps) -> None:
     group.attrs["statistics"] = json.dumps(dict(maps.statistics), sort_keys=True)
     for scale, values in maps.cpu().maps.items():
         data = values.numpy().astype(np.float32)
-        group.create_dataset(f"scale_{scale}", data=data)
+        compressed = {"compression": "gzip", "compression_opts": 4, "shuffle": True} if data.size > LARGE else {}
+        group.create_dataset(f"scale_{scale}", data=data, **compressed)
 
 
 def _read(group: Any) -> SeedMaps:

@@ -266,5 +266,5 @@ def _rewrite(source: h5py.Group, target: h5py.Group) -> None:
     for name, value in source.attrs.items():
         target.attrs[name] = value
     for name, dataset in source.items():
-        layout = {"chunks": dataset.chunks, "compression": dataset.compression}
+        layout = {"chunks": dataset.chunks, "compression": dataset.compression, "shuffle": dataset.shuffle}
         target.create_dataset(name, data=dataset[()], compression_opts=dataset.compression_opts, **layout)
