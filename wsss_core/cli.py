@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     copy.add_argument("names", nargs="*", metavar="NAME", help="such as config/voc12.yaml; without any: list all")
     copy.set_defaults(call=_copy)
 
-    check = command("check", "validate a configuration file")
+    check = command("check", "validate a configuration file, and look at the files that it names")
     check.add_argument("configuration", type=Path)
     check.set_defaults(call=_check)
 
@@ -217,6 +217,7 @@ def _copy(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
+    from wsss_core.check import look_ahead
     from wsss_core.config import read_configuration
 
     configuration = read_configuration(options.configuration)
@@ -224,6 +225,7 @@ def _check(options: argparse.Namespace) -> None:
     for stage in configuration.stages.values():
         source = ", ".join(f"{edge} {name}" for edge, name in stage.upstream.items())
         print(f"  {stage.section}/{stage.name}: {stage.method}{f' from {source}' if source else ''}")
+    print(*look_ahead(configuration), sep="\n")
 
 
 def _table(options: argparse.Namespace) -> None:

@@ -60,6 +60,11 @@ class DemoSettings:
     shard_size: int = setting(32, "images a shard, roughly", minimum=1)
 
 
+def classes(settings: DemoSettings) -> tuple[str, ...]:
+    """The classes of what is drawn."""
+    return CLASSES
+
+
 def read(settings: DemoSettings, workers: int = 0) -> Reading:
     """Draw the data set if it is not there yet, and read it."""
     return voc.read(_as_voc(settings, generate(settings, workers)), workers)
