@@ -268,6 +268,37 @@ def test_unreadable_files(tmp_path):
         read_run_configuration(tmp_path / "toy.json")
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("seeds: {}\nrun: a\nseeds: {}\n", ["seeds, in lines 1 and 3"]),
+        ("seeds:\n  rib: {steps: 1}\n  cam: {}\n  rib: {}\n", ["seeds.rib, in lines 2 and 4"]),
+        ("seeds: {rib: {steps: 1, 'steps': 2}}\n", ["seeds.rib.steps, in lines 1 and 1"]),
+        ("figures:\n- name: a\n- {name: b, x: c, x: d}\n", ["figures[1].x, in lines 3 and 3"]),
+        ("run: a\nrun: a\nrun: b\nseed: 1\nseed: 1\n", ["run, in lines 1 and 2", "run, in lines 1 and 3", "seed, in"]),
+        ('{"run": "a",\n\t"seeds": {"rib": {}, "rib": {}}}', ["\n  rib"]),
+    ],
+)
+def test_a_key_that_stands_twice_is_told_with_its_lines(text, told, tmp_path):
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"mine\.yaml: a key that stands twice counts once") as caught:
+        read_configuration(tmp_path / "mine.yaml")
+    assert all(words in str(caught.value) for words in told)
+
+
+def test_what_is_merged_from_an_anchor_may_be_given_again(tmp_path):
+    text = """
+    dataset: {format: demo}
+    classifiers:
+      one: &one {objective: bce, epochs: 2, crop: 64}
+      two: &two {<<: *one, epochs: 3}
+      three: {<<: *two, epochs: 4}
+    """
+    (tmp_path / "mine.yaml").write_text(text)
+    stages = read_configuration(tmp_path / "mine.yaml").stages
+    assert [stages[name].settings["train"]["epochs"] for name in ("one", "two", "three")] == [2, 3, 4]
+
+
 def test_schema_and_settings_page_are_in_step_with_the_code():
     from wsss_core.schema import SETTINGS_PAGE, build_schema, settings_page
 

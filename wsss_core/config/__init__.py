@@ -4,7 +4,7 @@ A configuration describes a graph of named stages (see `docs/configuration.md`).
 into a `Configuration` or raises one `UserError` that lists every mistake. `step_json` writes all that a step's rule
 ever sees of it: the step's own settings and the digest of the library code it uses.
 
-The rooms: `given` reads the stages as they were written, `sweeps` expands them, `graph` holds what comes out, `steps`
+The rooms: `reading` takes the file, `given` reads the stages as they were written, `sweeps` expands them, `graph` holds what comes out, `steps`
 writes the JSON of each step, and `validate` judges values and words the mistakes.
 
 No torch is imported here, so the workflow can parse in a fraction of a second.
@@ -18,10 +18,10 @@ from typing import Any
 
 from wsss_core.config.given import given_dataset, given_stages
 from wsss_core.config.graph import NAME, Configuration, Stage
+from wsss_core.config.reading import read_file
 from wsss_core.config.steps import configured_stages, read_run, step_json
 from wsss_core.config.sweeps import expanded, targeted, without_sweeps
 from wsss_core.config.validate import SCHEMA, Mistakes, allowed_words, filled, read_schema
-from wsss_core.errors import UserError
 from wsss_core.registry import CHECKS, METHODS, imported
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "configured_stages",
     "load",
     "read_configuration",
+    "read_file",
     "read_run",
     "read_schema",
     "step_json",
@@ -88,7 +89,7 @@ def read_configuration(path: Path | str) -> Configuration:
     Raises
     ------
     UserError
-        If the file cannot be read, or with all mistakes of the configuration.
+        If the file cannot be read or gives a key twice, or with all mistakes of the configuration.
 
     Examples
     --------
@@ -105,13 +106,4 @@ def read_configuration(path: Path | str) -> Configuration:
     >>> configuration.stages["rib@steps=4"].settings["maps"]["learning_rate"]
     8e-06
     """
-    import yaml
-
-    try:
-        with open(path, encoding="utf-8") as handle:
-            raw = yaml.safe_load(handle)
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: configuration cannot be read ({error})") from error
-    if not isinstance(raw, Mapping):
-        raise UserError(f"{path}: a configuration is a mapping of keys, this is {type(raw).__name__}")
-    return load(raw)
+    return load(read_file(path))
