@@ -134,6 +134,35 @@ def test_weight_files_are_checked(tmp_path: Path):
     assert torch.equal(load_weights(tmp_path / "good.pth")["a"], torch.ones(2))
 
 
+UNREADABLE = {
+    "empty": (b"", "it is empty, so copy or download it again. EOFError"),
+    "page": (b"<!doctype html><html>", "it is a web page"),
+    "pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n", "git lfs pull"),
+    "safetensors": (b'\x40\0\0\0\0\0\0\0{"a":{}}', "a file of safetensors"),
+    "text": (b"no weights", "Check the documentation of torch.load"),
+}
+
+
+@pytest.mark.parametrize("kind", [*UNREADABLE, "objects", "cut"])
+def test_an_unreadable_file_is_explained_with_all_that_torch_says(kind, tmp_path):
+    path = tmp_path / "net.pth"
+    if kind == "objects":
+        torch.save(torch.nn.Linear(1, 1), path)
+        told = ["save its tensors alone", "torch.nn.modules.linear.Linear", "Check the documentation of torch.load"]
+    elif kind == "cut":
+        torch.save({"a": torch.ones(1000)}, path)
+        path.write_bytes(path.read_bytes()[:2000])
+        told = ["the file was modified after saving"]
+    else:
+        path.write_bytes(UNREADABLE[kind][0])
+        told = [UNREADABLE[kind][1]]
+    for read in (load_weights, lambda path: load_network(path, "irn")):
+        with pytest.raises(UserError, match=r"net\.pth: is not a readable (weight file|checkpoint)") as caught:
+            read(path)
+        assert all(words in str(caught.value) for words in told)
+        assert "\n" not in str(caught.value) and "\x1b" not in str(caught.value)
+
+
 def test_checkpoint_round_trip_and_equal_bytes(tmp_path: Path):
     state = cam_network("small", 2).state_dict()
     meta = {"backbone": "small", "class_names": ["a", "b"], "settings": {"crop": 64, "long_side": (1, 2)}}

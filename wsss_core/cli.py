@@ -136,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_execution(step, options)
         step.set_defaults(call=_run_step, step=name, signature=signature)
     parser.description = "\n".join(
-        [__doc__.splitlines()[0], "", "commands:", *_lines(listed[:users])]
+        [(__doc__ or "").partition("\n")[0], "", "commands:", *_lines(listed[:users])]
         + ["", "steps, as the workflow's rules call them:", *_lines(listed[users:])]
     )
     return parser

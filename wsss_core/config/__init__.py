@@ -4,8 +4,8 @@ A configuration describes a graph of named stages (see `docs/configuration.md`).
 into a `Configuration` or raises one `UserError` that lists every mistake. `step_json` writes all that a step's rule
 ever sees of it: the step's own settings and the digest of the library code it uses.
 
-The rooms: `reading` takes the file, `given` reads the stages as they were written, `sweeps` expands them, `graph` holds what comes out, `steps`
-writes the JSON of each step, and `validate` judges values and words the mistakes.
+The rooms: `reading` takes the file, `given` reads the stages as they were written, `sweeps` expands them, `graph`
+holds what comes out, `steps` writes the JSON of each step, and `validate` judges values and words the mistakes.
 
 No torch is imported here, so the workflow can parse in a fraction of a second.
 """

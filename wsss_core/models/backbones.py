@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torchvision.models import vgg
 
 from wsss_core.errors import UserError
+from wsss_core.store.checkpoints import load_file
 
 
 class FixedBatchNorm(nn.Module):
@@ -230,13 +231,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     UserError
         If it is absent or is not a file of tensors by name.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: weight file not found")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file
-        raise UserError(f"{path}: is not a readable weight file ({str(error).splitlines()[0]})") from error
+    content = load_file(path, "weight file")
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
