@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 
 from wsss_core import cli
+from wsss_core.models.backbones import backbone
 
 TABLE = {"format": "table", "root": "photos"}
 
@@ -48,3 +50,27 @@ def test_a_reserved_word_among_the_tags_stops_it(photos, capsys, word):
         handle.write(f"a,{word}\n")
     status, said = check(capsys)
     assert status == 2 and f"labels.csv: {word!r} cannot be the name of a class" in said
+
+
+def test_weight_files_are_looked_at_with_the_backbone_that_they_are_for(photos, capsys):
+    state = backbone("small").state_dict()
+    torch.save({"model": {f"module.{name}": value for name, value in state.items()}}, "small.pth")
+    Path("empty.pth").touch()
+    classifiers = {
+        "one": {"objective": "bce", "backbone": "small", "weights": "small.pth"},
+        "two": {"objective": "bce", "backbone": "small", "weights": "absent.pth"},
+    }
+    assert check(capsys, classifiers=classifiers) == (
+        0,
+        "run mine: table data\n  classifiers/one: bce\n  classifiers/two: bce\n2 classes: cat, dog\n"
+        "classifiers.one: small.pth fits the backbone small\nclassifiers.two: there is no weight file absent.pth yet\n",
+    )
+    classifiers["one"]["backbone"] = "vgg16"
+    classifiers["two"]["weights"] = "empty.pth"
+    seeds = {"cam": {"method": "cam", "classifier": "two"}}
+    irn = {"irn": {"method": "irn", "seed": "cam", "network": {"weights": "small.pth", "backbone": "mobilenet_v2"}}}
+    status, said = check(capsys, classifiers=classifiers, seeds=seeds, refinements=irn)
+    assert status == 2
+    assert "classifiers.one: small.pth: the weights do not fit the backbone vgg16" in said
+    assert "empty.pth: is not a readable weight file; it is empty" in said
+    assert "refinements.irn: small.pth: the weights do not fit the backbone mobilenet_v2" in said

@@ -1,5 +1,6 @@
 """Backbones, the CAM network and checkpoints."""
 
+import functools
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,71 @@ def test_misfit_weights_are_listed():
         assert word in str(caught.value)
     with pytest.raises(UserError, match="mobilenet_v2"):
         backbone("mobilenet_v2").load(torchvision.models.resnet18().state_dict())
+
+
+def wrapped(state):
+    """A state in the wrappings that trainings save it in."""
+    module = {f"module.{name}": value for name, value in state.items()}
+    encoder = {f"module.encoder_q.{name}": value for name, value in state.items()}
+    whole = {f"backbone.{name}": value for name, value in state.items()} | {"decode_head.weight": torch.ones(1)}
+    optimizer = {"state": {0: {"step": torch.ones(1), "exp_avg": torch.ones(2)}}, "param_groups": [{"lr": 0.1}]}
+    return {
+        "module": module,
+        "state_dict": {"state_dict": state, "epoch": 3},
+        "model": {"model": state, "optimizer": optimizer, "args": {"lr": 0.1}},
+        "net": {"net": module},
+        "nested": {"checkpoint": {"model": {"state_dict": module}}, "step": torch.ones(1)},
+        "encoder": {"arch": "resnet50", "state_dict": encoder | {"module.queue": torch.ones(3)}},
+        "detector": {"meta": {"classes": ["a"]}, "state_dict": whole},
+        "compiled": {"_orig_mod." + name: value for name, value in state.items()},
+        "lightning": {"state_dict": {f"net.model.{name}": value for name, value in state.items()}},
+    }
+
+
+WRAPPINGS = [*wrapped({})]
+
+
+@pytest.mark.parametrize("kind", WRAPPINGS)
+@pytest.mark.parametrize("name", ["mobilenet_v2", "vgg16", "small"])
+def test_weights_in_common_wrappings_are_unwrapped(kind, name, tmp_path):
+    published = published_state(name)
+    torch.save(wrapped(published)[kind], tmp_path / "net.pth")
+    network = backbone(name)
+    network.load(load_weights(tmp_path / "net.pth"))
+    loaded = network.state_dict()
+    assert loaded.keys() == {network._own_name(key) for key in published}
+    assert all(torch.equal(loaded[network._own_name(key)], value) for key, value in published.items())
+
+
+@functools.cache
+def published_state(name):
+    """Parameters of a backbone of one layer's worth of distinct numbers, in their published names."""
+    network = backbone(name)
+    return {
+        network._published_name(key): torch.full_like(value, number)
+        for number, (key, value) in enumerate(network.state_dict().items())
+    }
+
+
+def test_a_network_of_this_program_gives_its_backbone(tmp_path):
+    network = cam_network("mobilenet_v2", 2)
+    save_network(tmp_path / "model.pt", "classifier", network.state_dict(), {"backbone": "mobilenet_v2"})
+    other = backbone("mobilenet_v2")
+    other.load(load_weights(tmp_path / "model.pt"))
+    assert all(torch.equal(value, network.backbone.state_dict()[key]) for key, value in other.state_dict().items())
+
+
+def test_a_backbone_that_is_there_twice_is_named(tmp_path):
+    state = published_state("small")
+    torch.save({"model": state, "model_ema": state}, tmp_path / "net.pth")
+    with pytest.raises(UserError, match=r"small 2 times, as model\.\* and model_ema\.\*"):
+        backbone("small").load(load_weights(tmp_path / "net.pth"))
+
+
+def test_wrapped_weights_of_another_network_are_told_by_the_names_in_the_file(tmp_path):
+    torch.save({"model": {f"module.{name}": value for name, value in published_state("vgg16").items()}}, tmp_path / "n")
+    with pytest.raises(UserError, match=r"mobilenet_v2: parameters .* unknown \(module\.features\.0\.weight"):
+        backbone("mobilenet_v2").load(load_weights(tmp_path / "n"))
 
 
 def test_unknown_backbone_is_named():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from wsss_core.config import Configuration
 from wsss_core.data.listing import dataset_settings, reader
@@ -20,11 +22,12 @@ def look_ahead(configuration: Configuration) -> list[str]:
     UserError
         With a line for everything that the run would refuse.
     """
+    looks: list[Callable[[], str]] = [partial(_classes, configuration.dataset), *_weights(configuration)]
     lines: list[str] = []
     mistakes: list[str] = []
-    for look in (_classes,):
+    for look in looks:
         try:
-            lines += look(configuration)
+            lines.append(look())
         except UserError as error:
             mistakes.append(str(error))
     if mistakes:
@@ -32,11 +35,34 @@ def look_ahead(configuration: Configuration) -> list[str]:
     return lines
 
 
-def _classes(configuration: Configuration) -> Iterator[str]:
-    """The classes of the data set."""
-    form, settings = configuration.dataset["format"], dataset_settings(configuration.dataset)
-    if form != "demo" and not Path(settings.root).is_dir():
-        yield f"dataset.root: there is no folder {settings.root} yet"
-        return
-    names = reader(form)[0].classes(settings)
-    yield f"{len(names)} classes: {', '.join(names)}"
+def _classes(dataset: Mapping[str, Any]) -> str:
+    """The classes of the data set, given its section of the configuration."""
+    settings = dataset_settings(dataset)
+    if dataset["format"] != "demo" and not Path(settings.root).is_dir():
+        return f"dataset.root: there is no folder {settings.root} yet"
+    names = reader(dataset["format"])[0].classes(settings)
+    return f"{len(names)} classes: {', '.join(names)}"
+
+
+def _weights(configuration: Configuration) -> Iterator[Callable[[], str]]:
+    """A look at every weight file that a training starts from."""
+    for stage in configuration.stages.values():
+        train = stage.settings.get("train", {})
+        if train.get("weights") not in (None, "classifier"):
+            own = configuration.ancestor(stage.name, "classifiers")
+            name = train.get("backbone") or own.settings["train"]["backbone"]
+            yield partial(_fit, f"{stage.section}.{stage.name}", train["weights"], name)
+
+
+def _fit(where: str, path: str, name: str) -> str:
+    """Whether a weight file fits the backbone that a stage would load it into."""
+    if not Path(path).exists():
+        return f"{where}: there is no weight file {path} yet"
+    from wsss_core.models.backbones import backbone, load_weights
+
+    state = load_weights(Path(path))
+    try:
+        backbone(name).load(state)
+    except UserError as error:
+        raise UserError(f"{where}: {path}: {error}") from error
+    return f"{where}: {path} fits the backbone {name}"
