@@ -103,6 +103,60 @@ def test_mistakes_name_key_value_and_what_is_allowed(changes, message):
     assert message in mistakes(raw(**changes))
 
 
+@pytest.mark.parametrize(
+    ("key", "allowed"),
+    [
+        ("seeds__rib__scales", "a list of numbers > 0"),
+        ("seeds__cam__scales", "a list of numbers > 0"),
+        ("segmentations__deeplab__predict__scales", "a list of numbers > 0"),
+        ("classifiers__bce__long_side", "a list of 2 integers ≥ 1"),
+        ("seeds__rib__explosion", "a list of 2 numbers ≥ 0 and ≤ 1 or null"),
+        ("report__sizes__limits", "a list of 2 numbers ≥ 0 and ≤ 1"),
+    ],
+)
+def test_lists_say_what_their_numbers_may_be(key, allowed):
+    length = 2 if " 2 " in allowed else 1
+    assert f"is not allowed; allowed: {allowed}" in mistakes(raw(**{key: [-1, *[0.5] * (length - 1)]}))
+
+
+@pytest.mark.parametrize("scales", [[0], [1.0, 0.0], [1.0, -0.5], [[1.0], [1.0, 0]]])
+def test_a_scale_of_nothing_is_refused_in_sweeps_too(scales):
+    assert ".scales: " in mistakes(raw(seeds__cam__scales=scales))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("refinements__crf__gaussian", [0, 3]),
+        ("refinements__crf__bilateral", [50, 0, 10]),
+        ("refinements__irn__labels", {"bilateral": [0, 5, 10]}),
+        ("segmentations__deeplab__predict", {"crf": {"gaussian": [0.0, 3]}}),
+    ],
+)
+def test_a_kernel_without_width_is_refused_one_without_weight_is_not(key, value):
+    assert "every number but the last must exceed 0" in mistakes(raw(**{key: value}))
+    assert load(raw(refinements__crf__gaussian=[3, 0], refinements__crf__bilateral=[50, 5, 0]))
+
+
+@pytest.mark.parametrize("text", [".nan", ".inf", "-.inf", "1.0e+999"])
+@pytest.mark.parametrize(
+    "key",
+    ["seeds__rib__learning_rate", "seeds__rib__margin", "seeds__rib__scales", "dataset__usual_place", "toy__rate"],
+)
+def test_numbers_that_are_none_are_refused_wherever_numbers_are_taken(text, key):
+    value = yaml.safe_load(text)
+    given = [1.0, value] if key.endswith("scales") else value
+    assert f"{key.replace('__', '.')}: " in mistakes(raw(**{key: given}))
+    if key.startswith("seeds"):
+        swept = [[[1.0], [value]]] if key.endswith("scales") else [5.0, value]
+        assert ": " in mistakes(raw(**{key: swept}))
+
+
+@pytest.mark.parametrize("key", ["seed", "seeds__rib__steps", "execution__workers"])
+def test_whole_numbers_are_finite_too(key):
+    assert "integer" in mistakes(raw(**{key: float("inf")})) and "integer" in mistakes(raw(**{key: float("nan")}))
+
+
 def test_all_mistakes_at_once():
     text = mistakes(raw(seeds__rib__steps=0, refinements__crf__seed="x", run="?"))
     assert "3 mistakes" in text
