@@ -103,6 +103,53 @@ def test_mistakes_name_key_value_and_what_is_allowed(changes, message):
     assert message in mistakes(raw(**changes))
 
 
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"run": LONG}, "is not allowed; allowed: letters, digits, '.', '_' and '-', at most 200, first a letter"),
+        ({"run": "a b"}, "allowed: letters, digits"),
+        ({"results": f"out/{LONG}/runs"}, "results: a folder's name has 300 bytes, file systems take 255"),
+        ({"results": ""}, 'results: "" is not allowed'),
+        ({f"seeds__{LONG}": {"method": "cam", "classifier": "bce"}}, "a stage's name is letters, digits"),
+        ({"figures": [{"name": LONG}]}, "allowed: letters, digits"),
+        (
+            {"seeds__rib__scales": [[1.0, *(0.1 + k / 1000 for k in range(60))], [1.0]]},
+            "seeds.rib: the variant rib@scales=1.0-0.1-0.101",
+        ),
+        (
+            {
+                "seeds__rib__steps": [5, 10],
+                "seeds__" + 195 * "y": {"method": "cam", "classifier": "bce", "scales": [[1.0]]},
+            },
+            "would have a name of 206 letters, with all swept values in it; allowed: 200",
+        ),
+        ({"seeds__RIB": {"method": "cam", "classifier": "bce"}}, "seeds.RIB: the name differs from seeds.rib in upper"),
+        ({"refinements__Cam": {"method": "crf", "seed": "rib"}}, "refinements.Cam: the name differs from seeds.cam in"),
+        (
+            {"classifiers__bce__weights": ["a/Net.pth", "A/net.pth"]},
+            "bce@weights=a_Net.pth and bce@weights=A_net.pth differ in upper and lower case alone; file systems",
+        ),
+        ({"figures": [{"name": "one"}, {"name": "One"}]}, "figures[1].name: 'One' is taken by another figure"),
+        (
+            {
+                "seeds__rib__score": {"threshold": [0.2, 0.3]},
+                "seeds__rib.score": {"method": "rib", "classifier": "bce", "threshold": [0.2, 0.3]},
+            },
+            "seeds.rib.score: rib.score.threshold is swept in two stages, rib and rib.score; rename one of them",
+        ),
+    ],
+)
+def test_names_that_file_systems_do_not_take_or_tell_apart(changes, message):
+    assert message in mistakes(raw(**changes))
+
+
+def test_a_name_may_be_as_long_as_is_said():
+    assert load(raw(run="r" * 200, results="out/" + "r" * 255)).run == "r" * 200
+
+
 @pytest.mark.parametrize(
     ("key", "allowed"),
     [

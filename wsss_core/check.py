@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -38,7 +39,7 @@ def look_ahead(configuration: Configuration) -> list[str]:
 def _classes(dataset: Mapping[str, Any]) -> str:
     """The classes of the data set, given its section of the configuration."""
     settings = dataset_settings(dataset)
-    if dataset["format"] != "demo" and not Path(settings.root).is_dir():
+    if dataset["format"] != "demo" and not os.path.isdir(settings.root):
         return f"dataset.root: there is no folder {settings.root} yet"
     names = reader(dataset["format"])[0].classes(settings)
     return f"{len(names)} classes: {', '.join(names)}"
@@ -56,7 +57,7 @@ def _weights(configuration: Configuration) -> Iterator[Callable[[], str]]:
 
 def _fit(where: str, path: str, name: str) -> str:
     """Whether a weight file fits the backbone that a stage would load it into."""
-    if not Path(path).exists():
+    if not os.path.exists(path):
         return f"{where}: there is no weight file {path} yet"
     from wsss_core.models.backbones import backbone, load_weights
 

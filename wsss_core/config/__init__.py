@@ -12,12 +12,13 @@ No torch is imported here, so the workflow can parse in a fraction of a second.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from wsss_core.config.given import given_dataset, given_stages
-from wsss_core.config.graph import NAME, Configuration, Stage
+from wsss_core.config.graph import Configuration, Stage
 from wsss_core.config.reading import read_file
 from wsss_core.config.steps import configured_stages, read_run, step_json
 from wsss_core.config.sweeps import expanded, targeted, without_sweeps
@@ -25,7 +26,6 @@ from wsss_core.config.validate import SCHEMA, Mistakes, allowed_words, filled, r
 from wsss_core.registry import CHECKS, METHODS, imported
 
 __all__ = [
-    "NAME",
     "SCHEMA",
     "Configuration",
     "Stage",
@@ -55,6 +55,7 @@ def load(raw: Mapping[str, Any]) -> Configuration:
     """
     mistakes = Mistakes()
     top = filled(raw, read_schema(), "", mistakes, skip={*METHODS, "dataset"})
+    _check_folder(str(top["results"]), mistakes)
     dataset = given_dataset(raw.get("dataset"), mistakes)
     given = given_stages(raw, mistakes)
     if mistakes:  # the graph may be broken, so nothing is expanded, but settings can be judged all the same
@@ -81,6 +82,13 @@ def load(raw: Mapping[str, Any]) -> Configuration:
         figures=tuple(top["figures"]),
         toy=top["toy"],
     )
+
+
+def _check_folder(results: str, mistakes: Mistakes) -> None:
+    """Note a folder of all runs that no file system takes."""
+    longest = max((os.fsencode(part) for part in Path(results).parts), key=len, default=b"")
+    if len(longest) > 255:
+        mistakes.add("results", f"a folder's name has {len(longest)} bytes, file systems take 255")
 
 
 def read_configuration(path: Path | str) -> Configuration:

@@ -15,11 +15,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from wsss_core.constants import NAME, NAME_WORDS
 from wsss_core.errors import UserError
 
 SCHEMA = Path(__file__).with_name("config.schema.json")
 BOUNDS = {"minimum": "≥", "maximum": "≤", "exclusiveMinimum": ">", "exclusiveMaximum": "<", "minItems": "items ≥"}
 """Words of the schema that bound a value, as messages and pages write them."""
+
+ONE_FOLDER = "file systems of macOS and Windows take both for one folder"
+"""Why names that differ in upper and lower case alone are refused."""
 
 
 @cache
@@ -134,6 +138,8 @@ def allowed_words(schema: Mapping[str, Any]) -> str:
         return " or ".join(map(allowed_words, options)).replace("or allowed: ", "or ")
     if "enum" in schema:
         return "allowed: " + ", ".join(str(option) for option in schema["enum"])
+    if schema.get("pattern") == f"^{NAME}$":
+        return f"allowed: {NAME_WORDS}"
     text = "allowed: " + (" or ".join(_types(schema)) or "anything")
     if "items" in schema:
         fixed = schema.get("minItems") and schema.get("minItems") == schema.get("maxItems")

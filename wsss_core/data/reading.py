@@ -165,7 +165,7 @@ class Listed:
 
 def existing_folder(folder: Path, setting: str) -> Path:
     """The folder, or UserError that names the setting."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # Path.is_dir raises for a name that is too long
         raise UserError(f"dataset.{setting}: there is no folder {folder}")
     return folder
 
@@ -331,7 +331,7 @@ def find_list(name: str, root: Path, lists: str) -> Path:
     """
     folder = root / lists
     for path in (folder / name, folder / f"{name}.txt", root / name, Path(name)):
-        if path.is_file() or (path.is_dir() and path != folder):
+        if os.path.isfile(path) or (os.path.isdir(path) and path != folder):
             return path
     present = sorted(path.stem for path in folder.glob("*.txt"))
     shown = f"; {folder} holds {', '.join(present)}" if present else f"; there is none in {folder}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ def load_file(path: Path, what: str) -> Any:
         holds all that torch says.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):  # Path.is_file raises for a name that is too long
         raise UserError(f"{path}: {what} not found")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
