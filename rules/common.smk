@@ -11,7 +11,7 @@ from snakemake.exceptions import WorkflowError
 
 try:
     import wsss_core
-    from wsss_core.config import configured_stages, load, step_json
+    from wsss_core.config import configured_stages, load, read_file, step_json
     from wsss_core.data.listing import listing_digest
     from wsss_core.errors import UserError
     from wsss_core.registry import METHODS, all_steps
@@ -20,6 +20,8 @@ except ImportError as error:
     raise WorkflowError(f"{error}. Install this project first: `make env`, or `pip install -e .` beside the Snakefile")
 
 try:
+    for path in workflow.configfiles:  # Snakemake has read them, but says nothing of keys that stand twice
+        read_file(path)
     CONFIGURATION = load(config)
 except UserError as error:
     raise WorkflowError(str(error))

@@ -103,6 +103,107 @@ def test_mistakes_name_key_value_and_what_is_allowed(changes, message):
     assert message in mistakes(raw(**changes))
 
 
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"run": LONG}, "is not allowed; allowed: letters, digits, '.', '_' and '-', at most 200, first a letter"),
+        ({"run": "a b"}, "allowed: letters, digits"),
+        ({"results": f"out/{LONG}/runs"}, "results: a folder's name has 300 bytes, file systems take 255"),
+        ({"results": ""}, 'results: "" is not allowed'),
+        ({f"seeds__{LONG}": {"method": "cam", "classifier": "bce"}}, "a stage's name is letters, digits"),
+        ({"figures": [{"name": LONG}]}, "allowed: letters, digits"),
+        (
+            {"seeds__rib__scales": [[1.0, *(0.1 + k / 1000 for k in range(60))], [1.0]]},
+            "seeds.rib: the variant rib@scales=1.0-0.1-0.101",
+        ),
+        (
+            {
+                "seeds__rib__steps": [5, 10],
+                "seeds__" + 195 * "y": {"method": "cam", "classifier": "bce", "scales": [[1.0]]},
+            },
+            "would have a name of 206 letters, with all swept values in it; allowed: 200",
+        ),
+        ({"seeds__RIB": {"method": "cam", "classifier": "bce"}}, "seeds.RIB: the name differs from seeds.rib in upper"),
+        ({"refinements__Cam": {"method": "crf", "seed": "rib"}}, "refinements.Cam: the name differs from seeds.cam in"),
+        (
+            {"classifiers__bce__weights": ["a/Net.pth", "A/net.pth"]},
+            "bce@weights=a_Net.pth and bce@weights=A_net.pth differ in upper and lower case alone; file systems",
+        ),
+        ({"figures": [{"name": "one"}, {"name": "One"}]}, "figures[1].name: 'One' is taken by another figure"),
+        (
+            {
+                "seeds__rib__score": {"threshold": [0.2, 0.3]},
+                "seeds__rib.score": {"method": "rib", "classifier": "bce", "threshold": [0.2, 0.3]},
+            },
+            "seeds.rib.score: rib.score.threshold is swept in two stages, rib and rib.score; rename one of them",
+        ),
+    ],
+)
+def test_names_that_file_systems_do_not_take_or_tell_apart(changes, message):
+    assert message in mistakes(raw(**changes))
+
+
+def test_a_name_may_be_as_long_as_is_said():
+    assert load(raw(run="r" * 200, results="out/" + "r" * 255)).run == "r" * 200
+
+
+@pytest.mark.parametrize(
+    ("key", "allowed"),
+    [
+        ("seeds__rib__scales", "a list of numbers > 0"),
+        ("seeds__cam__scales", "a list of numbers > 0"),
+        ("segmentations__deeplab__predict__scales", "a list of numbers > 0"),
+        ("classifiers__bce__long_side", "a list of 2 integers ≥ 1"),
+        ("seeds__rib__explosion", "a list of 2 numbers ≥ 0 and ≤ 1 or null"),
+        ("report__sizes__limits", "a list of 2 numbers ≥ 0 and ≤ 1"),
+    ],
+)
+def test_lists_say_what_their_numbers_may_be(key, allowed):
+    length = 2 if " 2 " in allowed else 1
+    assert f"is not allowed; allowed: {allowed}" in mistakes(raw(**{key: [-1, *[0.5] * (length - 1)]}))
+
+
+@pytest.mark.parametrize("scales", [[0], [1.0, 0.0], [1.0, -0.5], [[1.0], [1.0, 0]]])
+def test_a_scale_of_nothing_is_refused_in_sweeps_too(scales):
+    assert ".scales: " in mistakes(raw(seeds__cam__scales=scales))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("refinements__crf__gaussian", [0, 3]),
+        ("refinements__crf__bilateral", [50, 0, 10]),
+        ("refinements__irn__labels", {"bilateral": [0, 5, 10]}),
+        ("segmentations__deeplab__predict", {"crf": {"gaussian": [0.0, 3]}}),
+    ],
+)
+def test_a_kernel_without_width_is_refused_one_without_weight_is_not(key, value):
+    assert "every number but the last must exceed 0" in mistakes(raw(**{key: value}))
+    assert load(raw(refinements__crf__gaussian=[3, 0], refinements__crf__bilateral=[50, 5, 0]))
+
+
+@pytest.mark.parametrize("text", [".nan", ".inf", "-.inf", "1.0e+999"])
+@pytest.mark.parametrize(
+    "key",
+    ["seeds__rib__learning_rate", "seeds__rib__margin", "seeds__rib__scales", "dataset__usual_place", "toy__rate"],
+)
+def test_numbers_that_are_none_are_refused_wherever_numbers_are_taken(text, key):
+    value = yaml.safe_load(text)
+    given = [1.0, value] if key.endswith("scales") else value
+    assert f"{key.replace('__', '.')}: " in mistakes(raw(**{key: given}))
+    if key.startswith("seeds"):
+        swept = [[[1.0], [value]]] if key.endswith("scales") else [5.0, value]
+        assert ": " in mistakes(raw(**{key: swept}))
+
+
+@pytest.mark.parametrize("key", ["seed", "seeds__rib__steps", "execution__workers"])
+def test_whole_numbers_are_finite_too(key):
+    assert "integer" in mistakes(raw(**{key: float("inf")})) and "integer" in mistakes(raw(**{key: float("nan")}))
+
+
 def test_all_mistakes_at_once():
     text = mistakes(raw(seeds__rib__steps=0, refinements__crf__seed="x", run="?"))
     assert "3 mistakes" in text
@@ -268,6 +369,37 @@ def test_unreadable_files(tmp_path):
     (tmp_path / "toy.json").write_text(step_json(load(RAW), "toy", "toy"))
     with pytest.raises(UserError, match=r"toy\.json: is not the settings file of a step of the whole run"):
         read_run_configuration(tmp_path / "toy.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("seeds: {}\nrun: a\nseeds: {}\n", ["seeds, in lines 1 and 3"]),
+        ("seeds:\n  rib: {steps: 1}\n  cam: {}\n  rib: {}\n", ["seeds.rib, in lines 2 and 4"]),
+        ("seeds: {rib: {steps: 1, 'steps': 2}}\n", ["seeds.rib.steps, in lines 1 and 1"]),
+        ("figures:\n- name: a\n- {name: b, x: c, x: d}\n", ["figures[1].x, in lines 3 and 3"]),
+        ("run: a\nrun: a\nrun: b\nseed: 1\nseed: 1\n", ["run, in lines 1 and 2", "run, in lines 1 and 3", "seed, in"]),
+        ('{"run": "a",\n\t"seeds": {"rib": {}, "rib": {}}}', ["\n  rib"]),
+    ],
+)
+def test_a_key_that_stands_twice_is_told_with_its_lines(text, told, tmp_path):
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"mine\.yaml: a key that stands twice counts once") as caught:
+        read_configuration(tmp_path / "mine.yaml")
+    assert all(words in str(caught.value) for words in told)
+
+
+def test_what_is_merged_from_an_anchor_may_be_given_again(tmp_path):
+    text = """
+    dataset: {format: demo}
+    classifiers:
+      one: &one {objective: bce, epochs: 2, crop: 64}
+      two: &two {<<: *one, epochs: 3}
+      three: {<<: *two, epochs: 4}
+    """
+    (tmp_path / "mine.yaml").write_text(text)
+    stages = read_configuration(tmp_path / "mine.yaml").stages
+    assert [stages[name].settings["train"]["epochs"] for name in ("one", "two", "three")] == [2, 3, 4]
 
 
 def test_schema_and_pages_are_in_step_with_the_code():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 from wsss_core.data import coco, tags, voc
 from wsss_core.data.coco import CocoSettings
 from wsss_core.data.listing import listing_digest
-from wsss_core.data.reading import read_class_names, read_labels
+from wsss_core.data.reading import class_list, read_class_names, read_labels
 from wsss_core.data.tags import TableSettings
 from wsss_core.data.voc import VOC_CLASSES, VocSettings
 from wsss_core.errors import UserError
@@ -260,6 +261,37 @@ def test_class_lists(tmp_path):
         read_class_names(tmp_path / "c.txt")
 
 
+@pytest.mark.parametrize("name", ["background", "Background", "_background_", "mean", " Mean", "MEAN "])
+def test_words_that_tables_of_scores_use_name_no_class_in_any_format(name, tmp_path):
+    save_text(tmp_path / "labels.csv", f"image,labels\na,cat;{name}\n")
+    save_text(tmp_path / "classes.txt", f"cat\n{name}\n")
+    categories = [{"id": 1, "name": "cat"}, {"id": 2, "name": name}]
+    save_text(tmp_path / "train.json", json.dumps({"images": [], "annotations": [], "categories": categories}))
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "JPEGImages").mkdir()
+    table = TableSettings(root=str(tmp_path), images="photos", separator=";")
+    for module, settings in (
+        (tags, table),
+        (tags, replace(table, classes="classes.txt")),
+        (voc, VocSettings(root=str(tmp_path), classes="classes.txt")),
+        (coco, coco_settings(tmp_path)),
+    ):
+        for read in (module.classes, module.read):
+            with pytest.raises(UserError, match=f"'{name.strip()}'|'{name}'") as caught:
+                read(settings)
+            assert "cannot be the name of a class" in str(caught.value)
+
+
+def test_names_that_only_begin_like_reserved_words_are_free():
+    assert class_list(["mean dog", "backgrounds", "ignore"], Path("c")) == ("mean dog", "backgrounds", "ignore")
+
+
+@pytest.mark.parametrize("name", ["sea\ngull", "sea\u2028gull", "sea\x85gull", ""])
+def test_the_name_of_a_class_is_one_line(name):
+    with pytest.raises(UserError, match="is one line of text"):
+        class_list(["cat", name], Path("train.json"))
+
+
 @pytest.mark.parametrize(
     ("settings", "key"),
     [(VocSettings(root="nowhere"), "root"), (TableSettings(root="nowhere"), "root"), (CocoSettings(root="no"), "root")],
@@ -396,7 +428,11 @@ def test_coco_problems(coco_root):
     [
         ("{", "is not JSON"),
         ("[]", "holds no images, no annotations, no categories"),
-        ('{"images": [{"id": 1}], "annotations": [], "categories": []}', "not in COCO's format .*file_name"),
+        ('{"images": [], "annotations": [], "categories": []}', "holds no class names"),
+        (
+            '{"images": [{"id": 1}], "annotations": [], "categories": [{"id": 1, "name": "cat"}]}',
+            "not in COCO's format .*file_name",
+        ),
     ],
 )
 def test_coco_wrong_json(coco_root, text, message):

@@ -10,7 +10,7 @@ from tests.conftest import REPOSITORY
 
 FLOORS = (
     {"cli"},
-    {"workflow", "schema", "describe"},
+    {"workflow", "schema", "describe", "check"},
     {"steps"},
     {"jobs"},
     {"classify", "seeds", "refine", "toy"},

@@ -1,5 +1,6 @@
 """Backbones, the CAM network and checkpoints."""
 
+import functools
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,71 @@ def test_misfit_weights_are_listed():
         backbone("mobilenet_v2").load(torchvision.models.resnet18().state_dict())
 
 
+def wrapped(state):
+    """A state in the wrappings that trainings save it in."""
+    module = {f"module.{name}": value for name, value in state.items()}
+    encoder = {f"module.encoder_q.{name}": value for name, value in state.items()}
+    whole = {f"backbone.{name}": value for name, value in state.items()} | {"decode_head.weight": torch.ones(1)}
+    optimizer = {"state": {0: {"step": torch.ones(1), "exp_avg": torch.ones(2)}}, "param_groups": [{"lr": 0.1}]}
+    return {
+        "module": module,
+        "state_dict": {"state_dict": state, "epoch": 3},
+        "model": {"model": state, "optimizer": optimizer, "args": {"lr": 0.1}},
+        "net": {"net": module},
+        "nested": {"checkpoint": {"model": {"state_dict": module}}, "step": torch.ones(1)},
+        "encoder": {"arch": "resnet50", "state_dict": encoder | {"module.queue": torch.ones(3)}},
+        "detector": {"meta": {"classes": ["a"]}, "state_dict": whole},
+        "compiled": {"_orig_mod." + name: value for name, value in state.items()},
+        "lightning": {"state_dict": {f"net.model.{name}": value for name, value in state.items()}},
+    }
+
+
+WRAPPINGS = [*wrapped({})]
+
+
+@pytest.mark.parametrize("kind", WRAPPINGS)
+@pytest.mark.parametrize("name", ["mobilenet_v2", "vgg16", "small"])
+def test_weights_in_common_wrappings_are_unwrapped(kind, name, tmp_path):
+    published = published_state(name)
+    torch.save(wrapped(published)[kind], tmp_path / "net.pth")
+    network = backbone(name)
+    network.load(load_weights(tmp_path / "net.pth"))
+    loaded = network.state_dict()
+    assert loaded.keys() == {network._own_name(key) for key in published}
+    assert all(torch.equal(loaded[network._own_name(key)], value) for key, value in published.items())
+
+
+@functools.cache
+def published_state(name):
+    """Parameters of a backbone of one layer's worth of distinct numbers, in their published names."""
+    network = backbone(name)
+    return {
+        network._published_name(key): torch.full_like(value, number)
+        for number, (key, value) in enumerate(network.state_dict().items())
+    }
+
+
+def test_a_network_of_this_program_gives_its_backbone(tmp_path):
+    network = cam_network("mobilenet_v2", 2)
+    save_network(tmp_path / "model.pt", "classifier", network.state_dict(), {"backbone": "mobilenet_v2"})
+    other = backbone("mobilenet_v2")
+    other.load(load_weights(tmp_path / "model.pt"))
+    assert all(torch.equal(value, network.backbone.state_dict()[key]) for key, value in other.state_dict().items())
+
+
+def test_a_backbone_that_is_there_twice_is_named(tmp_path):
+    state = published_state("small")
+    torch.save({"model": state, "model_ema": state}, tmp_path / "net.pth")
+    with pytest.raises(UserError, match=r"small 2 times, as model\.\* and model_ema\.\*"):
+        backbone("small").load(load_weights(tmp_path / "net.pth"))
+
+
+def test_wrapped_weights_of_another_network_are_told_by_the_names_in_the_file(tmp_path):
+    torch.save({"model": {f"module.{name}": value for name, value in published_state("vgg16").items()}}, tmp_path / "n")
+    with pytest.raises(UserError, match=r"mobilenet_v2: parameters .* unknown \(module\.features\.0\.weight"):
+        backbone("mobilenet_v2").load(load_weights(tmp_path / "n"))
+
+
 def test_unknown_backbone_is_named():
     with pytest.raises(UserError, match="'resnet5'"):
         backbone("resnet5")
@@ -132,6 +198,35 @@ def test_weight_files_are_checked(tmp_path: Path):
         load_weights(tmp_path / "list.pth")
     torch.save({"state_dict": {"a": torch.ones(2)}}, tmp_path / "good.pth")
     assert torch.equal(load_weights(tmp_path / "good.pth")["a"], torch.ones(2))
+
+
+UNREADABLE = {
+    "empty": (b"", "it is empty, so copy or download it again. EOFError"),
+    "page": (b"<!doctype html><html>", "it is a web page"),
+    "pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n", "git lfs pull"),
+    "safetensors": (b'\x40\0\0\0\0\0\0\0{"a":{}}', "a file of safetensors"),
+    "text": (b"no weights", "Check the documentation of torch.load"),
+}
+
+
+@pytest.mark.parametrize("kind", [*UNREADABLE, "objects", "cut"])
+def test_an_unreadable_file_is_explained_with_all_that_torch_says(kind, tmp_path):
+    path = tmp_path / "net.pth"
+    if kind == "objects":
+        torch.save(torch.nn.Linear(1, 1), path)
+        told = ["save its tensors alone", "torch.nn.modules.linear.Linear", "Check the documentation of torch.load"]
+    elif kind == "cut":
+        torch.save({"a": torch.ones(1000)}, path)
+        path.write_bytes(path.read_bytes()[:2000])
+        told = ["the file was modified after saving"]
+    else:
+        path.write_bytes(UNREADABLE[kind][0])
+        told = [UNREADABLE[kind][1]]
+    for read in (load_weights, lambda path: load_network(path, "irn")):
+        with pytest.raises(UserError, match=r"net\.pth: is not a readable (weight file|checkpoint)") as caught:
+            read(path)
+        assert all(words in str(caught.value) for words in told)
+        assert "\n" not in str(caught.value) and "\x1b" not in str(caught.value)
 
 
 def test_checkpoint_round_trip_and_equal_bytes(tmp_path: Path):

@@ -215,6 +215,14 @@ def test_a_mistake_stops_before_anything_runs(project):
     assert "refinements.rib-crf.seed: there is no stage 'rab' (did you mean 'rib'?)" in output
 
 
+def test_a_key_that_stands_twice_stops_before_anything_runs(project):
+    text = yaml.safe_dump(project.config) + "classifiers: {bce: {objective: bce}}\n"
+    (project.folder / "twice.yaml").write_text(text)
+    done = project.snakemake("--dry-run", configfile="twice.yaml")
+    assert done.returncode != 0
+    assert "twice.yaml: a key that stands twice counts once" in done.stdout + done.stderr
+
+
 def test_added_images_rerun_their_shard_and_what_trains_on_them(project):
     """Last, because it changes the finished run."""
     project.add_photo("val", shard=1, count=2)

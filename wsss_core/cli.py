@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     copy.add_argument("names", nargs="*", metavar="NAME", help="such as config/voc12.yaml; without any: list all")
     copy.set_defaults(call=_copy)
 
-    check = command("check", "validate a configuration file")
+    check = command("check", "validate a configuration file, and look at the files that it names")
     check.add_argument("configuration", type=Path, metavar="FILE", help="the configuration, YAML")
     check.set_defaults(call=_check)
 
@@ -143,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     width = max(len(name) for name, _ in listed)
     lines = [f"  {name:<{width}}  {text}" for name, text in listed]
     parser.description = "\n".join(
-        [__doc__.splitlines()[0], "", "commands:", *lines[:users]]
+        [(__doc__ or "").partition("\n")[0], "", "commands:", *lines[:users]]
         + ["", "steps, as the workflow's rules call them:", *lines[users:]]
     )
     return parser
@@ -230,6 +230,7 @@ def _copy(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
+    from wsss_core.check import look_ahead
     from wsss_core.config import read_configuration
 
     configuration = read_configuration(options.configuration)
@@ -237,6 +238,7 @@ def _check(options: argparse.Namespace) -> None:
     for stage in configuration.stages.values():
         source = ", ".join(f"{edge} {name}" for edge, name in stage.upstream.items())
         print(f"  {stage.section}/{stage.name}: {stage.method}{f' from {source}' if source else ''}")
+    print(*look_ahead(configuration), sep="\n")
 
 
 def _table(options: argparse.Namespace) -> None:

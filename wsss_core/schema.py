@@ -9,8 +9,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from wsss_core.config import NAME, SCHEMA, allowed_words
+from wsss_core.config import SCHEMA, allowed_words
 from wsss_core.config.validate import accepts_array, object_schema
+from wsss_core.constants import NAME
 from wsss_core.errors import UserError
 from wsss_core.evaluate.figures import FigureSettings
 from wsss_core.registry import DATASETS, DISCRIMINATOR, METHODS, Method, all_steps, imported
@@ -23,7 +24,7 @@ ARCHITECTURE_PAGE = SETTINGS_PAGE.with_name("architecture.md")
 WRITTEN = re.compile(r"(<!-- (methods|steps): written by `wsss schema` -->\n\n).*?(?=\n<!-- end -->)", re.DOTALL)
 """Where the tables stand in that page: the line before each, and which one it is."""
 
-VARIANT = rf"^{NAME.pattern}(@[A-Za-z0-9_.]+=[A-Za-z0-9.+_-]*)*$"
+VARIANT = rf"^{NAME}(@[A-Za-z0-9_.]+=[A-Za-z0-9.+_-]*)*$"
 """Names of stages and of their variants, such as rib@steps=5."""
 
 
@@ -50,11 +51,11 @@ def build_schema() -> dict[str, Any]:
     properties: dict[str, Any] = {
         "run": {
             "type": "string",
-            "pattern": f"^{NAME.pattern}$",
+            "pattern": f"^{NAME}$",
             "default": "run",
             "description": "name of the run; its files are in <results>/<run>",
         },
-        "results": {"type": "string", "default": "results", "description": "folder of all runs"},
+        "results": {"type": "string", "minLength": 1, "default": "results", "description": "folder of all runs"},
         "seed": {"type": "integer", "minimum": 0, "default": 0, "description": "seed of every random draw"},
         "dataset": {"description": "Images, class tags and splits"}
         | _one_of("dataset", {name: keys(f"dataset.{name}", _single) for name in DATASETS}),
@@ -67,7 +68,7 @@ def build_schema() -> dict[str, Any]:
         properties[section] = {
             "type": ["object", "null"],
             "description": description,
-            "propertyNames": {"pattern": f"^{NAME.pattern}$"},
+            "propertyNames": {"pattern": f"^{NAME}$"},
             "additionalProperties": _one_of(section, stages),
         }
     properties["targets"] = {

@@ -34,8 +34,9 @@ def setting(default: Any, description: str, **constraints: Any) -> Any:
     description
         One line for the schema and the documentation: meaning, unit, source.
     **constraints
-        JSON-schema keywords, such as ``minimum=0`` or ``exclusiveMaximum=1``; and ``ascending=True`` for a pair of
-        numbers of which the first must not exceed the second.
+        JSON-schema keywords, such as ``minimum=0`` or ``exclusiveMaximum=1``, and ``items={"minimum": 0}`` for those
+        of a list; beside them ``ascending=True`` for a pair of numbers of which the first must not exceed the second,
+        and ``positive=2`` for a list whose first two numbers must exceed 0.
     """
     metadata = {"description": description, **constraints}
     if isinstance(default, type):
@@ -76,6 +77,8 @@ def json_schema(cls: type) -> dict[str, Any]:
     properties, required = {}, []
     for f in dataclasses.fields(cls):
         schema = _type_schema(hints[f.name]) | dict(f.metadata)
+        if "items" in f.metadata:
+            schema["items"] = _type_schema(hints[f.name]).get("items", {}) | f.metadata["items"]
         if f.default_factory is not REQUIRED:
             schema["default"] = {}
         elif f.default is not REQUIRED:

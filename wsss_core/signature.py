@@ -67,7 +67,7 @@ def read_signature(step: str, folder: Path = STEPS) -> Signature:
         if kind not in COUNTS or argument.arg not in described:
             raise ValueError(f"{file}: parameter {argument.arg} of run is no path, or is not described")
         paths.append(PathParameter(argument.arg, COUNTS[kind], described[argument.arg]))
-    summary = (ast.get_docstring(tree) or "").splitlines()[0].rstrip(".")
+    summary = (ast.get_docstring(tree) or "").partition("\n")[0].rstrip(".")
     return Signature(summary[:1].lower() + summary[1:], tuple(paths))
 
 

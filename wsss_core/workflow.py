@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
-from wsss_core.config import read_yaml
+from wsss_core.config import read_file
 from wsss_core.errors import UserError
 
 PACKAGE = Path(__file__).resolve().parent
@@ -56,7 +56,7 @@ def run(configuration: Path, arguments: Sequence[str]) -> NoReturn:
         raise UserError(f"{configuration}: there is no such file")
     if configuration.is_dir():
         raise UserError(f"{configuration}: a configuration is a file, this is a folder")
-    read_yaml(configuration)  # Snakemake would not say where in the file the slip is
+    read_file(configuration)  # Snakemake would not say where in the file the slip is
     command = snakemake_command(configuration, arguments)
     environment = job_environment()
     sys.stdout.flush()

@@ -55,7 +55,10 @@ class FickleNetSettings:
     halve_every: int = setting(10, "epochs after which the rate is halved, again and again", minimum=1)
     weight_decay: float = setting(0.0, "weight decay", minimum=0)
     long_side: tuple[int, int] = setting(
-        (320, 640), "range of the longer side that images are resized to, in pixels", ascending=True
+        (320, 640),
+        "range of the longer side that images are resized to, in pixels",
+        ascending=True,
+        items={"minimum": 1},
     )
     crop: int = setting(321, "side of the training crops in pixels", minimum=32)
 

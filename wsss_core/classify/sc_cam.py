@@ -86,7 +86,10 @@ class ScCamSettings(bce.BceSettings):
     )
     power: float = setting(0.9, "the rate falls as (1 - epoch / schedule_epochs) ** power", minimum=0)
     long_side: tuple[int, int] = setting(
-        (256, 512), "range of the longer side that images are resized to, in pixels", ascending=True
+        (256, 512),
+        "range of the longer side that images are resized to, in pixels",
+        ascending=True,
+        items={"minimum": 1},
     )
     crop: int = setting(224, "side of the training crops in pixels", minimum=32)
     colour_jitter: tuple[float, float, float, float] | None = setting(

@@ -56,7 +56,10 @@ class SeamSettings(bce.BceSettings):
         exclusiveMaximum=1,
     )
     long_side: tuple[int, int] = setting(
-        (448, 768), "range of the longer side that images are resized to, in pixels", ascending=True
+        (448, 768),
+        "range of the longer side that images are resized to, in pixels",
+        ascending=True,
+        items={"minimum": 1},
     )
     crop: int = setting(448, "side of the training crops in pixels", minimum=32)
     colour_jitter: tuple[float, float, float, float] | None = setting(

@@ -112,7 +112,10 @@ class WOodSettings:
     )
     power: float = setting(0.9, "the rate falls as (1 - step / steps) ** power", minimum=0)
     long_side: tuple[int, int] = setting(
-        (320, 640), "range of the longer side that images are resized to, in pixels", ascending=True
+        (320, 640),
+        "range of the longer side that images are resized to, in pixels",
+        ascending=True,
+        items={"minimum": 1},
     )
     crop: int = setting(512, "side of the training crops in pixels", minimum=32)
 

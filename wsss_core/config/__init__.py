@@ -4,28 +4,28 @@ A configuration describes a graph of named stages (see `docs/configuration.md`).
 into a `Configuration` or raises one `UserError` that lists every mistake. `step_json` writes all that a step's rule
 ever sees of it: the step's own settings and the digest of the library code it uses.
 
-The rooms: `given` reads the stages as they were written, `sweeps` expands them, `graph` holds what comes out, `steps`
-writes the JSON of each step, and `validate` judges values and words the mistakes.
+The rooms: `reading` takes the file, `given` reads the stages as they were written, `sweeps` expands them, `graph`
+holds what comes out, `steps` writes the JSON of each step, and `validate` judges values and words the mistakes.
 
 No torch is imported here, so the workflow can parse in a fraction of a second.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from wsss_core.config.given import given_dataset, given_stages
-from wsss_core.config.graph import NAME, Configuration, Stage
+from wsss_core.config.graph import Configuration, Stage
+from wsss_core.config.reading import read_file
 from wsss_core.config.steps import configured_stages, read_run, step_json
 from wsss_core.config.sweeps import expanded, targeted, without_sweeps
 from wsss_core.config.validate import SCHEMA, Mistakes, allowed_words, filled, read_schema
-from wsss_core.errors import UserError
 from wsss_core.registry import CHECKS, METHODS, imported
 
 __all__ = [
-    "NAME",
     "SCHEMA",
     "Configuration",
     "Stage",
@@ -33,9 +33,9 @@ __all__ = [
     "configured_stages",
     "load",
     "read_configuration",
+    "read_file",
     "read_run",
     "read_schema",
-    "read_yaml",
     "step_json",
 ]
 
@@ -55,6 +55,7 @@ def load(raw: Mapping[str, Any]) -> Configuration:
     """
     mistakes = Mistakes()
     top = filled(raw, read_schema(), "", mistakes, skip={*METHODS, "dataset"})
+    _check_folder(str(top["results"]), mistakes)
     dataset = given_dataset(raw.get("dataset"), mistakes)
     given = given_stages(raw, mistakes)
     if mistakes:  # the graph may be broken, so nothing is expanded, but settings can be judged all the same
@@ -83,13 +84,20 @@ def load(raw: Mapping[str, Any]) -> Configuration:
     )
 
 
+def _check_folder(results: str, mistakes: Mistakes) -> None:
+    """Note a folder of all runs that no file system takes."""
+    longest = max((os.fsencode(part) for part in Path(results).parts), key=len, default=b"")
+    if len(longest) > 255:
+        mistakes.add("results", f"a folder's name has {len(longest)} bytes, file systems take 255")
+
+
 def read_configuration(path: Path | str) -> Configuration:
     """`load` a YAML file.
 
     Raises
     ------
     UserError
-        If the file cannot be read, or with all mistakes of the configuration.
+        If the file cannot be read or gives a key twice, or with all mistakes of the configuration.
 
     Examples
     --------
@@ -106,24 +114,4 @@ def read_configuration(path: Path | str) -> Configuration:
     >>> configuration.stages["rib@steps=4"].settings["maps"]["learning_rate"]
     8e-06
     """
-    return load(read_yaml(path))
-
-
-def read_yaml(path: Path | str) -> Mapping[str, Any]:
-    """What a YAML file of a configuration, or of a part of one, holds; nothing of it is judged.
-
-    Raises
-    ------
-    UserError
-        If the file cannot be read or is not a mapping of keys.
-    """
-    import yaml
-
-    try:
-        with open(path, encoding="utf-8") as handle:
-            raw = yaml.safe_load(handle)
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: configuration cannot be read ({error})") from error
-    if not isinstance(raw, Mapping):
-        raise UserError(f"{path}: a configuration is a mapping of keys, this is {type(raw).__name__}")
-    return raw
+    return load(read_file(path))

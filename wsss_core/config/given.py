@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wsss_core.config.graph import NAME, base_name, reached
-from wsss_core.config.validate import Mistakes, choice, filled, meant, read_schema, shown
+from wsss_core.config.graph import base_name, reached
+from wsss_core.config.validate import ONE_FOLDER, Mistakes, choice, filled, meant, read_schema, shown
+from wsss_core.constants import NAME, NAME_WORDS
 from wsss_core.registry import DATASETS, DISCRIMINATOR, METHODS, Method
 
 
@@ -62,9 +64,13 @@ def given_stages(raw: Mapping[str, Any], mistakes: Mistakes) -> list[GivenStage]
     stages = [stage for section in METHODS for stage in _section(raw.get(section), section, mistakes)]
     first: dict[str, GivenStage] = {}
     for stage in stages:
-        other = first.setdefault(stage.name, stage)
-        if other is not stage:
+        other = first.setdefault(stage.name.casefold(), stage)
+        if other.name == stage.name and other is not stage:
             mistakes.add(stage.where, f"the name is taken by {other.where}; stage names are unique")
+        elif other is not stage:
+            mistakes.add(
+                stage.where, f"the name differs from {other.where} in upper and lower case alone; {ONE_FOLDER}"
+            )
     _check_edges(stages, mistakes)
     return stages
 
@@ -90,8 +96,8 @@ def _section(raw: Any, section: str, mistakes: Mistakes) -> Iterator[GivenStage]
         return
     for name, given in (raw or {}).items():
         where = f"{section}.{name}"
-        if not NAME.fullmatch(str(name)):
-            mistakes.add(where, "a stage's name is letters, digits, '.', '_' and '-'")
+        if not re.fullmatch(NAME, str(name)):
+            mistakes.add(f"{section}.{shown(name)}", f"a stage's name is {NAME_WORDS}")
         elif not isinstance(given, Mapping):
             mistakes.add(where, f"must be a mapping of settings, not {shown(given)}")
         elif method := choice(given, DISCRIMINATOR[section], where, METHODS[section], mistakes):

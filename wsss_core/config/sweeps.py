@@ -12,7 +12,8 @@ from typing import Any
 
 from wsss_core.config.given import GivenStage, upstream_first
 from wsss_core.config.graph import Stage, base_name
-from wsss_core.config.validate import Mistakes, accepts_array, filled, meant, object_schema
+from wsss_core.config.validate import ONE_FOLDER, Mistakes, accepts_array, filled, meant, object_schema
+from wsss_core.constants import LONGEST_NAME
 
 Tags = dict[tuple[str, str], Any]
 """What makes a variant: (stage, dotted key of the setting that it sweeps) to this variant's value."""
@@ -34,6 +35,7 @@ def expanded(given: Sequence[GivenStage], mistakes: Mistakes) -> dict[str, list[
     variants: dict[str, list[Variant]] = {}
     for stage in upstream_first({stage.name: stage for stage in given}):
         variants[stage.name] = _variants(stage, variants, mistakes)
+    _check_names(variants, mistakes)
     return {name: [variant.stage for variant in found] for name, found in variants.items()}
 
 
@@ -84,6 +86,29 @@ def _variants(given: GivenStage, made: Mapping[str, Sequence[Variant]], mistakes
     if not variants and all(sources.values()):
         mistakes.add(given.where, f"{' and '.join(given.edges.values())} have no variants with the same swept values")
     return list(variants.values())
+
+
+def _check_names(variants: Mapping[str, Sequence[Variant]], mistakes: Mistakes) -> None:
+    """Note what makes bad folders of variants, or one column of the table of results of two swept keys."""
+    for found in variants.values():
+        folded: dict[str, str] = {}
+        where = f"{found[0].stage.section}.{found[0].stage.base}" if found else ""
+        for name in (variant.stage.name for variant in found):
+            other = folded.setdefault(name.casefold(), name)
+            if other != name:
+                mistakes.add(where, f"{other} and {name} differ in upper and lower case alone; {ONE_FOLDER}")
+        longest = max(folded.values(), key=len, default="")
+        if len(longest) > LONGEST_NAME:
+            what = (
+                f"the variant {longest[:40]}… would have a name of {len(longest)} letters, with all swept values in it"
+            )
+            mistakes.add(where, f"{what}; allowed: {LONGEST_NAME}, so give stages shorter names or sweep fewer keys")
+    owners: dict[str, str] = {}
+    for stage, key in dict.fromkeys(pair for found in variants.values() for variant in found for pair in variant.tags):
+        owner = owners.setdefault(f"{stage}.{key}", stage)
+        if owner != stage:
+            where = f"{variants[stage][0].stage.section}.{stage}"
+            mistakes.add(where, f"{stage}.{key} is swept in two stages, {owner} and {stage}; rename one of them")
 
 
 def _named(target: str, made: Mapping[str, Sequence[Variant]]) -> list[Variant]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,9 +15,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from wsss_core.constants import NAME, NAME_WORDS
 from wsss_core.errors import UserError
 
 SCHEMA = Path(__file__).with_name("config.schema.json")
+BOUNDS = {"minimum": "≥", "maximum": "≤", "exclusiveMinimum": ">", "exclusiveMaximum": "<", "minItems": "items ≥"}
+"""Words of the schema that bound a value, as messages and pages write them."""
+
+ONE_FOLDER = "file systems of macOS and Windows take both for one folder"
+"""Why names that differ in upper and lower case alone are refused."""
 
 
 @cache
@@ -118,22 +125,34 @@ def accepts_array(schema: Mapping[str, Any]) -> bool:
 
 def allowed_words(schema: Mapping[str, Any]) -> str:
     """What a schema allows, in words."""
-    bounds = {"minimum": "≥", "maximum": "≤", "exclusiveMinimum": ">", "exclusiveMaximum": "<", "minItems": "items ≥"}
     if "anyOf" in schema:
-        given = {key: schema[key] for key in bounds if key in schema}
+        given = {key: schema[key] for key in BOUNDS if key in schema}
         options = [
-            option | given if option.get("type") in ("number", "integer") else option for option in schema["anyOf"]
+            option | given
+            if option.get("type") in ("number", "integer")
+            else option | {"items": option["items"] | schema.get("items", {})}
+            if "items" in option
+            else option
+            for option in schema["anyOf"]
         ]
         return " or ".join(map(allowed_words, options)).replace("or allowed: ", "or ")
     if "enum" in schema:
         return "allowed: " + ", ".join(str(option) for option in schema["enum"])
+    if schema.get("pattern") == f"^{NAME}$":
+        return f"allowed: {NAME_WORDS}"
     text = "allowed: " + (" or ".join(_types(schema)) or "anything")
     if "items" in schema:
         fixed = schema.get("minItems") and schema.get("minItems") == schema.get("maxItems")
         count = f"{schema['minItems']} " if fixed else ""
         text = f"allowed: a list of {count}{schema['items'].get('type', 'values')}s"
-    limits = [f"{sign} {schema[key]}" for key, sign in bounds.items() if key in schema and "maxItems" not in schema]
-    return text + (f" {' and '.join(limits)}" if limits else "")
+        text += _limits(schema["items"]) if schema["items"].get("type") in ("number", "integer") else ""
+    return text + ("" if "maxItems" in schema else _limits(schema))
+
+
+def _limits(schema: Mapping[str, Any]) -> str:
+    """The bounds that a schema sets, in words that follow a type."""
+    limits = [f"{sign} {schema[key]}" for key, sign in BOUNDS.items() if key in schema]
+    return f" {' and '.join(limits)}" if limits else ""
 
 
 def meant(word: str, options: Collection[str]) -> str:
@@ -162,8 +181,12 @@ def _value(value: Any, schema: Mapping[str, Any], where: str, mistakes: Mistakes
     if not Draft202012Validator(schema).is_valid(value):
         hint = _text_hint(value, schema)
         mistakes.add(where, f"{shown(value)} is not allowed; {allowed_words(schema)}{hint}")
+    elif not _finite(value):
+        mistakes.add(where, f"{shown(value)} is not allowed; {allowed_words(schema)}, and finite")
     elif schema.get("ascending") and value is not None and value != sorted(value):
         mistakes.add(where, f"{shown(value)} is not allowed; the first number must not exceed the second")
+    elif "positive" in schema and min(value[: schema["positive"]]) <= 0:
+        mistakes.add(where, f"{shown(value)} is not allowed; every number but the last must exceed 0")
     return value
 
 
@@ -180,6 +203,13 @@ def _coerced(value: Any, schema: Mapping[str, Any]) -> Any:
     if isinstance(value, list) and "items" in schema:
         return [_coerced(item, schema["items"]) for item in value]
     return value
+
+
+def _finite(value: Any) -> bool:
+    """Whether a value holds neither an infinite number nor one that is none (``.inf``, ``.nan`` and ``1.0e+999``)."""
+    if isinstance(value, list):
+        return all(map(_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _types(schema: Mapping[str, Any]) -> list[str]:

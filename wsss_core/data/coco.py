@@ -26,6 +26,7 @@ from wsss_core.data.reading import (
     Reading,
     Sources,
     class_indices,
+    class_list,
     existing_folder,
     find_list,
     mark_scored,
@@ -81,6 +82,15 @@ class CocoSettings:
     shard_size: int = setting(256, "images a shard, roughly", minimum=1)
 
 
+def classes(settings: CocoSettings) -> tuple[str, ...]:
+    """The names in the class file, else the categories of the first annotation file; errors as for `read`."""
+    path = existing_folder(Path(settings.root), "root") / settings.train[0]
+    try:
+        return _class_names(settings, _categories(_load(path)), path)
+    except (KeyError, TypeError, ValueError) as error:
+        raise _malformed(path, error) from error
+
+
 def read(settings: CocoSettings, workers: int = 0) -> Reading:
     """Read annotations and, if asked for, draw the masks that are missing or out of date.
 
@@ -105,14 +115,14 @@ def read(settings: CocoSettings, workers: int = 0) -> Reading:
         content = _load(root / file)
         images = ImageFolder(root / folder, f"{role}_images")
         try:
-            found = {int(c["id"]): str(c["name"]) for c in sorted(content["categories"], key=lambda c: int(c["id"]))}
+            found = _categories(content)
             if categories is None:
-                categories, class_names = found, _class_names(settings, found)
+                categories, class_names = found, _class_names(settings, found, root / file)
             elif found != categories:
                 raise UserError(f"{root / file}: its categories differ from those of {root / settings.train[0]}")
             _read_file(content, role, root / file, images, class_names, drafts, shapes, problems)
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{root / file}: an entry is not in COCO's format ({error!r})") from error
+            raise _malformed(root / file, error) from error
     _read_score_list(settings, root, drafts)
     for name in settings.ood:
         drafts |= {str(d.path): d for d in whole_folder(existing_folder(root / name, "ood"), "ood")}
@@ -210,10 +220,19 @@ def _load(path: Path) -> Mapping[str, Any]:
     return content
 
 
-def _class_names(settings: CocoSettings, categories: Mapping[int, str]) -> tuple[str, ...]:
+def _malformed(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path}: an entry is not in COCO's format ({error!r})")
+
+
+def _categories(content: Mapping[str, Any]) -> dict[int, str]:
+    """Name of every category by its id, ascending."""
+    return {int(c["id"]): str(c["name"]) for c in sorted(content["categories"], key=lambda c: int(c["id"]))}
+
+
+def _class_names(settings: CocoSettings, categories: Mapping[int, str], source: Path) -> tuple[str, ...]:
     names = tuple(categories.values())
     if settings.classes is None:
-        return names
+        return class_list(names, source)
     path = Path(settings.root) / settings.classes
     chosen = read_class_names(path)
     try:

@@ -51,13 +51,20 @@ class DemoSettings:
         0.55, "chance that the picture shows the place where its first class usually is", minimum=0, maximum=1
     )
     more_objects: tuple[float, ...] = setting(
-        (0.42, 0.18), "chances of a second and of a third object in a picture; the rest has one"
+        (0.42, 0.18),
+        "chances of a second and of a third object in a picture; the rest has one",
+        items={"minimum": 0, "maximum": 1},
     )
     seed: int = setting(0, "another number, other pictures", minimum=0)
     unreadable: Literal["stop", "skip"] = setting(
         "stop", "when images, masks or tags cannot be used: stop with the whole list, or skip them and go on"
     )
     shard_size: int = setting(32, "images a shard, roughly", minimum=1)
+
+
+def classes(settings: DemoSettings) -> tuple[str, ...]:
+    """The classes of what is drawn."""
+    return CLASSES
 
 
 def read(settings: DemoSettings, workers: int = 0) -> Reading:

@@ -25,6 +25,12 @@ def reader(form: str) -> tuple[Reader, type]:
     return loaded, getattr(loaded, name)
 
 
+def dataset_settings(dataset: Mapping[str, Any]) -> Any:
+    """Settings object of the `dataset` section of a configuration, defaults filled."""
+    settings_class = reader(dataset["format"])[1]
+    return from_mapping(settings_class, {key: value for key, value in dataset.items() if key != "format"})
+
+
 def listing_digest(dataset: Mapping[str, Any]) -> str:
     """Digest of names, sizes and times of images and masks, and of the content of lists and tables.
 
@@ -37,10 +43,8 @@ def listing_digest(dataset: Mapping[str, Any]) -> str:
     -------
     16 hexadecimal digits. Whatever is missing counts as missing: the step `index` reports it.
     """
-    module, settings_class = reader(dataset["format"])
-    settings: Any = from_mapping(settings_class, {key: value for key, value in dataset.items() if key != "format"})
     try:
-        sources = module.sources(settings)
+        sources = reader(dataset["format"])[0].sources(dataset_settings(dataset))
     except UserError as error:
         return hashlib.sha256(str(error).encode()).hexdigest()[:16]
     digest = hashlib.sha256()

@@ -10,12 +10,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from wsss_core.constants import BACKGROUND, MEAN_ROW
 from wsss_core.data.decode import IMAGE_SUFFIXES
 from wsss_core.data.table import ImageRecord
 from wsss_core.errors import UserError
 
 ROLES = ("train", "score", "val", "ood")
-BACKGROUND_NAMES = ("background", "_background_", "__background__")
+
+RESERVED = {
+    BACKGROUND: "label 0 has this name in every table and figure; images that hold nothing else have no label",
+    MEAN_ROW: "the last row of every table of scores has this name; give the class another one",
+}
+"""Words that cannot name a class, and why, whatever the case and the spaces and low lines around them."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,10 @@ class Sources:
 
 class Reader(Protocol):
     """A module that reads data sets of one format."""
+
+    def classes(self, settings: Any) -> tuple[str, ...]:
+        """Names of the foreground classes in order of their labels, from files that are read only."""
+        ...
 
     def read(self, settings: Any, workers: int = 0) -> Reading:
         """What the files list and tag; `workers` is the number of threads."""
@@ -155,7 +165,7 @@ class Listed:
 
 def existing_folder(folder: Path, setting: str) -> Path:
     """The folder, or UserError that names the setting."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # Path.is_dir raises for a name that is too long
         raise UserError(f"dataset.{setting}: there is no folder {folder}")
     return folder
 
@@ -176,19 +186,42 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     Raises
     ------
     UserError
-        If there are none, or a name stands twice.
+        As `class_list`.
     """
     names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
-    if names and names[0].lower() in BACKGROUND_NAMES:
-        names = names[1:]
-    twice = {name for name in names if names.count(name) > 1}
-    if twice:
-        raise UserError(f"{path}: class {sorted(twice)[0]!r} stands twice")
+    return class_list(names[1:] if names and _bare(names[0]) == BACKGROUND else names, path)
+
+
+def class_list(names: Iterable[str], path: Path) -> tuple[str, ...]:
+    """The names of the foreground classes, if a run can go by them.
+
+    Parameters
+    ----------
+    path
+        File that they come from, for the message.
+
+    Raises
+    ------
+    UserError
+        If there are none or more than 254, or a name stands twice, is reserved, or holds a line break.
+    """
+    names = tuple(names)
     if not names:
         raise UserError(f"{path}: holds no class names")
     if len(names) > 254:
-        raise UserError(f"{path}: holds {len(names)} classes; masks have room for 254")
-    return tuple(names)
+        raise UserError(f"{path}: holds {len(names)} classes ({', '.join(names[:3])}, …); masks have room for 254")
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"{path}: class {name!r} stands twice")
+        if _bare(name) in RESERVED:
+            raise UserError(f"{path}: {name!r} cannot be the name of a class: {RESERVED[_bare(name)]}")
+        if len(name.splitlines()) != 1:
+            raise UserError(f"{path}: {name!r} cannot be the name of a class, which is one line of text")
+    return names
+
+
+def _bare(name: str) -> str:
+    return name.strip(" _").casefold()
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
@@ -298,7 +331,7 @@ def find_list(name: str, root: Path, lists: str) -> Path:
     """
     folder = root / lists
     for path in (folder / name, folder / f"{name}.txt", root / name, Path(name)):
-        if path.is_file() or (path.is_dir() and path != folder):
+        if os.path.isfile(path) or (os.path.isdir(path) and path != folder):
             return path
     present = sorted(path.stem for path in folder.glob("*.txt"))
     shown = f"; {folder} holds {', '.join(present)}" if present else f"; there is none in {folder}"

@@ -16,6 +16,7 @@ from wsss_core.data.reading import (
     Problem,
     Reading,
     Sources,
+    class_list,
     did_you_mean,
     existing_folder,
     find_list,
@@ -61,6 +62,12 @@ class TableSettings:
         "stop", "when images, masks or tags cannot be used: stop with the whole list, or skip them and go on"
     )
     shard_size: int = setting(128, "images a shard, roughly", minimum=1)
+
+
+def classes(settings: TableSettings) -> tuple[str, ...]:
+    """The names in the class file, else the labels in the CSV, sorted; errors as for `read`."""
+    path = existing_folder(Path(settings.root), "root") / settings.labels
+    return _class_names(settings, read_labels(path, settings.separator)[0], path)
 
 
 def read(settings: TableSettings, workers: int = 0) -> Reading:
@@ -119,7 +126,7 @@ def _class_names(settings: TableSettings, rows: Iterable[LabelRow], path: Path) 
             f"{path}: holds {len(names)} different labels ({', '.join(names[:3])}, …), masks have room for 254; "
             "is dataset.separator right?"
         )
-    return tuple(names)
+    return class_list(names, path)
 
 
 def _lists(settings: TableSettings) -> dict[str, tuple[str, ...]]:

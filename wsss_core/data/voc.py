@@ -63,6 +63,11 @@ class VocSettings:
     shard_size: int = setting(128, "images a shard, roughly", minimum=1)
 
 
+def classes(settings: VocSettings) -> tuple[str, ...]:
+    """The names in the class file, else the 20 of VOC; errors as for `read`."""
+    return VOC_CLASSES if settings.classes is None else read_class_names(Path(settings.root) / settings.classes)
+
+
 def read(settings: VocSettings, workers: int = 0) -> Reading:
     """Read lists, tags and boxes; images and masks are not opened.
 
@@ -76,7 +81,7 @@ def read(settings: VocSettings, workers: int = 0) -> Reading:
         If a folder, list, class file or CSV of tags is missing or not as it must be.
     """
     root = existing_folder(Path(settings.root), "root")
-    class_names = VOC_CLASSES if settings.classes is None else read_class_names(root / settings.classes)
+    class_names = classes(settings)
     images = ImageFolder(root / settings.images, "images")
     problems: list[Problem] = []
     lists = _lists(settings)

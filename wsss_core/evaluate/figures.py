@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from wsss_core.constants import NAME
 from wsss_core.errors import UserError
 from wsss_core.evaluate.results import ResultRow, Results, value_text
 from wsss_core.settings import REQUIRED, setting
@@ -19,7 +20,7 @@ STAGE = "stage"
 class FigureSettings:
     """A figure drawn from the table of results."""
 
-    name: str = setting(REQUIRED, "name of the file figures/<name>.svg", pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = setting(REQUIRED, "name of the file figures/<name>.svg", pattern=f"^{NAME}$")
     x: str = setting(
         STAGE,
         "along the axis: a swept key, written as stage and setting (rib.steps), or stage: the stages side by side",
@@ -120,9 +121,10 @@ def figure_mistakes(
     names: set[str] = set()
     for number, figure in enumerate(figures):
         where = f"figures[{number}]"
-        if figure["name"] in names:
-            mistakes.append(f"{where}.name: {figure['name']!r} is taken by another figure")
-        names.add(figure["name"])
+        if figure["name"].casefold() in names:
+            what = "is taken by another figure (upper and lower case count as one)"
+            mistakes.append(f"{where}.name: {figure['name']!r} {what}")
+        names.add(figure["name"].casefold())
         for name in figure["stages"]:
             if name not in sections:
                 mistakes.append(f"{where}.stages: there is no stage {name!r} (names without swept values)")

@@ -22,6 +22,7 @@ class SizeSettings:
         "areas, as parts of an image's labelled pixels, from which on an object is medium and large; an object is all "
         "pixels of one class in one image",
         ascending=True,
+        items={"minimum": 0, "maximum": 1},
     )
     classes: int = setting(
         10,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from wsss_core.constants import BACKGROUND, MEAN_ROW
 from wsss_core.errors import UserError
 from wsss_core.evaluate.confusion import Metrics
 from wsss_core.evaluate.header import ScoreHeader
@@ -55,7 +56,7 @@ def write_evaluation(path: Path, header: ScoreHeader, labels: Sequence[str], sco
             values = [getattr(scores, column)[index] for column in COLUMNS[1:5]]
             rows.append([label, *map(_number, values), int(scores.pixels[index])])
         means = [float(scores.mean(column)) for column in COLUMNS[1:5]]
-        rows.append(["mean", *map(_number, means), int(scores.pixels.sum())])
+        rows.append([MEAN_ROW, *map(_number, means), int(scores.pixels.sum())])
     _write(path, header, COLUMNS, rows)
 
 
@@ -94,7 +95,7 @@ def write_curve(path: Path, header: ScoreHeader, thresholds: Sequence[float], sc
 
 def label_names(class_names: Sequence[str]) -> list[str]:
     """Names of the labels: background, then the foreground classes."""
-    return ["background", *class_names]
+    return [BACKGROUND, *class_names]
 
 
 def _number(value: float) -> str:

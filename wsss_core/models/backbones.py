@@ -8,7 +8,7 @@ in IRN and the methods built on it), while its scale and shift can be trained (n
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torchvision.models import vgg
 
 from wsss_core.errors import UserError
+from wsss_core.store.checkpoints import load_file
 
 
 class FixedBatchNorm(nn.Module):
@@ -109,15 +110,19 @@ class Backbone(nn.Module):
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Load parameters in their published names (torchvision's, or see `backbone`); those of a head are ignored.
 
+        The names may all stand behind the same words, such as ``module.`` or ``model.backbone.``; what does not stand
+        behind these is ignored then.
+
         Raises
         ------
         UserError
-            Listing the names that are missing, superfluous or of another shape.
+            Listing the names that are missing, superfluous or of another shape; or the words, if behind several the
+            whole backbone is found.
         """
         own = self.state_dict()
         found = {
             self._own_name(name): value
-            for name, value in state.items()
+            for name, value in self._unprefixed(state).items()
             if not name.endswith("num_batches_tracked") and not name.startswith(_HEADS)
         }
         wrong = {
@@ -133,6 +138,25 @@ class Backbone(nn.Module):
             parts = [f"{len(v)} {k} ({', '.join(v[:3])}{', …' if len(v) > 3 else ''})" for k, v in wrong.items() if v]
             raise UserError(f"the weights do not fit the backbone {self.name}: parameters {'; '.join(parts)}")
         self.load_state_dict(found)
+
+    def _unprefixed(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The parameters behind the words that every name of the backbone stands behind, without these words."""
+        own = self.state_dict()
+        first = next(iter(own))
+        ends = (first, self._published_name(first))
+        prefixes = {name.removesuffix(end) for name in state for end in ends if name == end or name.endswith(f".{end}")}
+        parts = {
+            prefix: {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+            for prefix in sorted(prefixes, key=len)
+        }
+        whole = [prefix for prefix, part in parts.items() if own.keys() <= set(map(self._own_name, part))]
+        if len(whole) > 1:
+            behind = " and ".join(f"{prefix}*" for prefix in whole)
+            raise UserError(
+                f"the weights hold the backbone {self.name} {len(whole)} times, as {behind}: save those alone that "
+                "training should start from"
+            )
+        return parts[whole[0]] if whole else parts.get("", state)
 
     def _own_name(self, name: str) -> str:
         return _replace_prefix(name, self._names)
@@ -225,23 +249,33 @@ def backbone(name: str, output_stride: Literal[8, 16] | None = None) -> Backbone
 def load_weights(path: Path) -> dict[str, Tensor]:
     """Read a weight file (tensors by name, loaded without running any code in it).
 
+    Tensors may lie deeper in the file, as in ``{"epoch": 3, "model": {…}}``. Where one entry holds all of them they are
+    called by their names within it; where several do, an entry's name comes first (``model.conv1.weight``), and
+    `Backbone.load` finds those that fit.
+
     Raises
     ------
     UserError
         If it is absent or is not a file of tensors by name.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: weight file not found")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file
-        raise UserError(f"{path}: is not a readable weight file ({str(error).splitlines()[0]})") from error
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+    content = load_file(path, "weight file")
+    tensors = dict(_tensors(content))
+    if not tensors:
         raise UserError(f"{path}: does not hold tensors by name")
-    return content
+    return tensors
+
+
+def _tensors(content: Any) -> Iterator[tuple[str, Tensor]]:
+    """All tensors in mappings within mappings, by dotted names; a mapping's only entry with tensors adds no word."""
+    if not isinstance(content, Mapping):
+        return
+    nested = {str(key): dict(_tensors(value)) for key, value in content.items()}
+    nested = {key: tensors for key, tensors in nested.items() if tensors}
+    plain = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    yield from plain.items()
+    for key, tensors in nested.items():
+        alone = len(nested) == 1 and not plain
+        yield from ((name if alone else f"{key}.{name}", value) for name, value in tensors.items())
 
 
 def _resnet(name: str, output_stride: int) -> Backbone:

@@ -72,7 +72,10 @@ class AdvCamSettings:
         0.5, "regions are held where the map, divided by its maximum, exceeds this (tau)", minimum=0, maximum=1
     )
     scales: tuple[float, ...] = setting(
-        (1.0, 0.5, 1.5, 2.0), "image scales whose maps are summed, each with its mirror image", minItems=1
+        (1.0, 0.5, 1.5, 2.0),
+        "image scales whose maps are summed, each with its mirror image",
+        minItems=1,
+        items={"exclusiveMinimum": 0},
     )
 
 

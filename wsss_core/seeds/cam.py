@@ -26,6 +26,7 @@ class CamSettings:
         (1.0, 0.5, 1.5, 2.0),
         "image scales whose maps are summed, each with its mirror image",
         minItems=1,
+        items={"exclusiveMinimum": 0},
     )
 
 

@@ -62,7 +62,9 @@ class FickleNetSeedSettings:
     threshold: float = setting(
         0.35, "classes whose score exceeds this in any pass claim a cell (any)", minimum=0, maximum=1
     )
-    scales: tuple[float, ...] = setting((1.0,), "image scales whose maps are summed, without mirror images", minItems=1)
+    scales: tuple[float, ...] = setting(
+        (1.0,), "image scales whose maps are summed, without mirror images", minItems=1, items={"exclusiveMinimum": 0}
+    )
 
 
 def maker(settings: FickleNetSeedSettings, inputs: Inputs) -> Callable[[ImageRecord, np.ndarray], SeedMaps]:

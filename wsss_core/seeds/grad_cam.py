@@ -35,7 +35,10 @@ class GradCamSettings:
         5, "stage of the backbone whose features are weighed, of 5; earlier ones are finer", minimum=1, maximum=5
     )
     scales: tuple[float, ...] = setting(
-        (1.0, 0.5, 1.5, 2.0), "image scales whose maps are summed, each with its mirror image", minItems=1
+        (1.0, 0.5, 1.5, 2.0),
+        "image scales whose maps are summed, each with its mirror image",
+        minItems=1,
+        items={"exclusiveMinimum": 0},
     )
 
 

@@ -101,24 +101,32 @@ class RibSettings:
     activation: Literal["sigmoid", "tanh", "softsign"] = setting(
         "sigmoid", "between logits and cross-entropy, scaled to values between 0 and 1 (bce)"
     )
-    threshold: float = setting(0.4, "GNDRP pools where the map, divided by its maximum, is below this (tau)")
+    threshold: float = setting(
+        0.4, "GNDRP pools where the map, divided by its maximum, is below this (tau)", minimum=0, maximum=1
+    )
     margin: float | None = setting(
         600.0,
         "margin m: stop when the target's summed logits exceed it (official), or limit of each logit (paper); "
         "null for none",
+        exclusiveMinimum=0,
     )
     explosion: tuple[float, float] | None = setting(
         (0.3, 0.7),
         "stop when maps above the first number cover more than the second, as parts of their maximum and of the "
         "image (official); null for never",
+        items={"minimum": 0, "maximum": 1},
     )
     scales: tuple[float, ...] = setting(
         (1.0, 0.5, 1.5, 2.0),
         "image scales whose maps are summed, each with its mirror image; those from 1 up are in the loss (official)",
         minItems=1,
+        items={"exclusiveMinimum": 0},
     )
     pool_long: tuple[int, int] = setting(
-        (320, 640), "range of the longer side that auxiliary images are resized to, in pixels", ascending=True
+        (320, 640),
+        "range of the longer side that auxiliary images are resized to, in pixels",
+        ascending=True,
+        items={"minimum": 1},
     )
     pool_crop: int = setting(512, "side of the crops of auxiliary images in pixels", minimum=32)
 

@@ -43,6 +43,7 @@ class SeamSettings:
         (0.5, 1.0, 1.5, 2.0),
         "image scales whose maps are summed, each with its mirror image",
         minItems=1,
+        items={"exclusiveMinimum": 0},
     )
 
 

@@ -44,12 +44,12 @@ class DeepLabSettings:
     )
     output_stride: Literal[8, 16] = setting(8, "pixels per cell of the feature grid")
     rates: tuple[int, ...] = setting(
-        (6, 12, 18, 24), "dilations of the pyramid, in cells", minItems=1, items={"type": "integer", "minimum": 1}
+        (6, 12, 18, 24), "dilations of the pyramid, in cells", minItems=1, items={"minimum": 1}
     )
     msc_scales: tuple[float, ...] = setting(
         (0.5, 0.75),
         "input scales beside 1 whose logits are trained and maximised over; [] for one scale",
-        items={"type": "number", "exclusiveMinimum": 0},
+        items={"exclusiveMinimum": 0},
     )
     iterations: int = setting(30000, "training steps", minimum=1)
     batch_size: int = setting(10, "images a step", minimum=1)
@@ -65,7 +65,7 @@ class DeepLabSettings:
         (0.5, 0.75, 1.0, 1.25, 1.5),
         "random rescaling of the images",
         minItems=1,
-        items={"type": "number", "exclusiveMinimum": 0},
+        items={"exclusiveMinimum": 0},
     )
 
 

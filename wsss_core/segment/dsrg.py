@@ -43,9 +43,14 @@ FLOOR = 1e-4
 class BoundarySettings:
     """Dense CRF on the network's grid; the published deviations are a twelfth of 3 and of 80."""
 
-    gaussian: tuple[float, float] = setting((0.25, 3.0), "smoothness: deviation in cells of the grid, weight")
+    gaussian: tuple[float, float] = setting(
+        (0.25, 3.0), "smoothness: deviation in cells of the grid, weight", positive=1, items={"minimum": 0}
+    )
     bilateral: tuple[float, float, float] = setting(
-        (6.67, 13.0, 10.0), "appearance: deviation in cells of the grid, deviation in grey levels, weight"
+        (6.67, 13.0, 10.0),
+        "appearance: deviation in cells of the grid, deviation in grey levels, weight",
+        positive=2,
+        items={"minimum": 0},
     )
     iterations: int = setting(10, "mean-field iterations", minimum=0)
 
@@ -57,7 +62,7 @@ class DsrgSettings(DeepLabSettings):
     msc_scales: tuple[float, ...] = setting(
         (),
         "input scales beside 1 whose logits are trained, each with seeds grown on its own grid, and maximised over",
-        items={"type": "number", "exclusiveMinimum": 0},
+        items={"exclusiveMinimum": 0},
     )
     iterations: int = setting(8000, "training steps", minimum=1)
     batch_size: int = setting(20, "images a step", minimum=1)

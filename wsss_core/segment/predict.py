@@ -29,9 +29,14 @@ from wsss_core.store.checkpoints import load_network
 class CrfSettings:
     """Dense CRF on predicted probabilities; defaults as in deeplab-pytorch."""
 
-    gaussian: tuple[float, float] = setting((1.0, 3.0), "smoothness: deviation in pixels, weight")
+    gaussian: tuple[float, float] = setting(
+        (1.0, 3.0), "smoothness: deviation in pixels, weight", positive=1, items={"minimum": 0}
+    )
     bilateral: tuple[float, float, float] = setting(
-        (67.0, 3.0, 4.0), "appearance: deviation in pixels, deviation in grey levels, weight"
+        (67.0, 3.0, 4.0),
+        "appearance: deviation in pixels, deviation in grey levels, weight",
+        positive=2,
+        items={"minimum": 0},
     )
     iterations: int = setting(10, "mean-field iterations", minimum=0)
     image: Literal["photo", "official_wrap"] = setting(
@@ -51,7 +56,7 @@ class PredictSettings:
         (1.0,),
         "image scales whose probabilities are averaged",
         minItems=1,
-        items={"type": "number", "exclusiveMinimum": 0},
+        items={"exclusiveMinimum": 0},
     )
 
 

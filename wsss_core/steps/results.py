@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from wsss_core.config import Configuration, Stage
+from wsss_core.constants import MEAN_ROW
 from wsss_core.evaluate.results import SCORES, ResultRow, Results, write_results
 from wsss_core.evaluate.tables import read_evaluation
 from wsss_core.execution import Execution
@@ -58,7 +59,7 @@ def _rows(run: Path, configuration: Configuration, stage: Stage) -> Iterator[Res
             log.info("%s/%s: %s were not scored", stage.section, stage.name, product)
             continue
         evaluation = read_evaluation(path)
-        mean = evaluation.rows.get("mean", {})
+        mean = evaluation.rows.get(MEAN_ROW, {})
         header = evaluation.header
         rule = f"{header.rule}, {header.reason}" if header.rule else ""
         yield ResultRow(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from wsss_core import __version__
-from wsss_core.errors import UserError
+from wsss_core.errors import UserError, whole
 from wsss_core.store.atomic import atomic_path
 
 
@@ -55,13 +56,53 @@ def load_network(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """All that a file written by `save_network` holds: "kind", "version", "meta" and "state"; errors as for that."""
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: checkpoint not found")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file
-        raise UserError(f"{path}: is not a readable checkpoint ({str(error).splitlines()[0]})") from error
+    content = load_file(path, "checkpoint")
     if not isinstance(content, dict) or not {"kind", "meta", "state"} <= set(content):
         raise UserError(f"{path}: is not a checkpoint of this program")
     return content
+
+
+def load_file(path: Path, what: str) -> Any:
+    """What a file of `torch.save` holds, its tensors on the CPU; no code in it is run.
+
+    Parameters
+    ----------
+    what
+        What the file should be ("weight file"), for the message.
+
+    Raises
+    ------
+    UserError
+        If it is absent or cannot be read so. The message says what the file is instead, where its beginning tells, and
+        holds all that torch says.
+    """
+    path = Path(path)
+    if not os.path.isfile(path):  # Path.is_file raises for a name that is too long
+        raise UserError(f"{path}: {what} not found")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise UserError(f"{path}: is not a readable {what}; {_instead(path, error)}{whole(error)}") from error
+
+
+def _instead(path: Path, error: Exception) -> str:
+    """What to do about a file that torch does not read, if that can be told."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(64)
+    except OSError:
+        return ""
+    if not head:
+        return "it is empty, so copy or download it again. "
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a pointer of Git LFS in place of the file, so fetch that (git lfs pull). "
+    if head.lstrip().startswith(b"<"):
+        return "it is a web page, so the download went wrong. "
+    if head[8:9] == b"{":
+        return "it looks like a file of safetensors, so save its tensors again with torch.save. "
+    if "Unsupported global" in str(error):
+        return (
+            "it holds Python objects beside tensors, which are never loaded here as they can run code; where you trust "
+            "the file, load it yourself and save its tensors alone, torch.save(model.state_dict(), …). "
+        )
+    return ""

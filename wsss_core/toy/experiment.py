@@ -51,7 +51,7 @@ class ToySettings:
     rib_batch: int = setting(
         20, "images a RIB iteration B: the image itself and B - 1 of the training images", minimum=1
     )
-    margin: float = setting(600.0, "RIB's margin m: logits above it do not count")
+    margin: float = setting(600.0, "RIB's margin m: logits above it do not count", exclusiveMinimum=0)
 
 
 class ToyBatches:

@@ -30,10 +30,14 @@ class LabelsSettings:
     confidence: float = setting(
         0.7, "probability that a label is right, for the CRF", exclusiveMinimum=0, exclusiveMaximum=1
     )
-    gaussian: tuple[float, float] = setting((3.0, 3.0), "spatial CRF kernel: standard deviation in pixels, weight")
+    gaussian: tuple[float, float] = setting(
+        (3.0, 3.0), "spatial CRF kernel: standard deviation in pixels, weight", positive=1, items={"minimum": 0}
+    )
     bilateral: tuple[float, float, float] = setting(
         (50.0, 5.0, 10.0),
         "bilateral CRF kernel: standard deviation in pixels, standard deviation in grey levels, weight",
+        positive=2,
+        items={"minimum": 0},
     )
     iterations: int = setting(10, "mean-field iterations", minimum=0)
 

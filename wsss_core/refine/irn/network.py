@@ -61,7 +61,7 @@ class TrainSettings:
         exclusiveMaximum=1,
     )
     scales: tuple[float, float] = setting(
-        (0.5, 1.5), "range of the random rescaling", ascending=True, items={"type": "number", "exclusiveMinimum": 0}
+        (0.5, 1.5), "range of the random rescaling", ascending=True, items={"exclusiveMinimum": 0}
     )
 
 

@@ -33,10 +33,14 @@ class LabelsSettings:
         "exponent that decides what is background (32 in the published code; 24 in the paper and in SEAM)",
         exclusiveMinimum=0,
     )
-    gaussian: tuple[float, float] = setting((3.0, 3.0), "spatial CRF kernel: standard deviation in pixels, weight")
+    gaussian: tuple[float, float] = setting(
+        (3.0, 3.0), "spatial CRF kernel: standard deviation in pixels, weight", positive=1, items={"minimum": 0}
+    )
     bilateral: tuple[float, float, float] = setting(
         (80.0, 13.0, 10.0),
         "bilateral CRF kernel: standard deviation in pixels, standard deviation in grey levels, weight",
+        positive=2,
+        items={"minimum": 0},
     )
     iterations: int = setting(10, "mean-field iterations", minimum=0)
 

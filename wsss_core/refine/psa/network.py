@@ -63,7 +63,9 @@ class TrainSettings:
         exclusiveMaximum=1,
     )
     colour_jitter: tuple[float, float, float, float] | None = setting(
-        (0.3, 0.3, 0.3, 0.1), "ranges of the random changes of brightness, contrast, saturation and hue; null: none"
+        (0.3, 0.3, 0.3, 0.1),
+        "ranges of the random changes of brightness, contrast, saturation and hue; null: none",
+        items={"minimum": 0},
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from wsss_core.constants import IGNORE
+from wsss_core.constants import IGNORE, MEAN_ROW
 from wsss_core.data.table import ImageRecord
 from wsss_core.evaluate.adaptation import Trajectory, quantile_curves, stop_counts, trajectories
 from wsss_core.evaluate.confusion import Metrics, metrics
@@ -87,7 +87,7 @@ def _scores(files: RunFiles, names: Sequence[str]) -> Analysis | None:
                 [(name, files.series[name]) for name in evaluations],
                 files.labels,
                 [[row.get(label, {}).get(score, math.nan) for row in rows] for label in files.labels],
-                [row["mean"][score] for row in rows],
+                [row[MEAN_ROW][score] for row in rows],
             )
         )
     note = "; ".join(f"{name}: {_scored_on(evaluation)}" for name, evaluation in evaluations.items())
@@ -107,7 +107,7 @@ def _gain_table(files: RunFiles, before: str, after: str) -> NumberTable | None:
     first, second = _evaluation(files, before), _evaluation(files, after)
     if not (first.rows and second.rows):
         return None
-    iou = [{label: row["iou"] for label, row in found.rows.items() if label != "mean"} for found in (first, second)]
+    iou = [{label: row["iou"] for label, row in found.rows.items() if label != MEAN_ROW} for found in (first, second)]
     found = gains(*iou)
     largest = max((abs(gain.difference) for gain in found), default=0.0)
     rows = [
@@ -125,7 +125,7 @@ def _gain_table(files: RunFiles, before: str, after: str) -> NumberTable | None:
         )
         for gain in found
     ]
-    means = [found.rows["mean"]["iou"] for found in (first, second)]
+    means = [found.rows[MEAN_ROW]["iou"] for found in (first, second)]
     better = sum(gain.difference > 0 for gain in found)
     note = f"{better} of {len(found)} labels gain; the mean goes from {percent(means[0])} to {percent(means[1])}."
     if _scored_on(first) != _scored_on(second):

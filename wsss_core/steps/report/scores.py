@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Mapping
 
+from wsss_core.constants import MEAN_ROW
 from wsss_core.evaluate.header import ScoreHeader
 from wsss_core.evaluate.tables import CURVE_COLUMNS, read_evaluation
 from wsss_core.report.charts import Line, line_chart
@@ -31,7 +32,7 @@ def results_of(files: RunFiles) -> dict[str, Result]:
             continue
         evaluation = read_evaluation(path)
         header = evaluation.header
-        mean = evaluation.rows.get("mean", {})
+        mean = evaluation.rows.get(MEAN_ROW, {})
         chosen = files.threshold(name)
         oracle = (chosen or {}).get("oracle")
         words = [_threshold_words(header)] if header.rule else []
@@ -125,7 +126,7 @@ def class_tables(files: RunFiles, results: Mapping[str, Result]) -> list[ClassTa
                 [(name, files.series[name]) for name in names],
                 files.labels,
                 [[row.get(label, {}).get("iou", math.nan) for row in rows] for label in files.labels],
-                [row["mean"]["iou"] for row in rows],
+                [row[MEAN_ROW]["iou"] for row in rows],
             )
         )
     return tables

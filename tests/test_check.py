@@ -1,0 +1,76 @@
+"""`wsss check`: a configuration and the files that it names, before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from wsss_core import cli
+from wsss_core.models.backbones import backbone
+
+TABLE = {"format": "table", "root": "photos"}
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch) -> Path:
+    """A working folder with three photos of cats and dogs, and their tags."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "photos"
+    (folder / "images").mkdir(parents=True)
+    for name in ("a", "b", "c"):
+        Image.new("RGB", (40, 30)).save(folder / f"images/{name}.jpg")
+    (folder / "labels.csv").write_text("image,labels\na,cat\nb,dog\nc,cat dog\n")
+    return folder
+
+
+def check(capsys, **configuration) -> tuple[int, str]:
+    """Exit status and all words of `wsss check` on a configuration."""
+    Path("mine.yaml").write_text(yaml.safe_dump({"run": "mine", "dataset": TABLE} | configuration))
+    status = cli.main(["check", "mine.yaml"])
+    said = capsys.readouterr()
+    return status, said.out + said.err
+
+
+def test_it_says_what_the_files_hold(photos, capsys):
+    assert check(capsys) == (0, "run mine: table data\n2 classes: cat, dog\n")
+
+
+def test_files_that_are_not_here_are_no_mistake(photos, capsys):
+    status, said = check(capsys, dataset={"format": "voc", "root": "VOCdevkit/VOC2012"})
+    assert status == 0 and "dataset.root: there is no folder VOCdevkit/VOC2012 yet" in said
+
+
+@pytest.mark.parametrize("word", ["background", "Mean"])
+def test_a_reserved_word_among_the_tags_stops_it(photos, capsys, word):
+    with open(photos / "labels.csv", "a") as handle:
+        handle.write(f"a,{word}\n")
+    status, said = check(capsys)
+    assert status == 2 and f"labels.csv: {word!r} cannot be the name of a class" in said
+
+
+def test_weight_files_are_looked_at_with_the_backbone_that_they_are_for(photos, capsys):
+    state = backbone("small").state_dict()
+    torch.save({"model": {f"module.{name}": value for name, value in state.items()}}, "small.pth")
+    Path("empty.pth").touch()
+    classifiers = {
+        "one": {"objective": "bce", "backbone": "small", "weights": "small.pth"},
+        "two": {"objective": "bce", "backbone": "small", "weights": "absent.pth"},
+    }
+    assert check(capsys, classifiers=classifiers) == (
+        0,
+        "run mine: table data\n  classifiers/one: bce\n  classifiers/two: bce\n2 classes: cat, dog\n"
+        "classifiers.one: small.pth fits the backbone small\nclassifiers.two: there is no weight file absent.pth yet\n",
+    )
+    classifiers["one"]["backbone"] = "vgg16"
+    classifiers["two"]["weights"] = "empty.pth"
+    seeds = {"cam": {"method": "cam", "classifier": "two"}}
+    irn = {"irn": {"method": "irn", "seed": "cam", "network": {"weights": "small.pth", "backbone": "mobilenet_v2"}}}
+    status, said = check(capsys, classifiers=classifiers, seeds=seeds, refinements=irn)
+    assert status == 2
+    assert "classifiers.one: small.pth: the weights do not fit the backbone vgg16" in said
+    assert "empty.pth: is not a readable weight file; it is empty" in said
+    assert "refinements.irn: small.pth: the weights do not fit the backbone mobilenet_v2" in said

@@ -1,0 +1,69 @@
+"""What a run will meet in its files, looked at before anything runs: nothing is written and no image is opened."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from wsss_core.config import Configuration
+from wsss_core.data.listing import dataset_settings, reader
+from wsss_core.errors import UserError
+
+
+def look_ahead(configuration: Configuration) -> list[str]:
+    """What the files that a configuration names hold, a line each.
+
+    Files that are not here are told as such and are no mistake: the run may be meant for another machine.
+
+    Raises
+    ------
+    UserError
+        With a line for everything that the run would refuse.
+    """
+    looks: list[Callable[[], str]] = [partial(_classes, configuration.dataset), *_weights(configuration)]
+    lines: list[str] = []
+    mistakes: list[str] = []
+    for look in looks:
+        try:
+            lines.append(look())
+        except UserError as error:
+            mistakes.append(str(error))
+    if mistakes:
+        raise UserError("\n  ".join(["the run would stop:", *mistakes]))
+    return lines
+
+
+def _classes(dataset: Mapping[str, Any]) -> str:
+    """The classes of the data set, given its section of the configuration."""
+    settings = dataset_settings(dataset)
+    if dataset["format"] != "demo" and not os.path.isdir(settings.root):
+        return f"dataset.root: there is no folder {settings.root} yet"
+    names = reader(dataset["format"])[0].classes(settings)
+    return f"{len(names)} classes: {', '.join(names)}"
+
+
+def _weights(configuration: Configuration) -> Iterator[Callable[[], str]]:
+    """A look at every weight file that a training starts from."""
+    for stage in configuration.stages.values():
+        train = stage.settings.get("train", {})
+        if train.get("weights") not in (None, "classifier"):
+            own = configuration.ancestor(stage.name, "classifiers")
+            name = train.get("backbone") or own.settings["train"]["backbone"]
+            yield partial(_fit, f"{stage.section}.{stage.name}", train["weights"], name)
+
+
+def _fit(where: str, path: str, name: str) -> str:
+    """Whether a weight file fits the backbone that a stage would load it into."""
+    if not os.path.exists(path):
+        return f"{where}: there is no weight file {path} yet"
+    from wsss_core.models.backbones import backbone, load_weights
+
+    state = load_weights(Path(path))
+    try:
+        backbone(name).load(state)
+    except UserError as error:
+        raise UserError(f"{where}: {path}: {error}") from error
+    return f"{where}: {path} fits the backbone {name}"

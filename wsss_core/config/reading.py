@@ -1,0 +1,82 @@
+"""The file of a configuration as it was written: YAML, or JSON as Snakemake takes it too; no key may stand twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from wsss_core.errors import UserError
+
+
+def read_file(path: Path | str) -> Mapping[str, Any]:
+    """What a configuration file holds, not yet judged.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read, is no mapping, or gives a key twice in one mapping: every reader of YAML and of JSON
+        keeps the last value and drops the first without a word.
+    """
+    import yaml
+
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        try:
+            content, twice = _json(text)
+        except ValueError:
+            content, twice = _yaml(text)
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: configuration cannot be read ({error})") from error
+    if twice:
+        lines = [f"{path}: a key that stands twice counts once, the first is dropped; make one of both:", *twice]
+        raise UserError("\n  ".join(lines))
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path}: a configuration is a mapping of keys, this is {type(content).__name__}")
+    return content
+
+
+def _json(text: str) -> tuple[Any, list[str]]:
+    """Content, and the keys that stand twice."""
+    twice: list[str] = []
+
+    def mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in pairs]
+        twice.extend(dict.fromkeys(key for key in keys if keys.count(key) > 1))
+        return dict(pairs)
+
+    return json.loads(text, object_pairs_hook=mapping), twice
+
+
+def _yaml(text: str) -> tuple[Any, list[str]]:
+    """Content, and the keys that stand twice with their lines."""
+    import yaml
+
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None, []
+        twice = [*_twice(node)]  # first, as the construction writes what is merged (<<) into the nodes
+        return loader.construct_document(node), twice
+    finally:
+        loader.dispose()
+
+
+def _twice(node: Any, where: str = "") -> Iterator[str]:
+    """Dotted keys of a node of YAML that stand twice in one mapping, with their lines."""
+    import yaml
+
+    if isinstance(node, yaml.SequenceNode):
+        for number, item in enumerate(node.value):
+            yield from _twice(item, f"{where}[{number}]")
+    if not isinstance(node, yaml.MappingNode):
+        return
+    first: dict[tuple[str, str], Any] = {}
+    for key, value in node.value:
+        name = f"{where}.{key.value}" if where else str(key.value)
+        before = first.setdefault((key.tag, str(key.value)), key)
+        if before is not key:
+            yield f"{name}, in lines {before.start_mark.line + 1} and {key.start_mark.line + 1}"
+        yield from _twice(value, name)
