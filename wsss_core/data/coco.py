@@ -120,7 +120,13 @@ def read(settings: CocoSettings, workers: int = 0) -> Reading:
         _find_masks(settings, root / settings.masks, drafts, shapes, problems, workers)
     mark_scored(drafts.values(), settings.score)
     lists = {"val": settings.val, "score": settings.score or (), "ood": settings.ood}
-    return Reading(class_names, tuple(d.record() for d in drafts.values()), tuple(problems), wanted_roles(lists))
+    return Reading(
+        class_names,
+        tuple(draft.record() for draft in drafts.values()),
+        tuple(problems),
+        wanted_roles(lists),
+        masks_drawn=settings.masks is not None and settings.rasterise,
+    )
 
 
 def sources(settings: CocoSettings) -> Sources:

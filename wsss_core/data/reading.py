@@ -53,6 +53,8 @@ class Reading:
         Roles that the settings ask for: none of them may turn out empty.
     tags_from_masks
         Tags are the labels that an image's mask holds.
+    masks_drawn
+        The masks were drawn from what the tags were read from.
     """
 
     class_names: tuple[str, ...]
@@ -60,6 +62,7 @@ class Reading:
     problems: tuple[Problem, ...] = ()
     wanted: tuple[str, ...] = ("train",)
     tags_from_masks: bool = False
+    masks_drawn: bool = False
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def run(*, config: Path, table: Path, shards: Path, problems: Path, cache: Path,
     ------
     UserError
         If images, masks or tags cannot be used and may not be skipped, a split turns out empty, a class has no train
-        image, or tags and masks contradict each other as if the class list were in another order.
+        image, or tags and masks contradict each other more than chance explains (`wsss_core.data.truth`).
     """
     step = read_step(config)
     settings = step.settings
