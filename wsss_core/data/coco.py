@@ -22,14 +22,15 @@ from wsss_core.constants import IGNORE
 from wsss_core.data.reading import (
     Draft,
     ImageFolder,
+    MaskFolder,
     Problem,
     Reading,
     Sources,
     class_indices,
     existing_folder,
     find_list,
+    find_masks,
     mark_scored,
-    missing_mask,
     no_tags,
     read_class_names,
     read_lines,
@@ -316,16 +317,12 @@ def _find_masks(
         for image, text in _rasterise(folder, shapes, settings.crowd, workers).items():
             severity: Literal["error", "mask"] = "error" if "val" in drafts[image].roles else "mask"
             problems.append(Problem(image, str(drafts[image].path), text, severity))
+        for image in shapes:
+            path = folder / mask_name(image)
+            drafts[image].mask = path if path.is_file() else None
     else:
-        existing_folder(folder, "masks")
-    for draft in drafts.values():
-        path = folder / mask_name(draft.id)
-        if draft.id not in shapes:
-            continue
-        if path.is_file():
-            draft.mask = path
-        elif not settings.rasterise and {"val", "score"} & set(draft.roles):
-            problems.append(missing_mask(draft, path))
+        given = [drafts[image] for image in shapes]
+        find_masks(given, MaskFolder(folder), shapes, problems)
 
 
 def _rasterise(folder: Path, shapes: Mapping[str, _Shapes], crowd: Crowd, workers: int) -> dict[str, str]:

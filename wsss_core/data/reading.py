@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import csv
-import difflib
-import os
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from wsss_core.data.decode import IMAGE_SUFFIXES
+from wsss_core.data.folders import walk
+from wsss_core.data.names import did_you_mean, plain
 from wsss_core.data.table import ImageRecord
 from wsss_core.errors import UserError
+from wsss_core.store.masks import mask_name
 
 ROLES = ("train", "score", "val", "ood")
 BACKGROUND_NAMES = ("background", "_background_", "__background__")
@@ -94,7 +96,7 @@ class ImageFolder:
 
     def __init__(self, folder: Path, setting: str) -> None:
         self.folder = existing_folder(folder, setting)
-        self.files = _image_files(folder)
+        self.files = frozenset(entry.name for entry in walk(folder) if entry.name.lower().endswith(IMAGE_SUFFIXES))
         self._stems: dict[str, list[str]] = {}
         for name in self.files:
             self._stems.setdefault(_stem(name), []).append(name)
@@ -120,6 +122,49 @@ class ImageFolder:
         """Id of a file in the folder."""
         stem = _stem(file)
         return stem if len(self._stems[stem]) == 1 else file
+
+    def ids(self) -> set[str]:
+        """Ids of all images in the folder."""
+        return {self.id(file) for file in self.files}
+
+
+class MaskFolder:
+    """The files in a folder of true masks, named ``<id>.png`` (as a file in a subfolder, or escaped by `mask_name`)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = existing_folder(folder, "masks")
+        self.files = frozenset(entry.name for entry in walk(folder))
+
+    def find(self, image: str) -> Path | None:
+        """The mask of an image, given its id."""
+        named = next((name for name in (f"{image}.png", mask_name(image)) if name in self.files), None)
+        return None if named is None else self.folder / named
+
+    def otherwise_named(self, without: Iterable[str], known: Iterable[str]) -> dict[str, str]:
+        """Images without a mask to a file that looks like it: ``x_mask.png``, ``X.PNG``, ``x.tif``, ``sub/x.png``.
+
+        Parameters
+        ----------
+        without
+            Ids of the images in question.
+        known
+            Ids of all images, listed or not: a file that is named after one of them is no other's mask.
+        """
+        taken = {found for image in known if (found := self.find(image)) is not None}
+        wanted = {plain(image): image for image in without}
+        wanted |= {name.rpartition("/")[2]: image for name, image in wanted.items()}
+        found: dict[str, str] = {}
+        for file in sorted(self.files):
+            if self.folder / file not in taken:
+                image = next((wanted[part] for part in _parts_of_name(file) if part in wanted), None)
+                if image is not None:
+                    found.setdefault(image, file)
+        return found
+
+    def content(self) -> str:
+        """What lies in the folder, in words."""
+        shown = ", ".join(sorted(self.files)[:3])
+        return f"{len(self.files)} files lie there, such as {shown}" if self.files else "the folder is empty"
 
 
 @dataclass
@@ -192,16 +237,6 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     if len(names) > 254:
         raise UserError(f"{path}: holds {len(names)} classes; masks have room for 254")
     return tuple(names)
-
-
-def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """A hint at the nearest of some names, or nothing."""
-    names = list(names)
-    lower = {n.lower(): n for n in names}
-    if name.lower() in lower:
-        return f" (did you mean {lower[name.lower()]!r}? upper and lower case matter)"
-    close = difflib.get_close_matches(name, names, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def class_indices(names: Iterable[str], class_names: Sequence[str]) -> tuple[int, ...]:
@@ -397,19 +432,54 @@ def whole_folder(path: Path, role: str) -> list[Draft]:
     return [Draft(f"{path.name}/{images.id(file)}", path / file, [role]) for file in sorted(images.files)]
 
 
-def find_masks(drafts: Iterable[Draft], folder: Path, problems: list[Problem]) -> None:
-    """Give train and val images the masks ``<folder>/<id>.png``, where they have none yet.
+def find_masks(drafts: Iterable[Draft], masks: MaskFolder, known: Collection[str], problems: list[Problem]) -> None:
+    """Give train and val images their masks, where they have none yet.
 
-    Problems are appended for missing masks of val images and of images in a score list.
+    Problems are appended for missing masks of val images and of images in a score list, and for images whose mask seems
+    to be there under another name.
+
+    Parameters
+    ----------
+    known
+        Ids of all images in the data set's folders, listed or not.
+
+    Raises
+    ------
+    UserError
+        If the folder holds a mask of none of them: a folder that is named counts for something.
     """
-    for draft in drafts:
-        if draft.mask is not None or not {"train", "val"} & set(draft.roles):
-            continue
-        path = folder / f"{draft.id}.png"
-        if path.is_file():
-            draft.mask = path
+    wanting = [draft for draft in drafts if draft.mask is None and {"train", "val"} & set(draft.roles)]
+    for draft in wanting:
+        draft.mask = masks.find(draft.id)
+    without = [draft for draft in wanting if draft.mask is None]
+    named = masks.otherwise_named([draft.id for draft in without], known)
+    if wanting and len(without) == len(wanting):
+        others = [image for image in known if masks.find(image) is not None]
+        if not others:
+            raise UserError(_no_mask_at_all(masks, without, named))
+        text = f"holds masks of {len(others)} images, of none that a list names ({_looked_for(without)})"
+        problems.append(Problem("", str(masks.folder), text, "note"))
+    for draft in without:
+        path = masks.folder / f"{draft.id}.png"
+        if draft.id in named:
+            text = f"there is no such mask, but {named[draft.id]}: rename it, or take it out of the folder"
+            problems.append(missing_mask(draft, path, text))
         elif "val" in draft.roles or "score" in draft.roles:
             problems.append(missing_mask(draft, path))
+
+
+def _no_mask_at_all(masks: MaskFolder, drafts: Sequence[Draft], named: Mapping[str, str]) -> str:
+    image, file = next(iter(named.items()), ("", ""))
+    hint = f"; rename them, as {file} to {image}.png" if file else ""
+    return (
+        f"dataset.masks: {masks.folder} holds no mask of the {len(drafts)} images for training and evaluation: "
+        f"{_looked_for(drafts)}; {masks.content()}{hint}. Without masks, set it to null."
+    )
+
+
+def _looked_for(drafts: Sequence[Draft]) -> str:
+    names = ", ".join(f"{draft.id}.png" for draft in drafts[:2])
+    return f"looked for {names}{', …' if len(drafts) > 2 else ''}"
 
 
 def no_tags(draft: Draft, path: Path) -> Problem:
@@ -417,9 +487,9 @@ def no_tags(draft: Draft, path: Path) -> Problem:
     return Problem(draft.id, str(path), "no class tags: the image is trained on as background only", "note")
 
 
-def missing_mask(draft: Draft, path: Path) -> Problem:
+def missing_mask(draft: Draft, path: Path, text: str = "there is no such mask") -> Problem:
     """The problem of a missing mask: an image for evaluation is of no use without it."""
-    return Problem(draft.id, str(path), "there is no such mask", "error" if "val" in draft.roles else "mask")
+    return Problem(draft.id, str(path), text, "error" if "val" in draft.roles else "mask")
 
 
 def tag_from_rows(
@@ -465,13 +535,13 @@ def _check_subset(role: str, path: Path, entries: Sequence[Listed], drafts: Mapp
         )
 
 
-def _image_files(folder: Path) -> frozenset[str]:
-    found = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        prefix = "" if Path(parent) == folder else Path(parent).relative_to(folder).as_posix() + "/"
-        found += [prefix + file for file in files if file.lower().endswith(IMAGE_SUFFIXES) and file[0] != "."]
-    return frozenset(found)
+def _parts_of_name(file: str) -> list[str]:
+    """What a mask's image may be called, the longest first: the file's name, whole and without words at its ends."""
+    whole = plain(file.rpartition(".")[0])
+    name = whole.rpartition("/")[2]
+    places = [match.span() for match in re.finditer(r"[\W_]+", name)]
+    parts = [name, *(name[:start] for start, _ in places), *(name[end:] for _, end in places)]
+    return [whole, *sorted(filter(None, parts), key=len, reverse=True)]
 
 
 def _stem(name: str) -> str:

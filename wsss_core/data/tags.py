@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Literal
 
 from wsss_core import keyed
+from wsss_core.data.names import did_you_mean
 from wsss_core.data.reading import (
     ROLES,
     Draft,
     ImageFolder,
     LabelRow,
+    MaskFolder,
     Problem,
     Reading,
     Sources,
-    did_you_mean,
     existing_folder,
     find_list,
     find_masks,
@@ -86,11 +87,11 @@ def read(settings: TableSettings, workers: int = 0) -> Reading:
     if not settings.train:
         drafts = _unlisted(by_file, images, drafts, problems)
     tag_from_rows(drafts, by_file, path, class_names, problems)
-    masks = None if settings.masks is None else existing_folder(root / settings.masks, "masks")
+    masks = None if settings.masks is None else MaskFolder(root / settings.masks)
     if not settings.train and not any(row.split is not None for row in rows):
         _choose_val(drafts.values(), masks, settings)
     if masks is not None:
-        find_masks(drafts.values(), masks, problems)
+        find_masks(drafts.values(), masks, images.ids(), problems)
     if not any("score" in draft.roles for draft in drafts.values()):
         mark_scored(drafts.values(), settings.score)
     return Reading(
@@ -151,9 +152,9 @@ def _unlisted(
     return drafts
 
 
-def _choose_val(drafts: Iterable[Draft], masks: Path | None, settings: TableSettings) -> None:
+def _choose_val(drafts: Iterable[Draft], masks: MaskFolder | None, settings: TableSettings) -> None:
     for draft in drafts:
-        if masks is None or "train" not in draft.roles or not (masks / f"{draft.id}.png").is_file():
+        if masks is None or "train" not in draft.roles or masks.find(draft.id) is None:
             continue
         chance = int.from_bytes(keyed.key_bytes(settings.split_seed, "val", draft.id)[:8], "big") / 2**64
         if chance < settings.val_fraction:

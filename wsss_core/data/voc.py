@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 from wsss_core.data.reading import (
     Draft,
     ImageFolder,
+    MaskFolder,
     Problem,
     Reading,
     Sources,
@@ -82,7 +83,7 @@ def read(settings: VocSettings, workers: int = 0) -> Reading:
     lists = _lists(settings)
     drafts = listed_images(lists, root, settings.lists, images, problems)
     if settings.masks is not None:
-        find_masks(drafts.values(), existing_folder(root / settings.masks, "masks"), problems)
+        find_masks(drafts.values(), MaskFolder(root / settings.masks), images.ids(), problems)
     mark_scored(drafts.values(), settings.score)
     if settings.tags == "xml":
         existing_folder(root / ANNOTATIONS, "tags (xml)")
