@@ -19,6 +19,7 @@ import numpy as np
 
 from wsss_core import keyed
 from wsss_core.constants import IGNORE
+from wsss_core.data.names import alike
 from wsss_core.data.reading import (
     Draft,
     ImageFolder,
@@ -108,7 +109,7 @@ def read(settings: CocoSettings, workers: int = 0) -> Reading:
         try:
             found = {int(c["id"]): str(c["name"]) for c in sorted(content["categories"], key=lambda c: int(c["id"]))}
             if categories is None:
-                categories, class_names = found, _class_names(settings, found)
+                categories, class_names = found, _class_names(settings, found, root / file)
             elif found != categories:
                 raise UserError(f"{root / file}: its categories differ from those of {root / settings.train[0]}")
             _read_file(content, role, root / file, images, class_names, drafts, shapes, problems)
@@ -217,9 +218,18 @@ def _load(path: Path) -> Mapping[str, Any]:
     return content
 
 
-def _class_names(settings: CocoSettings, categories: Mapping[int, str]) -> tuple[str, ...]:
+def _class_names(settings: CocoSettings, categories: Mapping[int, str], file: Path) -> tuple[str, ...]:
     names = tuple(categories.values())
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        numbers = " and ".join(str(number) for number, name in categories.items() if name == twice)
+        raise UserError(f"{file}: the categories {numbers} have the same name, {twice!r}")
     if settings.classes is None:
+        for group in alike(names):
+            shown = " and ".join(map(repr, group))
+            raise UserError(
+                f"{file}: the categories {shown} differ by their writing alone; list those to keep in dataset.classes"
+            )
         return names
     path = Path(settings.root) / settings.classes
     chosen = read_class_names(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any, Literal, Protocol
 
 from wsss_core.data.decode import IMAGE_SUFFIXES
 from wsss_core.data.folders import walk
+from wsss_core.data.label_text import split_labels
 from wsss_core.data.names import did_you_mean, plain
 from wsss_core.data.table import ImageRecord
 from wsss_core.errors import UserError
@@ -255,6 +257,10 @@ def class_indices(names: Iterable[str], class_names: Sequence[str]) -> tuple[int
     return tuple(sorted(indices))
 
 
+_MORE = "cells without a column"
+"""Key of the cells that stand behind the last named column."""
+
+
 @dataclass(frozen=True)
 class LabelRow:
     """One row of a labels file."""
@@ -282,27 +288,35 @@ def read_labels(path: Path, separator: str) -> tuple[list[LabelRow], list[Proble
     UserError
         If the file or one of the two columns is missing.
     """
-    reader = csv.DictReader(read_text(path).splitlines())
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), restkey=_MORE)
     columns = [column.strip() for column in reader.fieldnames or ()]
     missing = [column for column in ("image", "labels") if column not in columns]
     if missing:
         hint = "; separate columns with commas" if len(columns) == 1 and {";", "\t"} & set(columns[0]) else ""
         found = ", ".join(columns) or "nothing"
         raise UserError(f"{path}: its first line must name the columns image and labels, found {found}{hint}")
+    twice = [column for column in ("image", "labels", "split") if columns.count(column) > 1]
+    if twice:
+        raise UserError(f"{path}: its first line names the column {twice[0]} twice")
     reader.fieldnames = columns
     rows, problems = [], []
     for row in reader:
         where = f"{path}, row {reader.line_num}"
         image = (row["image"] or "").strip()
+        more = [cell for cell in row.get(_MORE) or () if cell.strip()]
         if not image:
             problems.append(Problem("", where, "the row names no image", "row"))
-            continue
-        if row["labels"] is None:
+        elif row["labels"] is None:
             problems.append(Problem(image, where, "the row has too few columns"))
-            continue
-        labels = row["labels"].split() if separator == " " else row["labels"].split(separator)
-        names = tuple(label.strip() for label in labels if label.strip())
-        rows.append(LabelRow(image, names, (row.get("split") or "").strip() if "split" in columns else None, where))
+        elif more:
+            text = (
+                f"the row has more cells than the first line has columns ({', '.join(map(repr, more))} is left over); "
+            )
+            shown = "white space" if separator == " " else repr(separator)
+            problems.append(Problem(image, where, f"{text}write all labels in one cell, separated by {shown}"))
+        else:
+            names = tuple(split_labels(row["labels"], separator))
+            rows.append(LabelRow(image, names, (row["split"] or "").strip() if "split" in columns else None, where))
     return rows, problems
 
 

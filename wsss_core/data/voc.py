@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 from xml.etree import ElementTree
 
+from wsss_core.data.label_text import check_labels
 from wsss_core.data.reading import (
     Draft,
     ImageFolder,
@@ -91,6 +92,7 @@ def read(settings: VocSettings, workers: int = 0) -> Reading:
         path = root / settings.tags
         rows, wrong = read_labels(path, settings.separator)
         problems += wrong
+        check_labels([row.labels for row in rows], settings.separator, class_names, str(path))
         tag_from_rows(drafts, rows_by_file(rows, images, problems, needed=False), path, class_names, problems)
     _annotate(drafts.values(), root / ANNOTATIONS, class_names, problems, tags=settings.tags == "xml")
     records = tuple(draft.record() for draft in drafts.values())

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import logging
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from wsss_core.data.examine import KnownFiles, digest_of, examine, require_classes, require_roles, without_truth
 from wsss_core.data.reading import Problem, Reader
-from wsss_core.data.table import ImageTable, deal, write_manifest, write_table
+from wsss_core.data.table import ImageRecord, ImageTable, deal, write_manifest, write_table
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution
 from wsss_core.jobs.step import read_step
@@ -27,8 +28,8 @@ def run(*, config: Path, table: Path, shards: Path, problems: Path, cache: Path,
     """Write the image table, the shards and the list of problems of a data set.
 
     Every image is decoded once; results are kept in `cache` by path, size and time of change. All problems are
-    collected before anything stops. With ``unreadable: skip`` an image that cannot be used is left out, a train image
-    whose mask cannot be used is kept without it.
+    collected before anything stops, and the classes are logged with their numbers of images. With ``unreadable: skip``
+    an image that cannot be used is left out, a train image whose mask cannot be used is kept without it.
 
     Parameters
     ----------
@@ -58,6 +59,7 @@ def run(*, config: Path, table: Path, shards: Path, problems: Path, cache: Path,
     records, found = examine(reading, known, execution.threads)
     known.write()
     found = sorted({*reading.problems, *found}, key=lambda p: (p.severity == "note", p.image, p.path, p.text))
+    log.info("images for training by class: %s", _counts(reading.class_names, records))
     skip = settings.unreadable == "skip"
     _write_problems(problems, found, skip)
     _stop_or_log(found, problems, skip, len(reading.records))
@@ -69,6 +71,12 @@ def run(*, config: Path, table: Path, shards: Path, problems: Path, cache: Path,
     known.write()
     counts = ", ".join(f"{len(images.split(role))} {role}" for role in ("train", "score", "val", "ood"))
     log.info("%d images (%s), %d classes", len(images.records), counts, len(images.class_names))
+
+
+def _counts(class_names: Sequence[str], records: Sequence[ImageRecord]) -> str:
+    """Every class with the number of its train images: a wrong separator or a mistyped name is seen here."""
+    tagged = Counter(c for record in records if "train" in record.splits for c in record.classes)
+    return ", ".join(f"{name} {tagged[c]}" for c, name in enumerate(class_names))
 
 
 def _write_problems(path: Path, problems: Sequence[Problem], skip: bool) -> None:
@@ -91,7 +99,9 @@ def _stop_or_log(problems: Sequence[Problem], path: Path, skip: bool, n_images: 
     notes = [p for p in problems if p.severity == "note"]
     errors = [p for p in problems if p.severity != "note"]
     if notes:
-        log.warning("%d %s about the data, listed in %s", len(notes), "note" if len(notes) == 1 else "notes", path)
+        log.warning("%d %s about the data, listed in %s:", len(notes), "note" if len(notes) == 1 else "notes", path)
+        for problem in notes[:LISTED]:
+            log.warning("  %s", _line(problem))
     stopping = [p for p in errors if not skip or _action(p) == "stop"]
     if stopping:
         count = f"{len(stopping)} problem{'s' * (len(stopping) > 1)}"
