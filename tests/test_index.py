@@ -59,6 +59,7 @@ class DataSet:
             shards=self.out / "shards",
             problems=self.out / "problems.csv",
             cache=self.out / "cache.json",
+            drawn=self.out / "masks",
             execution=Execution(threads=threads),
         )
 

@@ -80,8 +80,12 @@ class Sources:
 class Reader(Protocol):
     """A module that reads data sets of one format."""
 
-    def read(self, settings: Any, workers: int = 0) -> Reading:
-        """What the files list and tag; `workers` is the number of threads."""
+    def read(self, settings: Any, workers: int = 0, drawn: Path | None = None) -> Reading:
+        """What the files list and tag; `workers` is the number of threads.
+
+        Masks that the reader draws from something else go into the folder `drawn`, never beside the data; without a
+        folder it draws none.
+        """
         ...
 
     def sources(self, settings: Any) -> Sources:

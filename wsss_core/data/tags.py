@@ -67,7 +67,7 @@ class TableSettings:
     shard_size: int = setting(128, "images a shard, roughly", minimum=1)
 
 
-def read(settings: TableSettings, workers: int = 0) -> Reading:
+def read(settings: TableSettings, workers: int = 0, drawn: Path | None = None) -> Reading:
     """Read the CSV and the lists; images and masks are not opened.
 
     An image with an empty cell of labels holds none of the classes. The roles of images come from the lists if a

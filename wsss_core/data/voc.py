@@ -65,7 +65,7 @@ class VocSettings:
     shard_size: int = setting(128, "images a shard, roughly", minimum=1)
 
 
-def read(settings: VocSettings, workers: int = 0) -> Reading:
+def read(settings: VocSettings, workers: int = 0, drawn: Path | None = None) -> Reading:
     """Read lists, tags and boxes; images and masks are not opened.
 
     Tags from XML are the names of all objects, difficult ones too (names of parts do not count). Boxes come from

@@ -24,7 +24,9 @@ LISTED = 5
 """Problems that the error message shows; the file has them all."""
 
 
-def run(*, config: Path, table: Path, shards: Path, problems: Path, cache: Path, execution: Execution) -> None:
+def run(
+    *, config: Path, table: Path, shards: Path, problems: Path, cache: Path, drawn: Path, execution: Execution
+) -> None:
     """Write the image table, the shards and the list of problems of a data set.
 
     Every image is decoded once; results are kept in `cache` by path, size and time of change. All problems are
@@ -44,6 +46,8 @@ def run(*, config: Path, table: Path, shards: Path, problems: Path, cache: Path,
         CSV with the columns image, path, problem, severity, action; only its header if all is well.
     cache
         JSON file of what is known about files that have not changed.
+    drawn
+        Folder for true masks that are drawn from polygons; those that are up to date are kept.
 
     Raises
     ------
@@ -54,7 +58,7 @@ def run(*, config: Path, table: Path, shards: Path, problems: Path, cache: Path,
     step = read_step(config)
     settings = step.settings
     reader: Reader = step.plug
-    reading = reader.read(settings, execution.threads)
+    reading = reader.read(settings, execution.threads, drawn)
     known = KnownFiles.read(cache)
     records, found = examine(reading, known, execution.threads)
     known.write()
