@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,11 @@ from tests.test_data_readers import by_id, coco_settings, save_image, texts
 from tests.test_data_readers import coco_root as coco_root  # fixtures
 from tests.test_data_readers import table_root as table_root
 from tests.test_data_readers import voc_root as voc_root
+from tests.test_index import DataSet
+from tests.test_index import data as data
 from wsss_core.data import coco, tags, voc
 from wsss_core.data.folders import walk
+from wsss_core.data.listing import folder_digest, listing_digest
 from wsss_core.data.reading import ImageFolder, MaskFolder
 from wsss_core.data.tags import TableSettings
 from wsss_core.data.voc import VocSettings
@@ -132,3 +136,69 @@ def test_images_behind_links_are_images(table_root, tmp_path_factory):
     reading = tags.read(TableSettings(root=str(table_root)))
     assert by_id(reading)["linked/far"].classes == (1,) and len(reading.records) == 41
     assert ImageFolder(table_root / "images", "images").find("linked/far") == "linked/far.jpg"
+
+
+def dead_link(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+def link_to_itself(path: Path) -> None:
+    path.symlink_to(path)
+
+
+def link_upward(path: Path) -> None:
+    path.symlink_to(path.parent.parent)
+
+
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("odd", [dead_link, link_to_itself, link_upward, pipe])
+@pytest.mark.parametrize("folder", ["images", "masks"])
+def test_changes_behind_an_odd_entry_are_seen(table_root, folder, odd):
+    settings = {"format": "table", "root": str(table_root), "masks": "masks"}
+    odd(table_root / folder / "0.png")
+    digests = [listing_digest(settings), listing_digest(settings)]
+    for path in sorted((table_root / folder).glob("3*")):
+        os.utime(path, ns=(1, 1))
+    digests.append(listing_digest(settings))
+    (table_root / folder / "0.png").unlink()
+    digests.append(listing_digest(settings))
+    assert digests[0] == digests[1] and len(set(digests)) == 3
+    assert folder_digest(table_root / folder) != folder_digest(table_root), "also for single folders, such as saliency"
+
+
+def test_changes_behind_a_link_are_seen(table_root, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    touch(elsewhere / "sub/new.png")
+    (table_root / "masks/linked").symlink_to(elsewhere)
+    before = folder_digest(table_root / "masks")
+    os.utime(elsewhere / "sub/new.png", ns=(1, 1))
+    assert folder_digest(table_root / "masks") != before
+
+
+def test_unreadable_entries_are_noted(table_root, voc_root, coco_root):
+    for folder in ("images", "masks", "JPEGImages", "SegmentationClass", "photos", "sky"):
+        (table_root / folder).mkdir(exist_ok=True)
+        dead_link(table_root / folder / "gone")
+    save_image(table_root / "sky/a.jpg")
+    gone = "gone: cannot be read (No such file or directory)"
+    for reading, count in [
+        (tags.read(TableSettings(root=str(table_root), masks="masks", ood=("sky",))), 3),
+        (voc.read(VocSettings(root=str(voc_root))), 2),
+        (coco.read(coco_settings(coco_root)), 1),
+    ]:
+        assert sum(text == f"note: : {gone}" for text in texts(reading)) == count
+
+
+def test_an_image_that_leads_nowhere_is_named(data: DataSet):
+    (data.root / "images/t5.png").unlink()
+    dead_link(data.root / "images/t5.png")
+    data.refused("images/t5.png: file cannot be read (No such file or directory)")
+    data.index(unreadable="skip")
+    assert "t5" not in data.ids("train") and len(data.ids("train")) == 7
+    (data.root / "images/t5.png").unlink()
+    pipe(data.root / "images/t5.png")
+    with pytest.raises(UserError, match="images/t5.png: is not a file"):
+        data.index()

@@ -113,6 +113,7 @@ def read(settings: CocoSettings, workers: int = 0, drawn: Path | None = None) ->
     for role, file, folder in _parts(settings):
         content = _load(root / file)
         images = ImageFolder(root / folder, f"{role}_images")
+        problems += images.problems
         try:
             found = {int(c["id"]): str(c["name"]) for c in sorted(content["categories"], key=lambda c: int(c["id"]))}
             if categories is None:
@@ -124,7 +125,7 @@ def read(settings: CocoSettings, workers: int = 0, drawn: Path | None = None) ->
             raise UserError(f"{root / file}: an entry is not in COCO's format ({error!r})") from error
     _read_score_list(settings, root, drafts)
     for name in settings.ood:
-        drafts |= {str(d.path): d for d in whole_folder(existing_folder(root / name, "ood"), "ood")}
+        drafts |= {str(d.path): d for d in whole_folder(existing_folder(root / name, "ood"), "ood", problems)}
     if settings.masks == POLYGONS and drawn is not None:
         _draw_masks(drawn, settings.crowd, drafts, shapes, problems, workers)
     elif settings.masks not in (POLYGONS, None):

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import stat
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -74,6 +75,8 @@ class KnownFiles:
             state = os.stat(path)
         except OSError as error:
             return f"file cannot be read ({error.strerror})"
+        if not stat.S_ISREG(state.st_mode):
+            return "is not a file"
         stamp = [state.st_size, state.st_mtime_ns]
         entry = self.content[kind].get(path)
         if entry is not None and entry["stamp"] == stamp:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from wsss_core.data.decode import IMAGE_SUFFIXES
-from wsss_core.data.folders import walk
+from wsss_core.data.folders import Entry, walk
 from wsss_core.data.label_text import split_labels
 from wsss_core.data.names import did_you_mean, plain
 from wsss_core.data.table import ImageRecord
@@ -93,16 +93,23 @@ class Reader(Protocol):
         ...
 
 
+def unreadable(folder: Path, entries: Iterable[Entry]) -> list[Problem]:
+    """The notes about what could not be read in a folder."""
+    return [Problem("", str(folder / e.name), f"cannot be read ({e.error})", "note") for e in entries if e.error]
+
+
 class ImageFolder:
     """The images in a folder and its subfolders, by name.
 
     An image's id is its file name (with subfolders) without the ending, or with it where two files differ in
-    nothing else.
+    nothing else. What cannot be read there is noted in `problems`.
     """
 
     def __init__(self, folder: Path, setting: str) -> None:
         self.folder = existing_folder(folder, setting)
-        self.files = frozenset(entry.name for entry in walk(folder) if entry.name.lower().endswith(IMAGE_SUFFIXES))
+        entries = walk(folder)
+        self.files = frozenset(entry.name for entry in entries if entry.name.lower().endswith(IMAGE_SUFFIXES))
+        self.problems = unreadable(folder, entries)
         self._stems: dict[str, list[str]] = {}
         for name in self.files:
             self._stems.setdefault(_stem(name), []).append(name)
@@ -139,7 +146,9 @@ class MaskFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = existing_folder(folder, "masks")
-        self.files = frozenset(entry.name for entry in walk(folder))
+        entries = walk(folder)
+        self.files = frozenset(entry.name for entry in entries)
+        self.problems = unreadable(folder, entries)
 
     def find(self, image: str) -> Path | None:
         """The mask of an image, given its id."""
@@ -427,7 +436,7 @@ def listed_images(
             if path.is_dir():
                 if role != "ood":
                     raise UserError(f"dataset.{role}: {name!r} is a folder; a split list is a text file")
-                drafts |= {str(draft.path): draft for draft in whole_folder(path, role)}
+                drafts |= {str(draft.path): draft for draft in whole_folder(path, role, problems)}
                 continue
             entries = read_list(path, images, root, problems)
             _check_subset(role, path, entries, drafts)
@@ -442,9 +451,10 @@ def listed_images(
     return drafts
 
 
-def whole_folder(path: Path, role: str) -> list[Draft]:
+def whole_folder(path: Path, role: str, problems: list[Problem]) -> list[Draft]:
     """All images of a folder in one role; their ids start with the folder's name."""
     images = ImageFolder(path, role)
+    problems += images.problems
     if not images.files:
         raise UserError(f"dataset.{role}: {path} holds no images")
     return [Draft(f"{path.name}/{images.id(file)}", path / file, [role]) for file in sorted(images.files)]
@@ -466,6 +476,7 @@ def find_masks(drafts: Iterable[Draft], masks: MaskFolder, known: Collection[str
     UserError
         If the folder holds a mask of none of them: a folder that is named counts for something.
     """
+    problems += masks.problems
     wanting = [draft for draft in drafts if draft.mask is None and {"train", "val"} & set(draft.roles)]
     for draft in wanting:
         draft.mask = masks.find(draft.id)

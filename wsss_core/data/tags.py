@@ -83,6 +83,7 @@ def read(settings: TableSettings, workers: int = 0, drawn: Path | None = None) -
     images = ImageFolder(root / settings.images, "images")
     path = root / settings.labels
     rows, problems = read_labels(path, settings.separator)
+    problems += images.problems
     class_names = _class_names(settings, rows, path)
     check_labels([row.labels for row in rows], settings.separator, class_names if settings.classes else None, str(path))
     lists = _lists(settings)

@@ -80,7 +80,7 @@ def read(settings: VocSettings, workers: int = 0, drawn: Path | None = None) -> 
     root = existing_folder(Path(settings.root), "root")
     class_names = VOC_CLASSES if settings.classes is None else read_class_names(root / settings.classes)
     images = ImageFolder(root / settings.images, "images")
-    problems: list[Problem] = []
+    problems = list(images.problems)
     lists = _lists(settings)
     drafts = listed_images(lists, root, settings.lists, images, problems)
     if settings.masks is not None:
