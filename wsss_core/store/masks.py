@@ -163,8 +163,10 @@ def read_mask(path: Path, size: tuple[int, int] | None = None, n_labels: int | N
             if image.mode not in ("P", "L", "1", "I", "I;16"):
                 raise UserError(f"{path}: a mask must be a palette or grey PNG, this one is {image.mode}")
             labels = np.asarray(image)
-    except (OSError, SyntaxError) as error:
-        raise UserError(f"{path}: mask cannot be read ({error})") from error
+    except UserError:
+        raise
+    except Exception as error:  # whatever a decoder raises is the matter of this file alone
+        raise UserError(f"{path}: mask cannot be read ({str(error) or type(error).__name__})") from error
     if size is not None and labels.shape != tuple(size):
         raise UserError(f"{path}: mask is {labels.shape[1]}x{labels.shape[0]}, its image is {size[1]}x{size[0]}")
     highest = (IGNORE + 1 if n_labels is None else n_labels) - 1
