@@ -1,7 +1,6 @@
 # Functions of the other rule files; no rules here.
 
 import glob
-import hashlib
 import re
 import shlex
 from functools import cache
@@ -12,7 +11,7 @@ from snakemake.exceptions import WorkflowError
 try:
     import wsss_core
     from wsss_core.config import configured_stages, load, read_file, step_json
-    from wsss_core.data.listing import listing_digest
+    from wsss_core.data.listing import folder_digest, listing_digest
     from wsss_core.errors import UserError
     from wsss_core.registry import METHODS, all_steps
     from wsss_core.workflow import PACKAGE
@@ -113,10 +112,8 @@ def weight_files(wildcard):
 
 @cache
 def folder_state(folder):
-    """Digest of the names, sizes and times of a folder's files, if there is a folder; where it changes, jobs run again."""
-    files = sorted(path for path in Path(folder).rglob("*") if path.is_file()) if folder else []
-    states = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    return hashlib.sha256(repr(states).encode()).hexdigest()[:16]
+    """Digest of a folder's files, if there is a folder; where it changes, jobs run again."""
+    return folder_digest(Path(folder)) if folder else ""
 
 
 def classifier_of(wildcard):

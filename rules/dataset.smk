@@ -57,9 +57,11 @@ checkpoint index:
         listing=lambda wildcards: listing_digest(CONFIGURATION.dataset),
         problems=f"{R}/problems.csv",
         cache=f"{R}/.state/dataset.json",
+        drawn=f"{R}/dataset/masks",
         execution=execution("index"),
     message:
         "reading and checking all images"
     shell:
         "python -m wsss_core.cli index --config {input.config:q} --table {output.table:q} --shards {output.shards:q}"
-        " --problems {params.problems:q} --cache {params.cache:q} {params.execution} > {log:q} 2>&1"
+        " --problems {params.problems:q} --cache {params.cache:q} --drawn {params.drawn:q} {params.execution}"
+        " > {log:q} 2>&1"

@@ -9,12 +9,15 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, TiffTags
+from PIL.PngImagePlugin import PngImageFile, PngInfo
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from wsss_core.data.decode import decode_image, read_image
+from wsss_core.data.decode import ORIENTATION, decode_image, decode_turned, read_image
 from wsss_core.data.decoded import Decoded
 from wsss_core.errors import UserError
 from wsss_core.keyed import generator
+from wsss_core.store.masks import read_mask
 
 RGB = generator(0, "decode").integers(0, 256, (24, 32, 3), dtype=np.uint8)
 GREY = RGB[..., 0]
@@ -185,3 +188,76 @@ def test_loader_processes_share_the_budget():
 @pytest.mark.parametrize("content", [lambda _: torch.zeros(25), lambda _: (np.zeros(80, np.uint8), torch.zeros(5))])
 def test_tensors_and_pairs_count_with_all_their_bytes(content):
     assert Reads(content)[0] == 8 + 4
+
+
+def turned(orientation) -> Image.Exif:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    return exif
+
+
+XMP = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf tiff:Orientation="6"/></x:xmpmeta>'
+
+
+def png_texts(**texts: str) -> PngInfo:
+    info = PngInfo()
+    for key, text in texts.items():
+        info.add_itxt(key.replace("_", ":"), text)
+    return info
+
+
+def tiff_with_tags(orientation: int, kind: int, value) -> bytes:
+    tags = ImageFileDirectory_v2()
+    tags[ORIENTATION] = orientation
+    tags.tagtype[700] = kind
+    tags[700] = value
+    return encoded(Image.fromarray(RGB), "TIFF", tiffinfo=tags)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        tiff_with_tags(6, TiffTags.ASCII, XMP),
+        tiff_with_tags(6, TiffTags.BYTE, XMP.encode()),
+        tiff_with_tags(6, TiffTags.SHORT, (1, 2, 3)),
+        encoded(Image.fromarray(RGB), "PNG", exif=turned(6), pnginfo=png_texts(XML_com_adobe_xmp=XMP)),
+        encoded(Image.fromarray(RGB), "PNG", exif=turned(6), pnginfo=png_texts(xmp=XMP)),
+        encoded(Image.fromarray(RGB), "PNG", pnginfo=png_texts(**{"XML:com.adobe.xmp": XMP})),
+        encoded(Image.fromarray(RGB), "WEBP", exif=turned(6), xmp=XMP.encode(), lossless=True),
+    ],
+)
+def test_a_photo_is_turned_whatever_else_its_metadata_say(data):
+    pixels, orientation = decode_turned(data, "x")
+    np.testing.assert_array_equal(pixels, np.rot90(RGB, -1))
+    assert orientation == 6
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encoded(Image.fromarray(RGB), "PNG", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff"),
+        encoded(Image.fromarray(RGB), "PNG", exif=b"Exif\x00\x00nonsense"),
+        encoded(Image.fromarray(RGB), "WEBP", exif=b"nonsense", lossless=True),
+        encoded(Image.fromarray(RGB), "PNG", pnginfo=png_texts(xmp=XMP)),
+        tiff_with_tags(1, TiffTags.ASCII, XMP),
+        tiff_with_tags(99, TiffTags.SHORT, (7,)),
+        encoded(Image.fromarray(RGB), "PNG", pnginfo=png_texts(**{"Raw profile type exif": "\nexif\n 4\nzz"})),
+    ],
+)
+def test_odd_metadata_cost_no_photo(data):
+    pixels, orientation = decode_turned(data, "x")
+    np.testing.assert_array_equal(pixels, RGB)
+    assert orientation == 1
+
+
+@pytest.mark.parametrize("error", [TypeError, AssertionError, RuntimeError, MemoryError, RecursionError, IndexError])
+def test_whatever_a_decoder_raises_names_the_file(monkeypatch, tmp_path, error):
+    def load_prepare(self):
+        raise error
+
+    monkeypatch.setattr(PngImageFile, "load_prepare", load_prepare)
+    (tmp_path / "x.png").write_bytes(encoded(Image.fromarray(GREY), "PNG"))
+    with pytest.raises(UserError, match=rf"x.png: image cannot be read \({error.__name__}\)"):
+        read_image(tmp_path / "x.png")
+    with pytest.raises(UserError, match=rf"x.png: mask cannot be read \({error.__name__}\)"):
+        read_mask(tmp_path / "x.png")

@@ -333,12 +333,17 @@ def coco_settings(root: Path, **changes) -> CocoSettings:
     )
 
 
+def read_coco(root: Path, workers: int = 0, **changes):
+    """The reading, masks drawn into ``drawn``."""
+    return coco.read(coco_settings(root, **changes), workers, root / "drawn")
+
+
 def read_labels_of(record) -> np.ndarray:
     return np.asarray(Image.open(record.mask))
 
 
 def test_coco_categories_masks_and_boxes(coco_root):
-    reading = coco.read(coco_settings(coco_root))
+    reading = read_coco(coco_root)
     assert reading.class_names == ("person", "stop sign", "toothbrush")
     records = by_id(reading)
     assert records["000000000001"].classes == (0, 2)
@@ -356,32 +361,32 @@ def test_coco_categories_masks_and_boxes(coco_root):
 
 
 def test_coco_crowds_as_their_class(coco_root):
-    reading = coco.read(coco_settings(coco_root, crowd="class"))
+    reading = read_coco(coco_root, crowd="class")
     assert read_labels_of(by_id(reading)["000000000001"])[10, 2] == 1
 
 
 def test_coco_masks_are_drawn_again_only_where_needed(coco_root):
-    coco.read(coco_settings(coco_root))
-    masks = {path: path.stat().st_mtime_ns for path in (coco_root / "masks").glob("*.png")}
+    read_coco(coco_root)
+    masks = {path: path.stat().st_mtime_ns for path in (coco_root / "drawn").glob("*.png")}
     assert len(masks) == 3
     content = json.loads((coco_root / "train.json").read_text())
     content["annotations"][1]["segmentation"] = rectangle(10, 2, 25, 14)
     save_text(coco_root / "train.json", json.dumps(content))
-    coco.read(coco_settings(coco_root), workers=2)
+    read_coco(coco_root, workers=2)
     changed = {path.stem for path, time in masks.items() if path.stat().st_mtime_ns != time}
     assert changed == {"000000000001"}
 
 
 def test_coco_class_subset_in_own_order(coco_root):
     save_text(coco_root / "classes.txt", "toothbrush\nperson\n")
-    reading = coco.read(coco_settings(coco_root, classes="classes.txt"))
+    reading = read_coco(coco_root, classes="classes.txt")
     records = by_id(reading)
     assert reading.class_names == ("toothbrush", "person")
     assert records["000000000001"].classes == (0, 1) and records["000000000002"].classes == ()
     assert read_labels_of(records["000000000001"])[6, 14] == 1
     save_text(coco_root / "classes.txt", "tothbrush\n")
     with pytest.raises(UserError, match="classes.txt: unknown class 'tothbrush'.*toothbrush"):
-        coco.read(coco_settings(coco_root, classes="classes.txt"))
+        read_coco(coco_root, classes="classes.txt")
 
 
 def test_coco_several_files(coco_root):
@@ -389,22 +394,22 @@ def test_coco_several_files(coco_root):
     more = coco_json([{"id": 7, "file_name": "7.jpg", "height": 20, "width": 30}], [])
     save_text(coco_root / "more.json", json.dumps(more))
     both = {"train": ("train.json", "more.json"), "train_images": ("photos", "more")}
-    assert set(by_id(coco.read(coco_settings(coco_root, **both)))) == {f"{i:012d}" for i in (1, 2, 3)} | {"7"}
-    reading = coco.read(coco_settings(coco_root, val=("train.json",), val_images=("photos",)))
+    assert set(by_id(read_coco(coco_root, **both))) == {f"{i:012d}" for i in (1, 2, 3)} | {"7"}
+    reading = read_coco(coco_root, val=("train.json",), val_images=("photos",))
     assert sum("duplicate: id" in text for text in texts(reading)) == 3
     more["categories"] = more["categories"][:2]
     save_text(coco_root / "more.json", json.dumps(more))
     with pytest.raises(UserError, match="more.json: its categories differ"):
-        coco.read(coco_settings(coco_root, **both))
+        read_coco(coco_root, **both)
 
 
 def test_coco_score_list_and_given_masks(coco_root):
     save_text(coco_root / "subset.txt", "000000000002\n")
-    reading = coco.read(coco_settings(coco_root, score="subset"))
+    reading = read_coco(coco_root, score="subset")
     assert [r.id for r in reading.records if "score" in r.splits] == ["000000000002"]
     write_mask(coco_root / "given/000000000001.png", np.zeros((20, 30)))
-    given = coco_settings(coco_root, score="subset", masks="given", rasterise=False)
-    assert "mask: 000000000002: 000000000002.png: there is no such mask" in texts(coco.read(given))
+    given = read_coco(coco_root, score="subset", masks="given")
+    assert "mask: 000000000002: 000000000002.png: there is no such mask" in texts(given)
 
 
 def test_coco_problems(coco_root):
@@ -416,7 +421,7 @@ def test_coco_problems(coco_root):
         {"id": 10, "image_id": 3, "category_id": 1, "segmentation": {"counts": [0, 6], "size": [2, 3]}},
     ]
     save_text(coco_root / "train.json", json.dumps(content))
-    found = texts(coco.read(coco_settings(coco_root)))
+    found = texts(read_coco(coco_root))
     assert any(t.startswith("error: 000000000009.jpg: train.json: there is no such image") for t in found)
     assert "error: 000000000002: train.json: unknown category id 12" in found
     assert "row: 404: train.json: 1 annotations are of an image that the file does not list" in found
@@ -438,7 +443,7 @@ def test_coco_problems(coco_root):
 def test_coco_wrong_json(coco_root, text, message):
     save_text(coco_root / "train.json", text)
     with pytest.raises(UserError, match=f"train.json: .*{message}"):
-        coco.read(coco_settings(coco_root))
+        read_coco(coco_root)
 
 
 def listing(root: Path, form: str = "table", **settings) -> str:
@@ -470,9 +475,9 @@ def test_listing_never_fails(tmp_path, voc_root):
 def test_listing_does_not_see_masks_it_draws(coco_root):
     settings = {"train": ["train.json"], "train_images": ["photos"], "val": []}
     before = listing(coco_root, form="coco", **settings)
-    coco.read(coco_settings(coco_root))
+    read_coco(coco_root)
     assert listing(coco_root, form="coco", **settings) == before
-    assert listing(coco_root, form="coco", **settings, rasterise=False) != before
+    assert listing(coco_root, form="coco", **settings, masks="drawn") != before
 
 
 def test_real_voc_files(shared):
@@ -488,9 +493,8 @@ def test_real_coco_files(shared, tmp_path):
         train=("annotations/instances_train2017.json",),
         train_images=("images",),
         val=(),
-        masks=str(tmp_path),
     )
-    reading = coco.read(settings)
+    reading = coco.read(settings, drawn=tmp_path)
     assert len(reading.class_names) == 80 and reading.class_names[11] == "stop sign"
     assert len(reading.records) == 100 and all(record.mask for record in reading.records)
     shown = [set(np.unique(read_labels_of(record))) - {0, 255} for record in reading.records]

@@ -261,14 +261,20 @@ def _predict(options: argparse.Namespace) -> None:
     with gpu_lease(execution.device):
         from wsss_core.data.decode import read_image
         from wsss_core.segment.predict import Predictor
-        from wsss_core.store.masks import mask_name, write_mask
+        from wsss_core.store.masks import check_replaceable, ids_of_files, mask_name, write_mask
 
         execution.set_threads()
         execution.require_device()
         predictor = Predictor(options.model, crf=options.crf, device=execution.torch_device())
-        for path in options.images:
+        masks = {
+            path: options.out / mask_name(i)
+            for path, i in zip(options.images, ids_of_files(options.images), strict=True)
+        }
+        for mask in masks.values():
+            check_replaceable(mask)
+        for path, mask in masks.items():
             labels, _ = predictor.predict(read_image(path))
-            write_mask(options.out / mask_name(path.stem), labels)
+            write_mask(mask, labels)
             names = [predictor.class_names[c - 1] for c in sorted(set(labels.ravel().tolist()) - {0})]
             print(f"{path}: {', '.join(names) or 'background only'}")
 
@@ -280,9 +286,8 @@ def _inspect(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    import shutil
-
     from wsss_core.jobs.shard_names import shard_names
+    from wsss_core.store.masks import copy_mask
 
     run = options.masks.resolve() / "../../.."
     dealt = shard_names(run, "val" if options.masks.name == "predictions" else "train")
@@ -290,9 +295,8 @@ def _export(options: argparse.Namespace) -> None:
     masks = [path for folder in folders for path in sorted(folder.glob("*.png"))]
     if not masks:
         raise UserError(f"{options.masks}: holds no shard folders with masks")
-    options.out.mkdir(parents=True, exist_ok=True)
     for path in masks:
-        shutil.copy2(path, options.out / path.name)
+        copy_mask(path, options.out / path.name)
     print(f"{len(masks)} masks in {options.out}")
 
 

@@ -19,9 +19,11 @@ import numpy as np
 
 from wsss_core import keyed
 from wsss_core.constants import IGNORE
+from wsss_core.data.names import alike
 from wsss_core.data.reading import (
     Draft,
     ImageFolder,
+    MaskFolder,
     Problem,
     Reading,
     Sources,
@@ -29,6 +31,7 @@ from wsss_core.data.reading import (
     class_list,
     existing_folder,
     find_list,
+    find_masks,
     mark_scored,
     missing_mask,
     no_tags,
@@ -46,6 +49,9 @@ log = logging.getLogger(__name__)
 
 STAMP = "rasterised.json"
 """File beside the drawn masks that says what each was drawn from."""
+
+POLYGONS = "polygons"
+"""Value of the setting `masks` for masks that are drawn."""
 
 Crowd = Literal["ignore", "class"]
 """Label of crowd regions: 255, or the class."""
@@ -73,8 +79,11 @@ class CocoSettings:
     classes: str | None = setting(
         None, "text file of the categories to keep, in order of their labels; null: all, in order of their id"
     )
-    masks: str | None = setting("masks", "folder of label masks <id>.png, for evaluation; null: none")
-    rasterise: bool = setting(True, "draw the masks from the polygons into `masks`; false: take those that are there")
+    masks: str | None = setting(
+        POLYGONS,
+        "true masks, for evaluation: polygons (drawn from the annotations, into the run's folder), or a folder of "
+        "label masks <id>.png; null: none",
+    )
     crowd: Crowd = setting("ignore", "label of crowd regions where no single object lies: 255, or the class")
     unreadable: Literal["stop", "skip"] = setting(
         "stop", "when images, masks or tags cannot be used: stop with the whole list, or skip them and go on"
@@ -91,8 +100,8 @@ def classes(settings: CocoSettings) -> tuple[str, ...]:
         raise _malformed(path, error) from error
 
 
-def read(settings: CocoSettings, workers: int = 0) -> Reading:
-    """Read annotations and, if asked for, draw the masks that are missing or out of date.
+def read(settings: CocoSettings, workers: int = 0, drawn: Path | None = None) -> Reading:
+    """Read annotations and, if asked for, draw the masks that are missing or out of date in the folder `drawn`.
 
     An image's id is its file name without ending, its tags are the categories of all its annotations, crowds
     included. Images without annotations are kept, without tags. Boxes are those of single objects. Category ids
@@ -114,6 +123,7 @@ def read(settings: CocoSettings, workers: int = 0) -> Reading:
     for role, file, folder in _parts(settings):
         content = _load(root / file)
         images = ImageFolder(root / folder, f"{role}_images")
+        problems += images.problems
         try:
             found = _categories(content)
             if categories is None:
@@ -125,19 +135,28 @@ def read(settings: CocoSettings, workers: int = 0) -> Reading:
             raise _malformed(root / file, error) from error
     _read_score_list(settings, root, drafts)
     for name in settings.ood:
-        drafts |= {str(d.path): d for d in whole_folder(existing_folder(root / name, "ood"), "ood")}
-    if settings.masks is not None:
-        _find_masks(settings, root / settings.masks, drafts, shapes, problems, workers)
+        drafts |= {str(d.path): d for d in whole_folder(existing_folder(root / name, "ood"), "ood", problems)}
+    if settings.masks == POLYGONS and drawn is not None:
+        _draw_masks(drawn, settings.crowd, drafts, shapes, problems, workers)
+    elif settings.masks not in (POLYGONS, None):
+        listed = [drafts[image] for image in shapes]
+        find_masks(listed, MaskFolder(root / settings.masks), shapes, problems)
     mark_scored(drafts.values(), settings.score)
     lists = {"val": settings.val, "score": settings.score or (), "ood": settings.ood}
-    return Reading(class_names, tuple(d.record() for d in drafts.values()), tuple(problems), wanted_roles(lists))
+    return Reading(
+        class_names,
+        tuple(draft.record() for draft in drafts.values()),
+        tuple(problems),
+        wanted_roles(lists),
+        masks_drawn=settings.masks == POLYGONS,
+    )
 
 
 def sources(settings: CocoSettings) -> Sources:
     """What `read` reads; masks only where it does not draw them itself."""
     root = Path(settings.root)
     folders = [root / folder for _, _, folder in _parts(settings)] + [root / name for name in settings.ood]
-    if settings.masks is not None and not settings.rasterise:
+    if settings.masks not in (POLYGONS, None):
         folders.append(root / settings.masks)
     files = [root / file for _, file, _ in _parts(settings)]
     files += [] if settings.score is None else [find_list(settings.score, root, ".")]
@@ -231,7 +250,16 @@ def _categories(content: Mapping[str, Any]) -> dict[int, str]:
 
 def _class_names(settings: CocoSettings, categories: Mapping[int, str], source: Path) -> tuple[str, ...]:
     names = tuple(categories.values())
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        numbers = " and ".join(str(number) for number, name in categories.items() if name == twice)
+        raise UserError(f"{source}: the categories {numbers} have the same name, {twice!r}")
     if settings.classes is None:
+        for group in alike(names):
+            shown = " and ".join(map(repr, group))
+            raise UserError(
+                f"{source}: the categories {shown} differ by their writing alone; list those to keep in dataset.classes"
+            )
         return class_list(names, source)
     path = Path(settings.root) / settings.classes
     chosen = read_class_names(path)
@@ -316,29 +344,21 @@ def _read_score_list(settings: CocoSettings, root: Path, drafts: Mapping[str, Dr
         draft.roles.append("score")
 
 
-def _find_masks(
-    settings: CocoSettings,
+def _draw_masks(
     folder: Path,
+    crowd: Crowd,
     drafts: Mapping[str, Draft],
     shapes: Mapping[str, _Shapes],
     problems: list[Problem],
     workers: int,
 ) -> None:
-    """Give images their masks, drawing them first if the settings say so."""
-    if settings.rasterise:
-        for image, text in _rasterise(folder, shapes, settings.crowd, workers).items():
-            severity: Literal["error", "mask"] = "error" if "val" in drafts[image].roles else "mask"
-            problems.append(Problem(image, str(drafts[image].path), text, severity))
-    else:
-        existing_folder(folder, "masks")
-    for draft in drafts.values():
-        path = folder / mask_name(draft.id)
-        if draft.id not in shapes:
-            continue
-        if path.is_file():
-            draft.mask = path
-        elif not settings.rasterise and {"val", "score"} & set(draft.roles):
-            problems.append(missing_mask(draft, path))
+    """Draw the masks and give them to their images; a problem is appended for each that cannot be drawn."""
+    failed = _rasterise(folder, shapes, crowd, workers)
+    for image in shapes:
+        if image in failed:
+            problems.append(missing_mask(drafts[image], drafts[image].path, failed[image]))
+        else:
+            drafts[image].mask = folder / mask_name(image)
 
 
 def _rasterise(folder: Path, shapes: Mapping[str, _Shapes], crowd: Crowd, workers: int) -> dict[str, str]:
@@ -363,14 +383,15 @@ def _rasterise(folder: Path, shapes: Mapping[str, _Shapes], crowd: Crowd, worker
             done.pop(image, None)
             if text:
                 failed[image] = text
-                (folder / mask_name(image)).unlink(missing_ok=True)
             else:
                 done[image] = wanted[image]
             if time.monotonic() - shown > 10:
                 shown = time.monotonic()
                 log.info("%d of %d masks drawn", count, len(todo))
     except OSError as error:
-        raise UserError(f"{folder}: masks cannot be written ({error}); choose another dataset.masks") from error
+        raise UserError(
+            f"{folder}: masks cannot be written ({error}); free space, or give the run another folder"
+        ) from error
     finally:
         if folder.is_dir():
             write_text(stamp, json.dumps(done))

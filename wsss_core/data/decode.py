@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import os
-import struct
-import zlib
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from wsss_core.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 """File name endings, in lower case, that count as images when a folder is searched."""
 
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+ORIENTATION = 0x0112
+"""EXIF tag that says how a stored photo is turned to be shown."""
+
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""Values of the tag that turn a photo, to how; 1 and whatever else is written there do not."""
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:
     """Read an image file as 8-bit RGB; may be called from several threads.
 
-    * EXIF rotation is applied; embedded colour profiles are not.
+    * EXIF rotation is applied; embedded colour profiles are not. Metadata that cannot be read cost no photo.
     * Grey becomes three equal channels; CMYK, YCbCr and Lab are converted.
     * 16-bit channels are scaled to 8 bits (the high byte), not clipped.
     * Transparent pixels, also those of palettes, are laid over white.
@@ -40,7 +50,8 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     Raises
     ------
     UserError
-        If the file is missing, is not an image, is truncated, or holds floating-point or 32-bit values.
+        If the file is missing, is not an image, is truncated, holds floating-point or 32-bit values, or its decoder
+        fails in any other way.
 
     Examples
     --------
@@ -62,14 +73,38 @@ def read_bytes(path: str | os.PathLike) -> bytes:
 
 def decode_image(data: bytes, name: str | os.PathLike) -> np.ndarray:
     """As `read_image`, of a file's bytes; `name` is used in messages."""
+    return decode_turned(data, name)[0]
+
+
+def decode_turned(data: bytes, name: str | os.PathLike) -> tuple[np.ndarray, int]:
+    """As `decode_image`, with the EXIF orientation by which the image was turned; 1 if it was not."""
     try:
         with Image.open(BytesIO(data)) as image:
+            _drop_odd_texts(image)
+            stored = _orientation(image)
             image.load()
-            return np.array(_rgb(ImageOps.exif_transpose(image)))
+            left = _orientation(image)  # TIFF images are turned while they load, PNG may say so at their end
+            upright = image.transpose(TURNS[left]) if left in TURNS else image
+            return np.array(_rgb(upright)), left if left in TURNS else stored
     except Image.UnidentifiedImageError as error:
         raise UserError(f"{name}: is {'not an image' if data else 'an empty file'}") from error
-    except _BROKEN as error:
-        raise UserError(f"{name}: image cannot be read ({error})") from error
+    except Exception as error:  # whatever a decoder raises, there are dozens, is the matter of this file alone
+        raise UserError(f"{name}: image cannot be read ({str(error) or type(error).__name__})") from error
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(ORIENTATION, 1)
+        return int(value) if value in TURNS else 1
+    except Exception:  # EXIF comes from thousands of devices and editors, and says nothing about the pixels
+        return 1
+
+
+def _drop_odd_texts(image: Image.Image) -> None:
+    """Forget XMP of another type than Pillow searches for a rotation: it would raise TypeError."""
+    for key, kind in (("XML:com.adobe.xmp", str), ("xmp", bytes)):
+        if not isinstance(image.info.get(key, kind()), kind):
+            del image.info[key]
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -67,9 +67,9 @@ def classes(settings: DemoSettings) -> tuple[str, ...]:
     return CLASSES
 
 
-def read(settings: DemoSettings, workers: int = 0) -> Reading:
+def read(settings: DemoSettings, workers: int = 0, drawn: Path | None = None) -> Reading:
     """Draw the data set if it is not there yet, and read it."""
-    return voc.read(_as_voc(settings, generate(settings, workers)), workers)
+    return voc.read(_as_voc(settings, generate(settings, workers)), workers, drawn)
 
 
 def sources(settings: DemoSettings) -> Sources:

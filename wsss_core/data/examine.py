@@ -6,8 +6,8 @@ import hashlib
 import json
 import logging
 import os
+import stat
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -21,6 +21,7 @@ from wsss_core.constants import IGNORE
 from wsss_core.data.decode import decode_image, read_bytes
 from wsss_core.data.reading import Problem, Reading
 from wsss_core.data.table import ImageRecord
+from wsss_core.data.truth import Truth, contradictions, unscored
 from wsss_core.errors import UserError
 from wsss_core.store.atomic import write_text
 from wsss_core.store.masks import read_mask
@@ -74,6 +75,8 @@ class KnownFiles:
             state = os.stat(path)
         except OSError as error:
             return f"file cannot be read ({error.strerror})"
+        if not stat.S_ISREG(state.st_mode):
+            return "is not a file"
         stamp = [state.st_size, state.st_mtime_ns]
         entry = self.content[kind].get(path)
         if entry is not None and entry["stamp"] == stamp:
@@ -144,9 +147,12 @@ def _problems(record: ImageRecord, seen: _Seen, reading: Reading) -> list[Proble
         needed = reading.tags_from_masks or "val" in record.splits
         problems.append(Problem(record.id, record.mask, wrong, "error" if needed else "mask"))
         return problems
+    shown = _mask_classes(seen.mask) if isinstance(seen.mask, dict) else []
+    if seen.mask is not None and record.classes and not set(shown) & set(record.classes):
+        tags = ", ".join(reading.class_names[c] for c in record.classes)
+        problems.append(Problem(record.id, record.mask, f"the mask shows none of the tags ({tags})", "note"))
     if "train" not in record.splits:
         return problems
-    shown = _mask_classes(seen.mask) if isinstance(seen.mask, dict) else []
     if reading.tags_from_masks and seen.mask is None:
         problems.append(Problem(record.id, record.path, "there is no mask to take the tags from"))
     untagged = [reading.class_names[c] for c in shown if c not in record.classes]
@@ -197,32 +203,17 @@ def _duplicates(records: Iterable[ImageRecord]) -> list[Problem]:
 
 
 def _contradictions(reading: Reading, records: Iterable[ImageRecord], known: KnownFiles) -> list[Problem]:
-    """Classes whose tagged images mostly show another, untagged class in their masks: a class list in another order."""
-    if reading.tags_from_masks:
+    """What masks and tags, as a whole, say against each other; nothing where the masks were drawn from the tags."""
+    if reading.masks_drawn:
         return []
-    tagged: Counter[int] = Counter()
-    absent: Counter[int] = Counter()
-    instead: dict[int, Counter[int]] = {}
-    for record in records:
-        if not record.mask or not record.classes:
-            continue
-        shown = _mask_classes(known.content["mask"][record.mask])
-        for c in record.classes:
-            tagged[c] += 1
-            if c not in shown:
-                absent[c] += 1
-                instead.setdefault(c, Counter()).update(d for d in shown if d not in record.classes)
-    problems = []
-    for c, count in absent.items():
-        other, times = max(instead[c].items(), key=lambda item: item[1], default=(c, 0))
-        if tagged[c] >= 3 and 2 * times > tagged[c]:
-            name, label = reading.class_names[c], reading.class_names[other]
-            text = (
-                f"{count} of {tagged[c]} images tagged {name!r} do not hold its label {c + 1} in their masks, "
-                f"{times} of them hold {other + 1} ({label}): is the class list in another order than the labels?"
-            )
-            problems.append(Problem("", "class list", text))
-    return problems
+    masked = [record for record in records if record.mask]
+    truths = [Truth(r.id, r.classes, tuple(known.content["mask"][r.mask]["labels"])) for r in masked]
+    found = contradictions(reading.class_names, truths)
+    if found:
+        return [Problem("", "tags and masks", text) for text in found]
+    names = unscored(reading.class_names, truths)
+    text = f"none of {len(truths)} masks holds {', '.join(map(repr, names))}: never scored"
+    return [Problem("", "tags and masks", text, "note")] if names else []
 
 
 def require_roles(reading: Reading, records: Sequence[ImageRecord]) -> None:

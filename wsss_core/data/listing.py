@@ -1,14 +1,14 @@
-"""Digest of what lies in a data set's folders, taken without opening an image: the workflow sees added images by it."""
+"""Digests of what lies in folders, taken without opening a file: the workflow sees added and changed images by them."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from wsss_core.data.folders import walk
 from wsss_core.data.reading import Reader
 from wsss_core.errors import UserError
 from wsss_core.registry import DATASETS
@@ -49,30 +49,24 @@ def listing_digest(dataset: Mapping[str, Any]) -> str:
         return hashlib.sha256(str(error).encode()).hexdigest()[:16]
     digest = hashlib.sha256()
     for folder in sources.folders:
-        for line in sorted(_entries(folder)):
-            digest.update(line.encode("utf-8", "surrogateescape"))
+        digest.update(folder_digest(folder).encode())
     for path in sources.files:
         digest.update(f"{path}\0".encode("utf-8", "surrogateescape") + _content(path))
     return digest.hexdigest()[:16]
 
 
-def _entries(folder: Path) -> list[str]:
-    lines, todo = [], [str(folder)]
-    while todo:
-        current = todo.pop()
-        try:
-            with os.scandir(current) as entries:
-                for entry in entries:
-                    if entry.name.startswith("."):
-                        continue
-                    if entry.is_dir():
-                        todo.append(entry.path)
-                    else:
-                        state = entry.stat()
-                        lines.append(f"{entry.path}\0{state.st_size}\0{state.st_mtime_ns}\n")
-        except OSError as error:
-            lines.append(f"{current}\0{error.strerror}\n")
-    return lines
+def folder_digest(folder: Path) -> str:
+    """Digest of names, sizes and times of all files below a folder; what cannot be read counts by its name and reason.
+
+    Returns
+    -------
+    16 hexadecimal digits.
+    """
+    digest = hashlib.sha256(str(folder).encode("utf-8", "surrogateescape"))
+    for entry in walk(folder):
+        line = f"{entry.name}\0{entry.size}\0{entry.changed}\0{entry.error}\n"
+        digest.update(line.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()[:16]
 
 
 def _content(path: Path) -> bytes:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import csv
-import difflib
+import io
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from wsss_core.constants import BACKGROUND, MEAN_ROW
 from wsss_core.data.decode import IMAGE_SUFFIXES
+from wsss_core.data.folders import Entry, walk
+from wsss_core.data.label_text import split_labels
+from wsss_core.data.names import did_you_mean, plain
 from wsss_core.data.table import ImageRecord
 from wsss_core.errors import UserError
+from wsss_core.store.masks import mask_name
 
 ROLES = ("train", "score", "val", "ood")
 
@@ -59,6 +64,8 @@ class Reading:
         Roles that the settings ask for: none of them may turn out empty.
     tags_from_masks
         Tags are the labels that an image's mask holds.
+    masks_drawn
+        The masks were drawn from what the tags were read from.
     """
 
     class_names: tuple[str, ...]
@@ -66,6 +73,7 @@ class Reading:
     problems: tuple[Problem, ...] = ()
     wanted: tuple[str, ...] = ("train",)
     tags_from_masks: bool = False
+    masks_drawn: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,8 +91,12 @@ class Reader(Protocol):
         """Names of the foreground classes in order of their labels, from files that are read only."""
         ...
 
-    def read(self, settings: Any, workers: int = 0) -> Reading:
-        """What the files list and tag; `workers` is the number of threads."""
+    def read(self, settings: Any, workers: int = 0, drawn: Path | None = None) -> Reading:
+        """What the files list and tag; `workers` is the number of threads.
+
+        Masks that the reader draws from something else go into the folder `drawn`, never beside the data; without a
+        folder it draws none.
+        """
         ...
 
     def sources(self, settings: Any) -> Sources:
@@ -92,16 +104,23 @@ class Reader(Protocol):
         ...
 
 
+def unreadable(folder: Path, entries: Iterable[Entry]) -> list[Problem]:
+    """The notes about what could not be read in a folder."""
+    return [Problem("", str(folder / e.name), f"cannot be read ({e.error})", "note") for e in entries if e.error]
+
+
 class ImageFolder:
     """The images in a folder and its subfolders, by name.
 
     An image's id is its file name (with subfolders) without the ending, or with it where two files differ in
-    nothing else.
+    nothing else. What cannot be read there is noted in `problems`.
     """
 
     def __init__(self, folder: Path, setting: str) -> None:
         self.folder = existing_folder(folder, setting)
-        self.files = _image_files(folder)
+        entries = walk(folder)
+        self.files = frozenset(entry.name for entry in entries if entry.name.lower().endswith(IMAGE_SUFFIXES))
+        self.problems = unreadable(folder, entries)
         self._stems: dict[str, list[str]] = {}
         for name in self.files:
             self._stems.setdefault(_stem(name), []).append(name)
@@ -127,6 +146,51 @@ class ImageFolder:
         """Id of a file in the folder."""
         stem = _stem(file)
         return stem if len(self._stems[stem]) == 1 else file
+
+    def ids(self) -> set[str]:
+        """Ids of all images in the folder."""
+        return {self.id(file) for file in self.files}
+
+
+class MaskFolder:
+    """The files in a folder of true masks, named ``<id>.png`` (as a file in a subfolder, or escaped by `mask_name`)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = existing_folder(folder, "masks")
+        entries = walk(folder)
+        self.files = frozenset(entry.name for entry in entries)
+        self.problems = unreadable(folder, entries)
+
+    def find(self, image: str) -> Path | None:
+        """The mask of an image, given its id."""
+        named = next((name for name in (f"{image}.png", mask_name(image)) if name in self.files), None)
+        return None if named is None else self.folder / named
+
+    def otherwise_named(self, without: Iterable[str], known: Iterable[str]) -> dict[str, str]:
+        """Images without a mask to a file that looks like it: ``x_mask.png``, ``X.PNG``, ``x.tif``, ``sub/x.png``.
+
+        Parameters
+        ----------
+        without
+            Ids of the images in question.
+        known
+            Ids of all images, listed or not: a file that is named after one of them is no other's mask.
+        """
+        taken = {mask for image in known if (mask := self.find(image)) is not None}
+        wanted = {plain(image): image for image in without}
+        wanted |= {name.rpartition("/")[2]: image for name, image in wanted.items()}
+        found: dict[str, str] = {}
+        for file in sorted(self.files):
+            if self.folder / file not in taken:
+                image = next((wanted[part] for part in _parts_of_name(file) if part in wanted), None)
+                if image is not None:
+                    found.setdefault(image, file)
+        return found
+
+    def content(self) -> str:
+        """What lies in the folder, in words."""
+        shown = ", ".join(sorted(self.files)[:3])
+        return f"{len(self.files)} files lie there, such as {shown}" if self.files else "the folder is empty"
 
 
 @dataclass
@@ -224,16 +288,6 @@ def _bare(name: str) -> str:
     return name.strip(" _").casefold()
 
 
-def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """A hint at the nearest of some names, or nothing."""
-    names = list(names)
-    lower = {n.lower(): n for n in names}
-    if name.lower() in lower:
-        return f" (did you mean {lower[name.lower()]!r}? upper and lower case matter)"
-    close = difflib.get_close_matches(name, names, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
-
-
 def class_indices(names: Iterable[str], class_names: Sequence[str]) -> tuple[int, ...]:
     """Ascending indices of class names.
 
@@ -248,6 +302,10 @@ def class_indices(names: Iterable[str], class_names: Sequence[str]) -> tuple[int
             raise LookupError(f"unknown class {name!r}{did_you_mean(name, class_names)}")
         indices.add(class_names.index(name))
     return tuple(sorted(indices))
+
+
+_MORE = "cells without a column"
+"""Key of the cells that stand behind the last named column."""
 
 
 @dataclass(frozen=True)
@@ -277,27 +335,35 @@ def read_labels(path: Path, separator: str) -> tuple[list[LabelRow], list[Proble
     UserError
         If the file or one of the two columns is missing.
     """
-    reader = csv.DictReader(read_text(path).splitlines())
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), restkey=_MORE)
     columns = [column.strip() for column in reader.fieldnames or ()]
     missing = [column for column in ("image", "labels") if column not in columns]
     if missing:
         hint = "; separate columns with commas" if len(columns) == 1 and {";", "\t"} & set(columns[0]) else ""
         found = ", ".join(columns) or "nothing"
         raise UserError(f"{path}: its first line must name the columns image and labels, found {found}{hint}")
+    twice = [column for column in ("image", "labels", "split") if columns.count(column) > 1]
+    if twice:
+        raise UserError(f"{path}: its first line names the column {twice[0]} twice")
     reader.fieldnames = columns
     rows, problems = [], []
     for row in reader:
         where = f"{path}, row {reader.line_num}"
         image = (row["image"] or "").strip()
+        more = [cell for cell in row.get(_MORE) or () if cell.strip()]
         if not image:
             problems.append(Problem("", where, "the row names no image", "row"))
-            continue
-        if row["labels"] is None:
+        elif row["labels"] is None:
             problems.append(Problem(image, where, "the row has too few columns"))
-            continue
-        labels = row["labels"].split() if separator == " " else row["labels"].split(separator)
-        names = tuple(label.strip() for label in labels if label.strip())
-        rows.append(LabelRow(image, names, (row.get("split") or "").strip() if "split" in columns else None, where))
+        elif more:
+            text = (
+                f"the row has more cells than the first line has columns ({', '.join(map(repr, more))} is left over); "
+            )
+            shown = "white space" if separator == " " else repr(separator)
+            problems.append(Problem(image, where, f"{text}write all labels in one cell, separated by {shown}"))
+        else:
+            names = tuple(split_labels(row["labels"], separator))
+            rows.append(LabelRow(image, names, (row["split"] or "").strip() if "split" in columns else None, where))
     return rows, problems
 
 
@@ -404,7 +470,7 @@ def listed_images(
             if path.is_dir():
                 if role != "ood":
                     raise UserError(f"dataset.{role}: {name!r} is a folder; a split list is a text file")
-                drafts |= {str(draft.path): draft for draft in whole_folder(path, role)}
+                drafts |= {str(draft.path): draft for draft in whole_folder(path, role, problems)}
                 continue
             entries = read_list(path, images, root, problems)
             _check_subset(role, path, entries, drafts)
@@ -419,27 +485,64 @@ def listed_images(
     return drafts
 
 
-def whole_folder(path: Path, role: str) -> list[Draft]:
+def whole_folder(path: Path, role: str, problems: list[Problem]) -> list[Draft]:
     """All images of a folder in one role; their ids start with the folder's name."""
     images = ImageFolder(path, role)
+    problems += images.problems
     if not images.files:
         raise UserError(f"dataset.{role}: {path} holds no images")
     return [Draft(f"{path.name}/{images.id(file)}", path / file, [role]) for file in sorted(images.files)]
 
 
-def find_masks(drafts: Iterable[Draft], folder: Path, problems: list[Problem]) -> None:
-    """Give train and val images the masks ``<folder>/<id>.png``, where they have none yet.
+def find_masks(drafts: Iterable[Draft], masks: MaskFolder, known: Collection[str], problems: list[Problem]) -> None:
+    """Give train and val images their masks, where they have none yet.
 
-    Problems are appended for missing masks of val images and of images in a score list.
+    Problems are appended for missing masks of val images and of images in a score list, and for images whose mask seems
+    to be there under another name.
+
+    Parameters
+    ----------
+    known
+        Ids of all images in the data set's folders, listed or not.
+
+    Raises
+    ------
+    UserError
+        If the folder holds a mask of none of them: a folder that is named counts for something.
     """
-    for draft in drafts:
-        if draft.mask is not None or not {"train", "val"} & set(draft.roles):
-            continue
-        path = folder / f"{draft.id}.png"
-        if path.is_file():
-            draft.mask = path
+    problems += masks.problems
+    wanting = [draft for draft in drafts if draft.mask is None and {"train", "val"} & set(draft.roles)]
+    for draft in wanting:
+        draft.mask = masks.find(draft.id)
+    without = [draft for draft in wanting if draft.mask is None]
+    named = masks.otherwise_named([draft.id for draft in without], known)
+    if wanting and len(without) == len(wanting):
+        others = [image for image in known if masks.find(image) is not None]
+        if not others:
+            raise UserError(_no_mask_at_all(masks, without, named))
+        text = f"holds masks of {len(others)} images, of none that a list names ({_looked_for(without)})"
+        problems.append(Problem("", str(masks.folder), text, "note"))
+    for draft in without:
+        path = masks.folder / f"{draft.id}.png"
+        if draft.id in named:
+            text = f"there is no such mask, but {named[draft.id]}: rename it, or take it out of the folder"
+            problems.append(missing_mask(draft, path, text))
         elif "val" in draft.roles or "score" in draft.roles:
             problems.append(missing_mask(draft, path))
+
+
+def _no_mask_at_all(masks: MaskFolder, drafts: Sequence[Draft], named: Mapping[str, str]) -> str:
+    image, file = next(iter(named.items()), ("", ""))
+    hint = f"; rename them, as {file} to {image}.png" if file else ""
+    return (
+        f"dataset.masks: {masks.folder} holds no mask of the {len(drafts)} images for training and evaluation: "
+        f"{_looked_for(drafts)}; {masks.content()}{hint}. Without masks, set it to null."
+    )
+
+
+def _looked_for(drafts: Sequence[Draft]) -> str:
+    names = ", ".join(f"{draft.id}.png" for draft in drafts[:2])
+    return f"looked for {names}{', …' if len(drafts) > 2 else ''}"
 
 
 def no_tags(draft: Draft, path: Path) -> Problem:
@@ -447,9 +550,9 @@ def no_tags(draft: Draft, path: Path) -> Problem:
     return Problem(draft.id, str(path), "no class tags: the image is trained on as background only", "note")
 
 
-def missing_mask(draft: Draft, path: Path) -> Problem:
+def missing_mask(draft: Draft, path: Path, text: str = "there is no such mask") -> Problem:
     """The problem of a missing mask: an image for evaluation is of no use without it."""
-    return Problem(draft.id, str(path), "there is no such mask", "error" if "val" in draft.roles else "mask")
+    return Problem(draft.id, str(path), text, "error" if "val" in draft.roles else "mask")
 
 
 def tag_from_rows(
@@ -495,13 +598,13 @@ def _check_subset(role: str, path: Path, entries: Sequence[Listed], drafts: Mapp
         )
 
 
-def _image_files(folder: Path) -> frozenset[str]:
-    found = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        prefix = "" if Path(parent) == folder else Path(parent).relative_to(folder).as_posix() + "/"
-        found += [prefix + file for file in files if file.lower().endswith(IMAGE_SUFFIXES) and file[0] != "."]
-    return frozenset(found)
+def _parts_of_name(file: str) -> list[str]:
+    """What a mask's image may be called, the longest first: the file's name, whole and without words at its ends."""
+    whole = plain(file.rpartition(".")[0])
+    name = whole.rpartition("/")[2]
+    places = [match.span() for match in re.finditer(r"[\W_]+", name)]
+    parts = [name, *(name[:start] for start, _ in places), *(name[end:] for _, end in places)]
+    return [whole, *sorted(filter(None, parts), key=len, reverse=True)]
 
 
 def _stem(name: str) -> str:

@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Literal
 
 from wsss_core import keyed
+from wsss_core.data.label_text import check_labels
+from wsss_core.data.names import did_you_mean
 from wsss_core.data.reading import (
     ROLES,
     Draft,
     ImageFolder,
     LabelRow,
+    MaskFolder,
     Problem,
     Reading,
     Sources,
     class_list,
-    did_you_mean,
     existing_folder,
     find_list,
     find_masks,
@@ -39,7 +41,9 @@ class TableSettings:
 
     root: str = setting(REQUIRED, "folder that holds the CSV and the folder of images")
     labels: str = setting("labels.csv", "CSV with the columns image, labels and, if wanted, split (train, score, …)")
-    separator: str = setting(" ", "what separates the labels of an image; choose ; or | for names with spaces")
+    separator: str = setting(
+        " ", "what separates the labels of an image; choose ; or | for names with spaces", minLength=1
+    )
     images: str = setting("images", "folder of images, subfolders included")
     masks: str | None = setting(None, "folder of true masks <id>.png, for evaluation; null: none")
     classes: str | None = setting(None, "text file of the class names, one a line; null: the labels found, sorted")
@@ -70,7 +74,7 @@ def classes(settings: TableSettings) -> tuple[str, ...]:
     return _class_names(settings, read_labels(path, settings.separator)[0], path)
 
 
-def read(settings: TableSettings, workers: int = 0) -> Reading:
+def read(settings: TableSettings, workers: int = 0, drawn: Path | None = None) -> Reading:
     """Read the CSV and the lists; images and masks are not opened.
 
     An image with an empty cell of labels holds none of the classes. The roles of images come from the lists if a
@@ -86,18 +90,21 @@ def read(settings: TableSettings, workers: int = 0) -> Reading:
     images = ImageFolder(root / settings.images, "images")
     path = root / settings.labels
     rows, problems = read_labels(path, settings.separator)
+    problems += images.problems
     class_names = _class_names(settings, rows, path)
+    check_labels([row.labels for row in rows], settings.separator, class_names if settings.classes else None, str(path))
     lists = _lists(settings)
     by_file = rows_by_file(rows, images, problems, needed=not settings.train)
     drafts = listed_images(lists, root, settings.lists, images, problems)
     if not settings.train:
         drafts = _unlisted(by_file, images, drafts, problems)
+        problems += _without_row(images, by_file, drafts, path)
     tag_from_rows(drafts, by_file, path, class_names, problems)
-    masks = None if settings.masks is None else existing_folder(root / settings.masks, "masks")
+    masks = None if settings.masks is None else MaskFolder(root / settings.masks)
     if not settings.train and not any(row.split is not None for row in rows):
         _choose_val(drafts.values(), masks, settings)
     if masks is not None:
-        find_masks(drafts.values(), masks, problems)
+        find_masks(drafts.values(), masks, images.ids(), problems)
     if not any("score" in draft.roles for draft in drafts.values()):
         mark_scored(drafts.values(), settings.score)
     return Reading(
@@ -158,9 +165,21 @@ def _unlisted(
     return drafts
 
 
-def _choose_val(drafts: Iterable[Draft], masks: Path | None, settings: TableSettings) -> None:
+def _without_row(
+    images: ImageFolder, rows: Mapping[str, LabelRow], drafts: Mapping[str, Draft], path: Path
+) -> list[Problem]:
+    """The note about images that neither a row nor a list names."""
+    without = sorted(images.files - rows.keys() - drafts.keys())
+    if not without:
+        return []
+    count = f"{len(without)} of {len(images.files)} images"
+    text = f"{count} have no row in {path.name} and are not used, such as {without[0]}"
+    return [Problem("", str(images.folder), text, "note")]
+
+
+def _choose_val(drafts: Iterable[Draft], masks: MaskFolder | None, settings: TableSettings) -> None:
     for draft in drafts:
-        if masks is None or "train" not in draft.roles or not (masks / f"{draft.id}.png").is_file():
+        if masks is None or "train" not in draft.roles or masks.find(draft.id) is None:
             continue
         chance = int.from_bytes(keyed.key_bytes(settings.split_seed, "val", draft.id)[:8], "big") / 2**64
         if chance < settings.val_fraction:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Literal
 from xml.etree import ElementTree
 
+from wsss_core.data.label_text import check_labels
 from wsss_core.data.reading import (
     Draft,
     ImageFolder,
+    MaskFolder,
     Problem,
     Reading,
     Sources,
@@ -68,7 +70,7 @@ def classes(settings: VocSettings) -> tuple[str, ...]:
     return VOC_CLASSES if settings.classes is None else read_class_names(Path(settings.root) / settings.classes)
 
 
-def read(settings: VocSettings, workers: int = 0) -> Reading:
+def read(settings: VocSettings, workers: int = 0, drawn: Path | None = None) -> Reading:
     """Read lists, tags and boxes; images and masks are not opened.
 
     Tags from XML are the names of all objects, difficult ones too (names of parts do not count). Boxes come from
@@ -83,11 +85,11 @@ def read(settings: VocSettings, workers: int = 0) -> Reading:
     root = existing_folder(Path(settings.root), "root")
     class_names = classes(settings)
     images = ImageFolder(root / settings.images, "images")
-    problems: list[Problem] = []
+    problems = list(images.problems)
     lists = _lists(settings)
     drafts = listed_images(lists, root, settings.lists, images, problems)
     if settings.masks is not None:
-        find_masks(drafts.values(), existing_folder(root / settings.masks, "masks"), problems)
+        find_masks(drafts.values(), MaskFolder(root / settings.masks), images.ids(), problems)
     mark_scored(drafts.values(), settings.score)
     if settings.tags == "xml":
         existing_folder(root / ANNOTATIONS, "tags (xml)")
@@ -95,6 +97,7 @@ def read(settings: VocSettings, workers: int = 0) -> Reading:
         path = root / settings.tags
         rows, wrong = read_labels(path, settings.separator)
         problems += wrong
+        check_labels([row.labels for row in rows], settings.separator, class_names, str(path))
         tag_from_rows(drafts, rows_by_file(rows, images, problems, needed=False), path, class_names, problems)
     _annotate(drafts.values(), root / ANNOTATIONS, class_names, problems, tags=settings.tags == "xml")
     records = tuple(draft.record() for draft in drafts.values())

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import logging
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from wsss_core.data.examine import KnownFiles, digest_of, examine, require_classes, require_roles, without_truth
 from wsss_core.data.reading import Problem, Reader
-from wsss_core.data.table import ImageTable, deal, write_manifest, write_table
+from wsss_core.data.table import ImageRecord, ImageTable, deal, write_manifest, write_table
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution
 from wsss_core.jobs.step import read_step
@@ -23,12 +24,14 @@ LISTED = 5
 """Problems that the error message shows; the file has them all."""
 
 
-def run(*, config: Path, table: Path, shards: Path, problems: Path, cache: Path, execution: Execution) -> None:
+def run(
+    *, config: Path, table: Path, shards: Path, problems: Path, cache: Path, drawn: Path, execution: Execution
+) -> None:
     """Write the image table, the shards and the list of problems of a data set.
 
     Every image is decoded once; results are kept in `cache` by path, size and time of change. All problems are
-    collected before anything stops. With ``unreadable: skip`` an image that cannot be used is left out, a train image
-    whose mask cannot be used is kept without it.
+    collected before anything stops, and the classes are logged with their numbers of images. With ``unreadable: skip``
+    an image that cannot be used is left out, a train image whose mask cannot be used is kept without it.
 
     Parameters
     ----------
@@ -43,21 +46,24 @@ def run(*, config: Path, table: Path, shards: Path, problems: Path, cache: Path,
         CSV with the columns image, path, problem, severity, action; only its header if all is well.
     cache
         JSON file of what is known about files that have not changed.
+    drawn
+        Folder for true masks that are drawn from polygons; those that are up to date are kept.
 
     Raises
     ------
     UserError
         If images, masks or tags cannot be used and may not be skipped, a split turns out empty, a class has no train
-        image, or tags and masks contradict each other as if the class list were in another order.
+        image, or tags and masks contradict each other more than chance explains (`wsss_core.data.truth`).
     """
     step = read_step(config)
     settings = step.settings
     reader: Reader = step.plug
-    reading = reader.read(settings, execution.threads)
+    reading = reader.read(settings, execution.threads, drawn)
     known = KnownFiles.read(cache)
     records, found = examine(reading, known, execution.threads)
     known.write()
     found = sorted({*reading.problems, *found}, key=lambda p: (p.severity == "note", p.image, p.path, p.text))
+    log.info("images for training by class: %s", _counts(reading.class_names, records))
     skip = settings.unreadable == "skip"
     _write_problems(problems, found, skip)
     _stop_or_log(found, problems, skip, len(reading.records))
@@ -69,6 +75,12 @@ def run(*, config: Path, table: Path, shards: Path, problems: Path, cache: Path,
     known.write()
     counts = ", ".join(f"{len(images.split(role))} {role}" for role in ("train", "score", "val", "ood"))
     log.info("%d images (%s), %d classes", len(images.records), counts, len(images.class_names))
+
+
+def _counts(class_names: Sequence[str], records: Sequence[ImageRecord]) -> str:
+    """Every class with the number of its train images: a wrong separator or a mistyped name is seen here."""
+    tagged = Counter(c for record in records if "train" in record.splits for c in record.classes)
+    return ", ".join(f"{name} {tagged[c]}" for c, name in enumerate(class_names))
 
 
 def _write_problems(path: Path, problems: Sequence[Problem], skip: bool) -> None:
@@ -91,7 +103,9 @@ def _stop_or_log(problems: Sequence[Problem], path: Path, skip: bool, n_images: 
     notes = [p for p in problems if p.severity == "note"]
     errors = [p for p in problems if p.severity != "note"]
     if notes:
-        log.warning("%d %s about the data, listed in %s", len(notes), "note" if len(notes) == 1 else "notes", path)
+        log.warning("%d %s about the data, listed in %s:", len(notes), "note" if len(notes) == 1 else "notes", path)
+        for problem in notes[:LISTED]:
+            log.warning("  %s", _line(problem))
     stopping = [p for p in errors if not skip or _action(p) == "stop"]
     if stopping:
         count = f"{len(stopping)} problem{'s' * (len(stopping) > 1)}"

@@ -1,16 +1,27 @@
-"""Label masks as palette PNGs in the PASCAL VOC colours; 0 is background, 255 is ignored."""
+"""Label masks as palette PNGs in the PASCAL VOC colours; 0 is background, 255 is ignored.
+
+A mask that is written here carries a stamp, the digest of its labels. No file without a true one is ever replaced: what
+somebody drew, or changed, is theirs.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import os
+import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from wsss_core.constants import IGNORE
 from wsss_core.errors import UserError
 from wsss_core.store.atomic import atomic_path
+
+STAMP = "wsss"
+"""Keyword of the stamp among a PNG's texts."""
 
 
 def voc_palette() -> np.ndarray:
@@ -52,14 +63,83 @@ def mask_files(folders: Sequence[Path], image_ids: Iterable[str], what: str) -> 
 
 
 def write_mask(path: Path, labels: np.ndarray) -> None:
-    """Write labels, integers in 0..255 of shape [H, W], as a palette PNG."""
+    """Write labels, integers in 0..255 of shape [H, W], as a palette PNG.
+
+    Raises
+    ------
+    UserError
+        If there is a file already that was not written by this function, or was changed since.
+
+    Examples
+    --------
+    >>> write_mask(Path("mask.png"), np.zeros((2, 3)))
+    >>> write_mask(Path("mask.png"), np.ones((2, 3)))
+    >>> Image.new("L", (3, 2)).save("drawn.png")
+    >>> write_mask(Path("drawn.png"), np.ones((2, 3)))
+    Traceback (most recent call last):
+    wsss_core.errors.UserError: drawn.png: is left as it is, since it was not made here; move it, or write elsewhere
+    """
     labels = np.asarray(labels)
     if labels.ndim != 2 or labels.min(initial=0) < 0 or labels.max(initial=0) > 255:
         raise ValueError(f"labels must be [H, W] in 0..255, got {labels.shape} up to {labels.max(initial=0)}")
-    image = Image.fromarray(labels.astype(np.uint8))
+    labels = labels.astype(np.uint8)
+    image = Image.fromarray(labels)
     image.putpalette(voc_palette().tobytes())
+    stamp = PngInfo()
+    stamp.add_text(STAMP, _digest(labels))
+    check_replaceable(path)
     with atomic_path(path) as temporary:
-        image.save(temporary, format="PNG")
+        image.save(temporary, format="PNG", pnginfo=stamp)
+
+
+def copy_mask(source: Path, target: Path) -> None:
+    """Copy a mask; UserError if another file is there that was not made here."""
+    if not (target.is_file() and target.read_bytes() == source.read_bytes()):
+        check_replaceable(target)
+        with atomic_path(target) as temporary:
+            shutil.copy2(source, temporary)
+
+
+def check_replaceable(path: Path) -> None:
+    """Raise UserError if there is a file that `write_mask` did not write, or that was changed since."""
+    if os.path.lexists(path) and not _is_own(path):
+        text = "is left as it is, since it was not made here; move it, or write elsewhere"
+        raise UserError(f"{path}: {text}")
+
+
+def _is_own(path: Path) -> bool:
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image.info.get(STAMP) == _digest(np.asarray(image))
+    except Exception:  # whatever a decoder raises: a file that cannot be read is nobody's to replace
+        return False
+
+
+def _digest(labels: np.ndarray) -> str:
+    return hashlib.sha256(repr(labels.shape).encode() + labels.tobytes()).hexdigest()[:32]
+
+
+def ids_of_files(paths: Sequence[Path]) -> list[str]:
+    """Ids for files of any folders: their stems or, where two are alike, their paths from the folder they share.
+
+    Examples
+    --------
+    >>> ids_of_files([Path("a/x.png"), Path("b/y.png")])
+    ['x', 'y']
+    >>> ids_of_files([Path("a/x.png"), Path("b/x.png")]), ids_of_files([Path("x.jpg"), Path("x.png")])
+    (['a/x', 'b/x'], ['x.jpg', 'x.png'])
+    """
+    whole = [Path(os.path.abspath(path)) for path in paths]
+    common = os.path.commonpath([path.parent for path in whole])
+    inner = [path.relative_to(common) for path in whole]
+    stems = [path.stem for path in inner]
+    shortened = [path.with_suffix("").as_posix() for path in inner]
+    ids = (stems, shortened)
+    distinct = len(set(whole))
+    return next(
+        (names for names in ids if len(set(map(str.casefold, names))) == distinct), [p.as_posix() for p in inner]
+    )
 
 
 def read_mask(path: Path, size: tuple[int, int] | None = None, n_labels: int | None = None) -> np.ndarray:
@@ -83,8 +163,10 @@ def read_mask(path: Path, size: tuple[int, int] | None = None, n_labels: int | N
             if image.mode not in ("P", "L", "1", "I", "I;16"):
                 raise UserError(f"{path}: a mask must be a palette or grey PNG, this one is {image.mode}")
             labels = np.asarray(image)
-    except (OSError, SyntaxError) as error:
-        raise UserError(f"{path}: mask cannot be read ({error})") from error
+    except UserError:
+        raise
+    except Exception as error:  # whatever a decoder raises is the matter of this file alone
+        raise UserError(f"{path}: mask cannot be read ({str(error) or type(error).__name__})") from error
     if size is not None and labels.shape != tuple(size):
         raise UserError(f"{path}: mask is {labels.shape[1]}x{labels.shape[0]}, its image is {size[1]}x{size[0]}")
     highest = (IGNORE + 1 if n_labels is None else n_labels) - 1
