@@ -9,7 +9,9 @@ import torch
 from tests.scenes import make_masks, write_scene
 from wsss_core.data.table import ImageRecord
 from wsss_core.evaluate.otsu import otsu_threshold
-from wsss_core.refine import highest_label
+from wsss_core.refine import around_otsu, highest_label
+from wsss_core.refine.irn import labels as irn
+from wsss_core.refine.psa import labels as psa
 from wsss_core.refine.seed_threshold import SeedThresholdSettings
 from wsss_core.refine.threshold import ThresholdSettings
 from wsss_core.store import shards
@@ -122,3 +124,64 @@ def test_masks_are_cut_at_the_threshold_of_each_image(scene, method, settings, g
         assert not mask[:, :14].any() and (mask[:, 18:] == 2).all()
     for name in ("even", "empty", "none"):
         assert not read_mask(made / mask_name(name), SIZE, 3).any()
+
+
+# --- confident labels ---
+
+
+def test_labels_of_irn_are_those_of_two_thresholds_around_otsu():
+    image = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+    maps = torch.rand(2, *SIZE, generator=torch.Generator().manual_seed(0)).square()
+    middle = otsu_threshold(maps)
+    by_hand = irn.LabelsSettings(foreground=middle + 0.1, background=middle - 0.1, iterations=2)
+    around = irn.LabelsSettings(around_otsu=0.1, iterations=2)
+    labels = irn.confident_labels(image, maps, (4, 7), around)
+    assert np.array_equal(labels, irn.confident_labels(image, maps, (4, 7), by_hand))
+    assert set(np.unique(labels)) == {0, 5, 8, 255}
+
+
+def test_the_exponents_of_psa_stand_for_two_thresholds_around_otsu():
+    """Without iterations a pixel is foreground above the higher threshold, and background below the lower."""
+    image = np.zeros((*SIZE, 3), np.uint8)
+    maps = torch.rand(1, *SIZE, generator=torch.Generator().manual_seed(0)).square()
+    found = psa.crf_posteriors(image, maps, (4,), psa.LabelsSettings(around_otsu=0.1, iterations=0))
+    background, foreground = around_otsu(maps, 0.1)
+    labels = psa.confident_labels(found.values, (4,), 1)
+    decided = (maps[0] - torch.tensor([foreground, background])[:, None, None]).abs().amin(0) > 0.01  # else rounding
+    expected = np.select([maps[0] > foreground, maps[0] < background], [5, 0], 255)
+    assert np.array_equal(labels[decided], expected[decided]) and set(np.unique(labels)) == {0, 5, 255}
+
+
+@pytest.mark.parametrize("level", [0.01, 0.2755, 0.5, 0.9])
+def test_at_its_exponent_background_and_map_are_level(level):
+    maps = torch.tensor([[[level - 0.005, level + 0.005]]])
+    wins = psa.background_score(maps, psa.exponent_at(level)) > maps
+    assert wins.flatten().tolist() == [True, False]
+    assert psa.exponent_at(0.2755) == pytest.approx(4, rel=1e-3)
+
+
+def confident(method, maps: torch.Tensor) -> set[int]:
+    """The labels that images with these maps have by a method, around Otsu's threshold and without CRF iterations."""
+    image = np.zeros((*SIZE, 3), np.uint8)
+    if method is irn:
+        return set(
+            np.unique(irn.confident_labels(image, maps, (4,), irn.LabelsSettings(around_otsu=0.1, iterations=0)))
+        )
+    found = psa.crf_posteriors(image, maps, (4,), psa.LabelsSettings(around_otsu=0.1, iterations=0))
+    return set(np.unique(psa.confident_labels(found.values, (4,), 1)))
+
+
+@pytest.mark.parametrize("method", [irn, psa])
+@pytest.mark.parametrize(
+    ("maps", "labels"),
+    [
+        (step(0.0, 0.0), {0}),  # the class was not found: background, as with the published thresholds
+        (step(0.6, 0.6), {255}),  # nothing stands out: nothing is sure
+        (step(1.0, 1.0), {255}),
+        (step(0.0, 1.0), {0, 5}),
+        (step(0.05, 0.95), {0, 5}),
+        (step(0.45, 0.55), {255}),  # what stands out does so by less than the width
+    ],
+)
+def test_labels_where_maps_are_even(method, maps, labels):
+    assert confident(method, maps) == labels

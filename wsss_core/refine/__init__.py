@@ -180,6 +180,30 @@ def threshold_of(cut: Cut, maps: Tensor) -> float:
     return cut.threshold
 
 
+def around_otsu(maps: Tensor, width: float) -> tuple[float, float]:
+    """The thresholds of confident labels: an image's own by Otsu, less and plus a width.
+
+    Parameters
+    ----------
+    maps
+        The image's maps, [K, H, W].
+
+    Returns
+    -------
+    Below the first, which is not negative, a pixel is surely background, above the second surely foreground. Where the
+    first is 0, pixels of no map at all are background still.
+
+    Examples
+    --------
+    >>> around_otsu(torch.full((1, 2, 2), 0.5), 0.125)
+    (0.375, 0.625)
+    >>> around_otsu(torch.zeros(1, 2, 2), 0.125)
+    (0.0, 0.125)
+    """
+    middle = otsu_threshold(maps)
+    return max(0.0, middle - width), middle + width
+
+
 def highest_label(maps: Tensor, threshold: float) -> Tensor:
     """Index of the highest map counted from 1, or 0 where none exceeds the threshold.
 
