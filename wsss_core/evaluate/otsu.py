@@ -42,8 +42,9 @@ def otsu_threshold(maps: Any) -> float:
     """
     if not len(maps):
         return 0.0
-    values = np.asarray(maps if isinstance(maps, np.ndarray) else maps.detach().cpu()).max(0)
+    highest = np.asarray(maps if isinstance(maps, np.ndarray) else maps.detach().cpu()).max(0)
+    values = highest.astype(np.float64)  # in which bins of nearly even maps are still wider than rounding
     if values.max() - values.min() <= EPSILON:
         return float(values.max())
     above = values > threshold_otsu(values)
-    return (float(values[~above].max()) + float(values[above].min())) / 2
+    return float(values[~above].max() + values[above].min()) / 2
