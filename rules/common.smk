@@ -171,11 +171,11 @@ def walk_of(wildcards):
 
 
 def chosen_threshold(path):
-    """Input function: the threshold file, for masks whose setting asks for a chosen threshold."""
+    """Input function: the threshold file, for masks whose setting asks for a threshold that scores chose."""
 
     def files(wildcards):
         given = settings(wildcards.refinement, "masks")
-        asks = isinstance(given.get("threshold"), str) and given.get("band") is None
+        asks = given.get("threshold") in ("score", "oracle") and given.get("band") is None
         return [path(wildcards)] if asks else []
 
     return files

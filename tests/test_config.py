@@ -311,6 +311,7 @@ def test_masks_cut_at_an_oracle_threshold_are_known_downstream():
         return {name: found for name in configuration.stages if (found := configuration.oracle_of(name))}
 
     assert oracles() == {} == oracles(seeds__rib__score={"rule": "oracle"})
+    assert oracles(refinements__crf__threshold="otsu") == {}
     assert oracles(refinements__crf__threshold="oracle") == {"crf": "crf"}
     after = dict.fromkeys(("confident", "deeplab", "filled"), "confident")
     assert oracles(refinements__confident__threshold="oracle") == after

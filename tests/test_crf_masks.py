@@ -85,7 +85,8 @@ def test_the_step_refines_images_together(shard, monkeypatch):
 def test_masks_of_several_images_are_those_of_each(unary):
     images, maps = examples()
     settings = CrfSettings(unary=unary, bilateral=SETTINGS.bilateral)
-    together = crf_masks(images, maps, CLASSES, 0.4, settings)
-    for image, found, classes, mask in zip(images, maps, CLASSES, together, strict=True):
-        assert mask.dtype == np.uint8 and np.array_equal(mask, crf_mask(image, found, classes, 0.4, settings))
+    thresholds = [0.4, 0.2, 0.3, 0.0]
+    together = crf_masks(images, maps, CLASSES, thresholds, settings)
+    for image, found, classes, threshold, mask in zip(images, maps, CLASSES, thresholds, together, strict=True):
+        assert mask.dtype == np.uint8 and np.array_equal(mask, crf_mask(image, found, classes, threshold, settings))
     assert not together[3].any()

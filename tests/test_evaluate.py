@@ -15,6 +15,7 @@ from wsss_core.data.table import ImageRecord, write_manifest
 from wsss_core.errors import UserError
 from wsss_core.evaluate import confusion, metrics, sweep
 from wsss_core.evaluate.header import ScoreHeader
+from wsss_core.evaluate.otsu import otsu_threshold
 from wsss_core.evaluate.sweep import ScoresSettings, is_held_out
 from wsss_core.evaluate.tables import read_evaluation, write_evaluation
 from wsss_core.evaluate.thresholds import divided, score_thresholds
@@ -182,13 +183,15 @@ MAPS = {
         "low": [0.1, 0.3, 0.5, 0.9],  # right between 0.3 and 0.5
         "high": [0.1, 0.5, 0.7, 0.9],  # right between 0.5 and 0.7
         "clear": [0.1, 0.1, 0.9, 0.9],  # right at every threshold
+        "faint": [0.1, 0.1, 0.3, 0.3],  # right at 0.2
+        "strong": [0.5, 0.5, 0.9, 0.9],  # right from 0.6 on
     }.items()
 }
 LEVELS = (0.2, 0.4, 0.6, 0.8)
 
 
-def chosen_by(rule, choosing, scored, threshold=0.2):
-    """What the rule finds on these images, which are those that it reads."""
+def chosen_by(rule, choosing, scored, threshold=0.2, reads=1):
+    """What the rule finds on these images, which are those that it reads, so many times."""
     read = []
 
     def pairs(names):
@@ -198,7 +201,7 @@ def chosen_by(rule, choosing, scored, threshold=0.2):
 
     settings = ScoresSettings(rule=rule, threshold=threshold, sweep_from=0.2, sweep_to=0.8, sweep_step=0.2)
     found = score_thresholds(pairs, choosing, scored, settings, 2)
-    assert sorted(read) == sorted([*choosing, *scored])
+    assert sorted(read) == sorted([*choosing, *scored] * reads)
     return found
 
 
@@ -209,10 +212,10 @@ def chosen_by(rule, choosing, scored, threshold=0.2):
 @pytest.mark.parametrize(
     ("rule", "choosing", "chosen", "ious"),
     [
-        ("fixed", [], 0, [1 / 2, 2 / 3]),
-        ("oracle", [], 1, [1, 1]),
-        ("heldout", ["high"], 2, [2 / 3, 1 / 2]),
-        ("heldout", ["clear"], 0, [1 / 2, 2 / 3]),  # of equally good thresholds the lowest
+        ("fixed", [], 0.2, [1 / 2, 2 / 3]),
+        ("oracle", [], 0.4, [1, 1]),
+        ("heldout", ["high"], 0.6, [2 / 3, 1 / 2]),
+        ("heldout", ["clear"], 0.2, [1 / 2, 2 / 3]),  # of equally good thresholds the lowest
     ],
 )
 def test_rules_by_hand(rule, choosing, chosen, ious):
@@ -228,13 +231,20 @@ def test_pixels_of_all_images_are_counted_together():
     found = chosen_by("oracle", [], ["low", "high"])
     np.testing.assert_allclose(found.scores.mean("iou"), [7 / 12, 31 / 40, 31 / 40, 7 / 12])
     np.testing.assert_allclose(found.at_chosen.iou, [3 / 4, 4 / 5])
-    assert (found.chosen, found.miou(found.chosen)) == (1, 0.775)
+    assert (found.chosen, found.miou(found.best)) == (0.4, 0.775)
+
+
+def test_by_otsu_every_image_is_cut_at_its_own_threshold():
+    """No one threshold is right for both: at 0.2 they are cut to 0011 and 1111, from 0.6 on to 0000 and 0011."""
+    found = chosen_by("otsu", [], ["faint", "strong"], reads=2)
+    assert found.chosen is None and found.miou(found.best) == 0.583333
+    assert found.at_chosen.iou.tolist() == [1, 1]
 
 
 def test_a_fixed_threshold_beside_the_grid_is_scored_in_its_place():
     found = chosen_by("fixed", [], ["low"], threshold=0.45)
     assert found.levels == (0.2, 0.4, 0.45, 0.6, 0.8)
-    assert (found.chosen, found.best) == (2, 1)
+    assert (found.chosen, found.best) == (0.45, 1)
     assert found.at_chosen.iou.tolist() == [1, 1]
 
 
@@ -243,7 +253,7 @@ def test_images_that_choose_are_divided_from_those_that_are_scored():
     held = ScoresSettings(rule="heldout", heldout_fraction=0.2)
     assert divided(["a", "b", "c", "d"], held) == (["b", "d"], ["a", "c"])
     assert divided(["d", "c", "b", "a"], replace(held, heldout_fraction=0.1)) == (["b"], ["d", "c", "a"])
-    for rule in ("fixed", "oracle"):
+    for rule in ("fixed", "otsu", "oracle"):
         assert divided(["a", "b"], replace(held, rule=rule)) == ([], ["a", "b"])
     with pytest.raises(UserError, match=r"0\.2 of 2 images .* leaves 0 to choose the threshold on and 2 to evaluate"):
         divided(["a", "c"], held)
@@ -342,6 +352,35 @@ def test_the_oracle_is_labelled(images):
     threshold, evaluation = score(folder, [folder / "a.h5"], rule="oracle")
     assert threshold["value"] == threshold["oracle"]["value"]
     assert evaluation.header.cut == Cut("oracle", threshold["value"]) and evaluation.header.cut.leaks
+
+
+def test_by_otsu_the_threshold_of_every_image_is_told(images):
+    folder, records, maps = images
+    records[1] = replace(records[1], classes=())
+    maps[records[1].id] = maps[records[1].id][:0]
+    write_manifest(folder / "manifest.json", ("cat", "dog"), records)
+    seeds = seed_shard(folder / "a.h5", records, maps)
+    threshold, evaluation = score(folder, [folder / "a.h5"], rule="otsu")
+    own = {r.id: otsu_threshold(seeds[r.id].full()) for r in records if r.classes}
+    assert threshold["values"] == pytest.approx(own, abs=1e-6) and len(own) == 8 and records[8].id in own
+    assert (threshold["rule"], threshold["value"]) == ("otsu", np.median(list(threshold["values"].values())))
+    total = sum(sweep_naive([(seeds[r.id], np.array(_read(r.mask)))], [own.get(r.id, 0.0)], 3)[0] for r in records[:8])
+    assert threshold["miou"] == pytest.approx(metrics(total).mean("iou"), abs=1e-6)
+    assert evaluation.rows["mean"]["iou"] == threshold["miou"]
+    assert evaluation.header == ScoreHeader("score", 8, cut=Cut("otsu")) and not evaluation.header.cut.leaks
+    fixed, _ = score(folder, [folder / "a.h5"], rule="fixed")
+    assert threshold["oracle"] == fixed["oracle"]
+
+
+def test_otsu_needs_no_masks(images):
+    folder, records, maps = images
+    bare = [replace(record, mask="") for record in records]
+    write_manifest(folder / "manifest.json", ("cat", "dog"), bare)
+    seed_shard(folder / "a.h5", bare, maps)
+    threshold, evaluation = score(folder, [folder / "a.h5"], rule="otsu")
+    assert set(threshold) == {"rule", "value", "values"} and len(threshold["values"]) == 9
+    assert evaluation.header.images == 0 and not evaluation.rows
+    assert score(folder, [], rule="otsu")[0] == {"rule": "otsu", "value": 0.0}
 
 
 def test_held_out_images_choose_and_the_others_are_evaluated(images):

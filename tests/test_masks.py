@@ -54,6 +54,10 @@ CASES: list[tuple[str, Any, tuple[str, ...], Cut]] = [
     ("threshold", ThresholdSettings(threshold="oracle"), ("scores", "threshold"), Cut("oracle", 0.35)),
     ("threshold", ThresholdSettings(band=(0.3, 0.6)), ("scores",), Cut("band", band=(0.3, 0.6))),
     ("psa", MasksSettings(), ("scores",), Cut("fixed", 0.5)),
+    ("crf", CrfSettings(threshold="otsu"), ("maps",), Cut("otsu", crf="10 iterations, unary: label")),
+    ("seed_threshold", SeedThresholdSettings(threshold="otsu"), ("maps",), Cut("otsu")),
+    ("irn", ThresholdSettings(threshold="otsu"), ("scores",), Cut("otsu")),
+    ("psa", MasksSettings(threshold="otsu"), ("scores",), Cut("otsu")),
     (
         "saliency",
         SaliencySettings(folder="saliency", threshold=9),

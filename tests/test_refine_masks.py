@@ -39,6 +39,8 @@ def test_thresholds():
     assert cut_at(0.3, chosen) == Cut("fixed", 0.3)
     assert cut_at("score", chosen) == Cut("heldout", 0.31, from_maps=True)
     assert cut_at("oracle", chosen) == Cut("oracle", 0.22)
+    assert cut_at("otsu", chosen) == cut_at("otsu", None) == Cut("otsu")
+    assert cut_at("score", {"rule": "otsu", "value": 0.4, "values": {}}) == Cut("otsu", from_maps=True)
     with pytest.raises(UserError, match="no threshold file"):
         cut_at("score", None)
     with pytest.raises(UserError, match="needs masks"):

@@ -27,6 +27,7 @@ from wsss_core.evaluate.confusion import mask_confusion
 from wsss_core.evaluate.embedding import embed
 from wsss_core.evaluate.figures import FigureSettings, Series
 from wsss_core.evaluate.gains import gains
+from wsss_core.evaluate.otsu import otsu_threshold
 from wsss_core.evaluate.sizes import object_parts, size_counts, size_ious, smallest_and_largest
 from wsss_core.execution import Execution
 from wsss_core.models import cam_network
@@ -272,6 +273,21 @@ def test_oracle_threshold_is_flagged_and_the_fixed_one_is_not(finished, schema):
     assert flag not in rows["cam"] and "0.25, fixed, no masks used" in rows["cam"]
     assert "10 iterations, unary: label" in rows["rib-crf"] and "0.3, fixed, no masks used" in rows["rib-crf"]
     assert flag not in rows["rib-crf"] + rows["deeplab"]
+
+
+def test_seeds_that_are_cut_at_otsu_are_told_and_drawn_so(tmp_path, schema):
+    stages = STAGES | {"cam": replace(STAGES["cam"], settings={"maps": {}, "scores": SCORES | {"rule": "otsu"}})}
+    page = write_page(tmp_path, make_run(tmp_path, stages))
+    assert "otsu, no masks used, each image has a threshold of its own" in page and "(otsu, their median)" in page
+    files = run_files.RunFiles(tmp_path, configuration(stages))
+    reader = run_files.Labels(files, files.shards("train"))
+    told = files.threshold("cam")["values"]
+    for record in files.table.split("train"):
+        maps, classes = reader.maps("cam", record.id)
+        assert reader.threshold("cam", maps) == pytest.approx(told.get(record.id, 0.0), abs=1e-6)
+        foreground = maps.amax(0) > otsu_threshold(maps) if classes else torch.zeros(record.size, dtype=torch.bool)
+        assert np.array_equal(reader.labels("cam", record) > 0, foreground)
+    assert len(told) == 5 and max(told.values()) - min(told.values()) > 1e-3
 
 
 ANALYSES = {

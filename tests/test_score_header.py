@@ -16,6 +16,7 @@ TEXTS = ("", "10 iterations, unary: label (soft)", "a: b, c", "no", "yes")
 CUTS = [
     *(Cut(rule, value, from_maps=maps) for rule in CHOSEN for value in (0.0, 0.27, 1 / 3) for maps in (False, True)),
     *(Cut("band", band=band) for band in ((0.2, 0.3), (0.0, 2 / 3))),
+    *(Cut("otsu", from_maps=maps) for maps in (False, True)),
     Cut("none"),
     Cut("all"),
 ]
@@ -120,6 +121,8 @@ def test_unknown_lines_are_refused():
         {"rule": "band", "band": (0.2,)},
         {"rule": "fixed", "threshold": 0.2, "band": (0.2, 0.3)},
         {"rule": "none", "from_maps": True},
+        {"rule": "band", "band": (0.2, 0.3), "from_maps": True},
+        {"rule": "otsu", "threshold": 0.3},
         {"rule": "none", "crf": "two\nlines"},
         {"rule": "none", "notes": ("line\n",)},
     ],

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # the table below once more, for type checkers; a test compar
     from wsss_core.config import read_configuration as read_configuration
     from wsss_core.data.decode import read_image as read_image
     from wsss_core.errors import UserError as UserError
+    from wsss_core.evaluate.otsu import otsu_threshold as otsu_threshold
     from wsss_core.evaluate.results import read_results as read_results
     from wsss_core.kernels.dense_crf import dense_crf as dense_crf
     from wsss_core.kernels.dense_crf import unary_from_labels as unary_from_labels
@@ -51,6 +52,7 @@ _HOMES = {
     "read_configuration": "wsss_core.config",
     "read_image": "wsss_core.data.decode",
     "UserError": "wsss_core.errors",
+    "otsu_threshold": "wsss_core.evaluate.otsu",
     "read_results": "wsss_core.evaluate.results",
     "dense_crf": "wsss_core.kernels.dense_crf",
     "unary_from_labels": "wsss_core.kernels.dense_crf",

@@ -89,7 +89,7 @@ class Configuration:
         if asked == "score":
             scored = stage if "scores" in stage.settings else self.stages[next(iter(stage.upstream.values()))]
             return scored.settings["scores"]
-        return {"rule": "oracle" if asked == "oracle" else "fixed"}
+        return {"rule": asked if isinstance(asked, str) else "fixed"}
 
     def _masks_under(self, name: str) -> list[str]:
         """The stages whose masks, or a network trained on them, a stage starts from."""

@@ -86,6 +86,7 @@ class ScoreHeader:
         return {
             "none": "no threshold took part",
             "fixed": "no masks used",
+            "otsu": "no masks used, each image has a threshold of its own",
             "heldout": f"chosen on {self.choosing} other images with masks",
             "oracle": "chosen with the scored masks",
             "band": f"background below {low:.10g}, foreground above {high:.10g}, undecided between",

@@ -70,13 +70,13 @@ class ResultRow:
         How the background threshold was chosen, in words; "" if the stage has none of its own, unless it is built on
         masks whose threshold was chosen with the masks scored, which is said here too.
     threshold
-        Background threshold; NaN if there is no single one.
+        Background threshold; NaN if there is no single one, as under rule otsu, with one for each image.
     miou, precision, recall, f1
         Fractions; NaN where there were no masks.
     undecided
         Pixels that the masks leave undecided.
     oracle_threshold, oracle_miou
-        The threshold that is best in hindsight on the scored masks; NaN without a curve.
+        The one threshold that is best in hindsight on the scored masks; NaN without a curve.
     seconds, memory_mb
         Cost of the whole stage, as `wsss_core.report.provenance.costs` adds it up; NaN where that of any job was not
         recorded.

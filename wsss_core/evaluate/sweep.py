@@ -23,11 +23,11 @@ from wsss_core.settings import setting
 class ScoresSettings:
     """How maps are scored and how the background threshold of everything downstream is chosen."""
 
-    rule: Literal["fixed", "heldout", "oracle"] = setting(
+    rule: Literal["fixed", "heldout", "oracle", "otsu"] = setting(
         "fixed",
-        "how the background threshold is chosen: fixed: the value `threshold`, no masks used; heldout: best mIoU on "
-        "`heldout_fraction` of the images with masks, evaluated on the others; oracle: best mIoU on the very masks "
-        "that are scored (labelled so)",
+        "how the background threshold is chosen: fixed: the value `threshold`, no masks used; otsu: Otsu's threshold "
+        "of each image's own maps, no masks used; heldout: best mIoU on `heldout_fraction` of the images with masks, "
+        "evaluated on the others; oracle: best mIoU on the very masks that are scored (labelled so)",
     )
     threshold: float = setting(
         0.25, "background threshold under rule fixed, on maps in [0, 1]", minimum=0, exclusiveMaximum=1

@@ -6,8 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from wsss_core.errors import UserError
 from wsss_core.evaluate.confusion import Metrics, metrics
+from wsss_core.evaluate.otsu import otsu_threshold
 from wsss_core.evaluate.sweep import ScoresSettings, is_held_out, sweep
 
 Pairs = Callable[[Sequence[str]], Iterable[tuple[Any, Any]]]
@@ -36,7 +39,7 @@ def divided(image_ids: Sequence[str], settings: ScoresSettings) -> tuple[list[st
 
 @dataclass(frozen=True)
 class ThresholdScores:
-    """Scores of maps at every threshold.
+    """Scores of maps at every threshold, and as the rule cuts them.
 
     Attributes
     ----------
@@ -44,16 +47,18 @@ class ThresholdScores:
         The T thresholds, ascending.
     scores
         At every threshold.
-    chosen, best
-        Places of the threshold that the rule chose and of the best in hindsight.
+    best
+        Place of the threshold that is best in hindsight.
+    chosen
+        The threshold that the rule chose, one of the levels; None under rule otsu, where every image has its own.
     at_chosen
-        Scores at the chosen threshold.
+        Scores of all images cut by the rule.
     """
 
     levels: tuple[float, ...]
     scores: Metrics
-    chosen: int
     best: int
+    chosen: float | None
     at_chosen: Metrics
 
     def miou(self, place: int) -> float:
@@ -64,7 +69,7 @@ class ThresholdScores:
 def score_thresholds(
     pairs: Pairs, choosing: Sequence[str], scored: Sequence[str], settings: ScoresSettings, n_labels: int
 ) -> ThresholdScores:
-    """Score maps at every threshold, and choose one by the rule of the settings.
+    """Score maps at every threshold, and as the rule of the settings cuts them.
 
     Parameters
     ----------
@@ -77,9 +82,19 @@ def score_thresholds(
     matrices = sweep(pairs(scored), levels, n_labels)
     scores = metrics(matrices)
     best = int(scores.mean("iou").argmax())
-    chosen = {
+    if settings.rule == "otsu":
+        return ThresholdScores(levels, scores, best, None, metrics(_each_at_its_own(pairs(scored), n_labels)))
+    place = {
         "fixed": lambda: levels.index(settings.threshold),
         "oracle": lambda: best,
         "heldout": lambda: int(metrics(sweep(pairs(choosing), levels, n_labels)).mean("iou").argmax()),
     }[settings.rule]()
-    return ThresholdScores(levels, scores, chosen, best, metrics(matrices[chosen]))
+    return ThresholdScores(levels, scores, best, levels[place], metrics(matrices[place]))
+
+
+def _each_at_its_own(seeds_and_targets: Iterable[tuple[Any, Any]], n_labels: int) -> np.ndarray:
+    """Confusion matrix [L, L] of images that are each cut at Otsu's threshold of their maps."""
+    total = np.zeros((n_labels, n_labels), dtype=np.int64)
+    for maps, target in seeds_and_targets:
+        total += sweep([(maps, target)], [otsu_threshold(maps.full())], n_labels)[0]
+    return total

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from wsss_core.errors import UserError
+from wsss_core.evaluate.otsu import otsu_threshold
 from wsss_core.store.cut import Cut
 
 if TYPE_CHECKING:
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from wsss_core.store.scores import ScoreMaps
     from wsss_core.store.seeds import SeedMaps
     from wsss_core.store.shards import RecordKind
+
+
+Threshold = float | Literal["score", "oracle", "otsu"]
+"""A background threshold in the settings; `cut_at` says what the words mean."""
 
 
 class LabelMaker(Protocol):
@@ -114,14 +119,14 @@ class MaskMethod(Protocol):
         ...
 
 
-def cut_at(threshold: float | str, chosen: Mapping[str, Any] | None) -> Cut:
+def cut_at(threshold: Threshold, chosen: Mapping[str, Any] | None) -> Cut:
     """The threshold behind a setting, and who chose it.
 
     Parameters
     ----------
     threshold
-        A number; "score": the value that the score rule of the maps chose; "oracle": the best value in hindsight,
-        which uses the masks.
+        A number; "otsu": of each image's own maps; "score": what the score rule of the maps chose; "oracle": the best
+        value in hindsight, which uses the masks.
     chosen
         Content of the threshold file, ``{"rule", "value", "oracle": {"value", "miou"}}``; None if there is none.
 
@@ -139,13 +144,64 @@ def cut_at(threshold: float | str, chosen: Mapping[str, Any] | None) -> Cut:
     """
     if not isinstance(threshold, str):
         return Cut("fixed", float(threshold))
+    if threshold == "otsu":
+        return Cut("otsu")
     if chosen is None:
         raise UserError(f"threshold {threshold!r} needs the scores of the maps, and no threshold file was given")
     if threshold == "score":
-        return Cut(chosen["rule"], float(chosen["value"]), from_maps=True)
+        rule = chosen["rule"]
+        return Cut(rule, None if rule == "otsu" else float(chosen["value"]), from_maps=True)
     if "oracle" not in chosen:
         raise UserError("threshold 'oracle' needs masks to choose it with, and the data set has none to score")
     return Cut("oracle", float(chosen["oracle"]["value"]))
+
+
+def threshold_of(cut: Cut, maps: Tensor) -> float:
+    """The threshold at which an image is cut: the one of all images, or under rule otsu its own.
+
+    Parameters
+    ----------
+    cut
+        Of a rule that ends in thresholds, not in a band.
+    maps
+        The image's maps, [K, H, W].
+
+    Examples
+    --------
+    >>> maps = torch.tensor([[[0.1, 0.2, 0.8, 0.9]]])
+    >>> threshold_of(Cut("fixed", 0.3), maps)
+    0.3
+    >>> threshold_of(Cut("otsu"), maps)
+    0.5
+    """
+    if cut.rule == "otsu":
+        return otsu_threshold(maps)
+    assert cut.threshold is not None  # there is no band
+    return cut.threshold
+
+
+def around_otsu(maps: Tensor, width: float) -> tuple[float, float]:
+    """The thresholds of confident labels: an image's own by Otsu, less and plus a width.
+
+    Parameters
+    ----------
+    maps
+        The image's maps, [K, H, W].
+
+    Returns
+    -------
+    Below the first, which is not negative, a pixel is surely background, above the second surely foreground. Where the
+    first is 0, pixels of no map at all are background still.
+
+    Examples
+    --------
+    >>> around_otsu(torch.full((1, 2, 2), 0.5), 0.125)
+    (0.375, 0.625)
+    >>> around_otsu(torch.zeros(1, 2, 2), 0.125)
+    (0.0, 0.125)
+    """
+    middle = otsu_threshold(maps)
+    return max(0.0, middle - width), middle + width
 
 
 def highest_label(maps: Tensor, threshold: float) -> Tensor:

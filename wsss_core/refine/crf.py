@@ -13,7 +13,7 @@ from torch import Tensor
 from wsss_core.data.decoded import read_image_of
 from wsss_core.data.table import ImageRecord
 from wsss_core.kernels.dense_crf import PIXELS, dense_crf_batch, unary_from_labels, unary_from_probabilities
-from wsss_core.refine import MaskInputs, MaskMaker, cut_at, highest_label, mask_values
+from wsss_core.refine import MaskInputs, MaskMaker, Threshold, cut_at, highest_label, mask_values, threshold_of
 from wsss_core.settings import setting
 
 
@@ -21,10 +21,10 @@ from wsss_core.settings import setting
 class CrfSettings:
     """Dense CRF on seed maps."""
 
-    threshold: float | Literal["score", "oracle"] = setting(
+    threshold: Threshold = setting(
         0.3,
-        "background threshold on maps in [0, 1]; score: the value that the seed's score rule chose; oracle: the best "
-        "value in hindsight, which uses the masks",
+        "background threshold on maps in [0, 1]; otsu: that of each image's own maps, no masks used; score: what the "
+        "seed's score rule chose; oracle: the best value in hindsight, which uses the masks",
         minimum=0,
         maximum=1,
     )
@@ -58,14 +58,14 @@ def maker(settings: CrfSettings, inputs: MaskInputs) -> MaskMaker:
     """
     described = f"{settings.iterations} iterations, unary: {settings.unary}"
     cut = replace(cut_at(settings.threshold, inputs.chosen), crf=described)
-    threshold = cut.threshold
-    assert threshold is not None  # there is no band
 
     def make(records: Sequence[ImageRecord]) -> list[np.ndarray]:
         maps = [inputs.maps[record.id] for record in records]
         images = [read_image_of(record, one.size) for record, one in zip(records, maps, strict=True)]
-        full = [one.full().to(inputs.device) for one in maps]
-        return crf_masks(images, full, [one.classes for one in maps], threshold, settings)
+        full = [one.full() for one in maps]
+        thresholds = [threshold_of(cut, one) for one in full]
+        classes = [one.classes for one in maps]
+        return crf_masks(images, [one.to(inputs.device) for one in full], classes, thresholds, settings)
 
     return MaskMaker(cut, make, PIXELS if inputs.device.type == "cuda" else 0)
 
@@ -99,21 +99,21 @@ def crf_mask(
     >>> crf_mask(image, maps, [6], 0.3, CrfSettings())[10, 11:17].tolist()
     [0, 0, 0, 0, 7, 7]
     """
-    return crf_masks([image], [maps], [classes], threshold, settings)[0]
+    return crf_masks([image], [maps], [classes], [threshold], settings)[0]
 
 
 def crf_masks(
     images: Sequence[np.ndarray],
     maps: Sequence[Tensor],
     classes: Sequence[Sequence[int]],
-    threshold: float,
+    thresholds: Sequence[float],
     settings: CrfSettings,
 ) -> list[np.ndarray]:
-    """`crf_mask` of several images, which a GPU refines together."""
+    """`crf_mask` of several images, each with its threshold, which a GPU refines together."""
     tagged = [number for number, present in enumerate(classes) if present]
     posteriors = dense_crf_batch(
         [images[number] for number in tagged],
-        [_unary(maps[number], threshold, settings) for number in tagged],
+        [_unary(maps[number], thresholds[number], settings) for number in tagged],
         gaussian=settings.gaussian,
         bilateral=settings.bilateral,
         iterations=settings.iterations,

@@ -6,9 +6,8 @@ What networks that are trained on seeds start from, and the masks that a seed's 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-from wsss_core.refine import MaskInputs, MaskMaker, threshold
+from wsss_core.refine import MaskInputs, MaskMaker, Threshold, threshold
 from wsss_core.refine.threshold import ThresholdSettings
 from wsss_core.settings import setting
 
@@ -17,10 +16,10 @@ from wsss_core.settings import setting
 class SeedThresholdSettings(ThresholdSettings):
     """Label masks from seed maps, each class scaled to [0, 1]."""
 
-    threshold: float | Literal["score", "oracle"] = setting(
+    threshold: Threshold = setting(
         "score",
-        "background threshold: a number; score: the value that the seed's score rule chose; oracle: the best value in "
-        "hindsight, which uses the masks",
+        "background threshold: a number; otsu: that of each image's own maps, no masks used; score: what the seed's "
+        "score rule chose; oracle: the best value in hindsight, which uses the masks",
         minimum=0,
         maximum=1,
     )

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from torch import Tensor
 
 from wsss_core.constants import IGNORE
 from wsss_core.data.table import ImageRecord
-from wsss_core.refine import MaskInputs, MaskMaker, cut_at, highest_label, mask_values
+from wsss_core.refine import MaskInputs, MaskMaker, Threshold, cut_at, highest_label, mask_values, threshold_of
 from wsss_core.settings import setting
 from wsss_core.store.cut import Cut
 
@@ -20,10 +19,11 @@ from wsss_core.store.cut import Cut
 class ThresholdSettings:
     """Label masks from walked scores, which are scaled to [0, 1] over all classes of an image together."""
 
-    threshold: float | Literal["score", "oracle"] = setting(
+    threshold: Threshold = setting(
         0.27,
-        "background threshold (RIB .27; IRN and AdvCAM .25, W-OoD .22; RIB on COCO .22; after `psa` .5); score: the "
-        "value that the score rule of the walk chose; oracle: the best value in hindsight, which uses the masks",
+        "background threshold (RIB .27; IRN and AdvCAM .25, W-OoD .22; RIB on COCO .22; after `psa` .5); otsu: that of "
+        "each image's own scores, no masks used; score: what the score rule of the walk chose; oracle: the best value "
+        "in hindsight, which uses the masks",
         minimum=0,
         maximum=1,
     )
@@ -46,11 +46,13 @@ def maker(settings: ThresholdSettings, inputs: MaskInputs) -> MaskMaker:
     """
     cut = cut_at(settings.threshold, inputs.chosen) if settings.band is None else Cut("band", band=settings.band)
 
-    def make(records: Sequence[ImageRecord]) -> list[np.ndarray]:
-        found = [inputs.maps[record.id] for record in records]
-        return [score_mask(maps.full(), maps.classes, cut.threshold or 0.0, cut.band) for maps in found]
+    def mask(record: ImageRecord) -> np.ndarray:
+        maps = inputs.maps[record.id]
+        scores = maps.full()
+        threshold = threshold_of(cut, scores) if cut.band is None else 0.0
+        return score_mask(scores, maps.classes, threshold, cut.band)
 
-    return MaskMaker(cut, make)
+    return MaskMaker(cut, lambda records: [mask(record) for record in records])
 
 
 def score_mask(

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from wsss_core.data.table import check_classes, read_manifests
 from wsss_core.errors import UserError
 from wsss_core.evaluate.header import ScoreHeader
+from wsss_core.evaluate.otsu import otsu_threshold
 from wsss_core.evaluate.sweep import ScoresSettings
 from wsss_core.evaluate.tables import label_names, write_curve, write_evaluation
 from wsss_core.evaluate.thresholds import divided, score_thresholds
@@ -55,7 +57,9 @@ def run(
         CSV to write, of the scores at the chosen threshold.
     threshold
         JSON to write, with "rule", "value" and, where there are masks, "miou" at the value and "oracle" (the best
-        threshold on the evaluated masks and its mIoU, for reporting only).
+        threshold on the evaluated masks and its mIoU, for reporting only). Under rule otsu also "values", the threshold
+        of every image that has a class, with a mask or without; "value" is their median, and "miou" that of all images
+        cut at their own.
 
     Raises
     ------
@@ -66,8 +70,9 @@ def run(
     table = read_manifests(manifests)
     names = table.class_names
     records = {r.id: r for r in table.split("score") if r.mask}
+    own = _own_thresholds(maps, names) if settings.rule == "otsu" else {}
     if not records:
-        _without_masks(settings, curve, evaluation, threshold, names)
+        _without_masks(settings, own, curve, evaluation, threshold, names)
         return
     choosing, scored = divided(list(records), settings)
     held = {image_id for path in maps for image_id in _open(path, names)}
@@ -84,17 +89,18 @@ def run(
                 yield store[record.id], read_mask(Path(record.mask), record.size, len(names) + 1)
 
     found = score_thresholds(pairs, choosing, scored, settings, len(names) + 1)
-    value = found.levels[found.chosen]
-    header = ScoreHeader("score", len(scored), len(choosing), cut=Cut(settings.rule, value))
+    value = _typical(own) if found.chosen is None else found.chosen
+    header = ScoreHeader("score", len(scored), len(choosing), cut=Cut(settings.rule, found.chosen))
     write_curve(curve, replace(header, cut=Cut("all")), found.levels, found.scores)
     write_evaluation(evaluation, header, label_names(names), found.at_chosen)
     best = {"value": found.levels[found.best], "miou": found.miou(found.best)}
-    result = {"rule": settings.rule, "value": value, "miou": found.miou(found.chosen), "oracle": best}
+    miou = round(float(found.at_chosen.mean("iou")), 6)
+    result = {"rule": settings.rule, "value": value, "miou": miou, "oracle": best} | ({"values": own} if own else {})
     write_text(threshold, json.dumps(result) + "\n")
     log.info(
         "%d images: mIoU %.4f at threshold %.3f (%s); best in hindsight %.4f at %.3f",
         len(scored),
-        result["miou"],
+        miou,
         value,
         settings.rule,
         best["miou"],
@@ -103,18 +109,40 @@ def run(
 
 
 def _without_masks(
-    settings: ScoresSettings, curve: Path, evaluation: Path, threshold: Path, class_names: Sequence[str]
+    settings: ScoresSettings,
+    own: dict[str, float],
+    curve: Path,
+    evaluation: Path,
+    threshold: Path,
+    class_names: Sequence[str],
 ) -> None:
-    if settings.rule != "fixed":
+    if settings.rule not in ("fixed", "otsu"):
         raise UserError(
             f"score.rule is {settings.rule}, which chooses the threshold on masks, but the data set has no image to "
-            "score: give masks or use rule fixed"
+            "score: give masks or use rule fixed or otsu"
         )
     header = ScoreHeader("score", 0)
     write_curve(curve, header, (), None)
     write_evaluation(evaluation, header, label_names(class_names), None)
-    write_text(threshold, json.dumps({"rule": "fixed", "value": settings.threshold}) + "\n")
-    log.info("no masks to score; the threshold is %.3f", settings.threshold)
+    value = settings.threshold if settings.rule == "fixed" else _typical(own)
+    result = {"rule": settings.rule, "value": value} | ({"values": own} if own else {})
+    write_text(threshold, json.dumps(result) + "\n")
+    log.info("no masks to score; the threshold is %.3f (%s)", value, settings.rule)
+
+
+def _own_thresholds(maps: Sequence[Path], class_names: Sequence[str]) -> dict[str, float]:
+    """Otsu's threshold of every image that has a class, to six places."""
+    found = {}
+    for path in maps:
+        for image_id, one in _open(path, class_names).items():
+            if one.classes:
+                found[image_id] = round(otsu_threshold(one.full()), 6)
+    return found
+
+
+def _typical(own: dict[str, float]) -> float:
+    """The median of the images' thresholds; 0 without any."""
+    return median(own.values()) if own else 0.0
 
 
 def _open(path: Path, class_names: Sequence[str]) -> RecordStore[SeedMaps | ScoreMaps]:

@@ -14,16 +14,20 @@ from wsss_core.store.atomic import write_text
 ABOUT = "about.json"
 """File in a folder of masks: the `Cut` that made them."""
 
-Rule = Literal["none", "fixed", "heldout", "oracle", "band", "all"]
+Rule = Literal["none", "fixed", "otsu", "heldout", "oracle", "band", "all"]
 """Who chose the background threshold.
 
-none: no threshold takes part, as in a network's most probable labels; fixed: the settings; heldout: the masks of other
-images than those scored; oracle: the very masks that are scored; band: the settings, two thresholds with undecided
-pixels between; all: nobody, it is a curve over every threshold.
+none: no threshold takes part, as in a network's most probable labels; fixed: the settings; otsu: each image's own maps,
+a threshold for every image (`wsss_core.evaluate.otsu`); heldout: the masks of other images than those scored; oracle:
+the very masks that are scored; band: the settings, two thresholds with undecided pixels between; all: nobody, it is a
+curve over every threshold.
 """
 
 CHOSEN = ("fixed", "heldout", "oracle")
 """The rules that end in one threshold."""
+
+SCORED = (*CHOSEN, "otsu")
+"""The rules by which maps are scored, and which masks can take over from there."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,8 @@ class Cut:
     rule
         See `Rule`.
     threshold
-        Background threshold in [0, 1] of the rules fixed, heldout and oracle; otherwise None.
+        Background threshold in [0, 1] of the rules fixed, heldout and oracle; otherwise None, as under rule otsu every
+        image has its own.
     band
         (low, high) in [0, 1] of the rule band: background below, foreground above, undecided between; otherwise None.
     from_maps
@@ -66,7 +71,7 @@ class Cut:
             raise ValueError(f"rule {self.rule} with the threshold {self.threshold}")
         if (len(self.band or ()) == 2) != (self.rule == "band"):
             raise ValueError(f"rule {self.rule} with the band {self.band}")
-        if self.from_maps and self.rule not in CHOSEN:
+        if self.from_maps and self.rule not in SCORED:
             raise ValueError(f"rule {self.rule} takes no threshold from maps")
         levels = [level for level in (self.threshold, *(self.band or ())) if level is not None]
         if not all(0 <= level <= 1 for level in levels):

@@ -1,7 +1,8 @@
 """Confident labels for training the inter-pixel relation network: foreground, background, undecided.
 
 Ahn et al., CVPR 2019: seeds are thresholded twice, once so high that the foreground is sure and once so low that
-the background is, and each label map is refined by a dense CRF.
+the background is, and each label map is refined by a dense CRF. The published thresholds are numbers for all images;
+they can also lie around Otsu's threshold of each image, which follows the maps of any network and needs no masks.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from wsss_core.constants import IGNORE
 from wsss_core.kernels.dense_crf import dense_crf, unary_from_labels
-from wsss_core.refine import highest_label, mask_values
+from wsss_core.refine import around_otsu, highest_label, mask_values
 from wsss_core.settings import setting
 from wsss_core.store.labels import LABELS, LabelMap
 from wsss_core.store.seeds import SeedMaps
@@ -27,6 +28,13 @@ class LabelsSettings:
 
     foreground: float = setting(0.35, "threshold on maps above which a pixel is foreground", minimum=0, maximum=1)
     background: float = setting(0.17, "threshold on maps below which a pixel is background", minimum=0, maximum=1)
+    around_otsu: float | None = setting(
+        None,
+        "foreground above Otsu's threshold of the image's own maps plus this, background below it minus this, such as "
+        "0.1; replaces the two thresholds",
+        minimum=0,
+        maximum=1,
+    )
     confidence: float = setting(
         0.7, "probability that a label is right, for the CRF", exclusiveMinimum=0, exclusiveMaximum=1
     )
@@ -68,9 +76,12 @@ def confident_labels(image: np.ndarray, maps: Tensor, classes: Sequence[int], se
     """
     if not classes:
         return np.zeros(image.shape[:2], dtype=np.uint8)
+    background, foreground = settings.background, settings.foreground
+    if settings.around_otsu is not None:
+        background, foreground = around_otsu(maps, settings.around_otsu)
     unaries = [
         unary_from_labels(highest_label(maps, threshold), len(classes) + 1, settings.confidence)
-        for threshold in (settings.foreground, settings.background)
+        for threshold in (foreground, background)
     ]
     posteriors = dense_crf(
         image,

@@ -2,10 +2,14 @@
 
 Ahn & Kwak, CVPR 2018: the background score (1 - highest seed map) ** alpha competes with the maps. With a low alpha it
 is strong, and what stays foreground is sure; with a high alpha it is weak, and what stays background is sure.
+
+Background and map are level where m = (1 - m) ** alpha: an alpha stands for a threshold m, 4 for 0.28 and 32 for 0.08.
+The published exponents are numbers for all images; they can also stand for thresholds around Otsu's of each image.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +19,7 @@ from torch import Tensor
 
 from wsss_core.constants import IGNORE
 from wsss_core.kernels.dense_crf import dense_crf, unary_from_probabilities
-from wsss_core.refine import mask_values
+from wsss_core.refine import around_otsu, mask_values
 from wsss_core.settings import setting
 from wsss_core.store.posteriors import POSTERIORS, Posteriors
 from wsss_core.store.seeds import SeedMaps
@@ -32,6 +36,13 @@ class LabelsSettings:
         32.0,
         "exponent that decides what is background (32 in the published code; 24 in the paper and in SEAM)",
         exclusiveMinimum=0,
+    )
+    around_otsu: float | None = setting(
+        None,
+        "background score and highest map are level at Otsu's threshold of the image's own maps plus this, to decide "
+        "what is foreground, and minus this, to decide what is background, such as 0.1; replaces the two exponents",
+        minimum=0,
+        maximum=1,
     )
     gaussian: tuple[float, float] = setting(
         (3.0, 3.0), "spatial CRF kernel: standard deviation in pixels, weight", positive=1, items={"minimum": 0}
@@ -72,6 +83,27 @@ def background_score(maps: Tensor, alpha: float) -> Tensor:
     return (1 - maps.amax(0, keepdim=True)) ** alpha
 
 
+def exponent_at(level: float) -> float:
+    """The exponent alpha with which the background score of a map is level with the map at a value.
+
+    Parameters
+    ----------
+    level
+        The value. From 1 on the exponent is 0: the background wins everywhere; up to 0 it is infinite: the background
+        wins where there is no map at all.
+
+    Examples
+    --------
+    >>> round(exponent_at(0.25), 2), 0.75 ** exponent_at(0.25)
+    (4.82, 0.25)
+    >>> exponent_at(1), exponent_at(0)
+    (0.0, inf)
+    """
+    if level >= 1:
+        return 0.0
+    return math.log(level) / math.log1p(-level) if level > 0 else math.inf
+
+
 def crf_posteriors(image: np.ndarray, maps: Tensor, classes: Sequence[int], settings: LabelsSettings) -> Posteriors:
     """Posteriors of one image with the low and with the high exponent.
 
@@ -91,7 +123,11 @@ def crf_posteriors(image: np.ndarray, maps: Tensor, classes: Sequence[int], sett
     classes = tuple(classes)
     if not classes:
         return Posteriors((), np.full((2, 1, *image.shape[:2]), 255, dtype=np.uint8))
-    scores = [torch.cat([background_score(maps, alpha), maps]) for alpha in (settings.alpha_low, settings.alpha_high)]
+    alphas = settings.alpha_low, settings.alpha_high
+    if settings.around_otsu is not None:
+        background, foreground = around_otsu(maps, settings.around_otsu)
+        alphas = exponent_at(foreground), exponent_at(background)
+    scores = [torch.cat([background_score(maps, alpha), maps]) for alpha in alphas]
     posteriors = dense_crf(
         image,
         unary_from_probabilities(torch.stack(scores)),

@@ -8,10 +8,9 @@ work as they do for the other walks.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from wsss_core.evaluate.sweep import ScoresSettings as MapScoresSettings
-from wsss_core.refine import MaskInputs, MaskMaker, threshold
+from wsss_core.refine import MaskInputs, MaskMaker, Threshold, threshold
 from wsss_core.settings import setting
 
 
@@ -27,11 +26,11 @@ class ScoresSettings(MapScoresSettings):
 class MasksSettings(threshold.ThresholdSettings):
     """Label masks from the walked shares of classes against the background."""
 
-    threshold: float | Literal["score", "oracle"] = setting(
+    threshold: Threshold = setting(
         0.5,
         "threshold on the share f / (f + b) of a class's score f against the background's b; 0.5 takes the highest of "
-        "classes and background, as published; score: the value that the score rule of this stage chose; oracle: the "
-        "best value in hindsight, which uses the masks",
+        "classes and background, as published; otsu: that of each image's own shares, no masks used; score: what the "
+        "score rule of this stage chose; oracle: the best value in hindsight, which uses the masks",
         minimum=0,
         maximum=1,
     )

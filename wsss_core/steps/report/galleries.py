@@ -152,6 +152,7 @@ def _picture(
         if found is None:
             return None
         maps, classes = found
-        return overlays.heat_overlay(small, overlays.resized_maps(maps.numpy(), size), classes, reader.threshold(name))
+        threshold = reader.threshold(name, maps)
+        return overlays.heat_overlay(small, overlays.resized_maps(maps.numpy(), size), classes, threshold)
     labels = reader.labels(name, record)
     return None if labels is None else overlays.mask_overlay(small, overlays.resized_labels(labels, size))

@@ -16,6 +16,7 @@ from wsss_core.config import Configuration, Stage
 from wsss_core.data.table import ImageRecord, ImageTable, read_manifest, read_table
 from wsss_core.errors import UserError
 from wsss_core.evaluate.confusion import mask_confusion
+from wsss_core.evaluate.otsu import otsu_threshold
 from wsss_core.evaluate.tables import label_names
 from wsss_core.jobs.inputs import read_threshold
 from wsss_core.jobs.shard_names import shard_names
@@ -126,10 +127,13 @@ class Labels:
             return None
         return maps.full(), maps.classes
 
-    def threshold(self, name: str) -> float:
-        """Background threshold at which a seed was scored, or would be."""
+    def threshold(self, name: str, maps: torch.Tensor) -> float:
+        """Background threshold at which an image's maps [K, H, W] of a seed were scored, or would be."""
+        settings = self.files.stages[name].settings["scores"]
+        if settings["rule"] == "otsu":
+            return otsu_threshold(maps)
         chosen = self.files.threshold(name)
-        return chosen["value"] if chosen else self.files.stages[name].settings["scores"]["threshold"]
+        return chosen["value"] if chosen else settings["threshold"]
 
     def labels(self, name: str, record: ImageRecord) -> np.ndarray | None:
         """uint8 [H, W]."""
@@ -138,7 +142,8 @@ class Labels:
             found = self.maps(name, record.id)
             if found is None:
                 return None
-            return mask_values(highest_label(found[0], self.threshold(name)).numpy(), found[1])
+            maps, classes = found
+            return mask_values(highest_label(maps, self.threshold(name, maps)).numpy(), classes)
         product = "predictions" if section == "segmentations" else "masks"
         path = self.files.folder(name) / product / self.shards[record.id] / mask_name(record.id)
         return read_mask(path, record.size, len(self.files.labels)) if path.exists() else None

@@ -88,7 +88,9 @@ def thresholds(files: RunFiles) -> Chart | None:
         series = files.series[name]
         lines.append(Line(name, points, series, mark, best))
         walked = " (walked maps)" if files.stages[name].section == "refinements" else ""
-        at = f"{percent(mark[1])} at {mark[0]:.2f} ({chosen.get('rule')}), " if mark else ""
+        rule = chosen.get("rule")
+        rule = "otsu, their median" if rule == "otsu" else rule
+        at = f"{percent(mark[1])} at {mark[0]:.2f} ({rule}), " if mark else ""
         legend.append((series, f"{name}{walked}: {at}best {percent(best[1])} at {best[0]:.2f}"))
     svg = line_chart(
         lines,
@@ -99,8 +101,8 @@ def thresholds(files: RunFiles) -> Chart | None:
         size=(1000, 380),
     )
     note = (
-        "Dots and drop lines: the thresholds that were chosen. Rings: the best in hindsight. The curves are made with "
-        "the masks, for reporting only."
+        "Dots and drop lines: the thresholds that were chosen; under rule otsu every image has its own, and a dot may "
+        "lie beside the curve. Rings: the best in hindsight. The curves are made with the masks, for reporting only."
     )
     return Chart("mIoU over the background threshold", svg, note, legend) if svg else None
 
