@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +65,8 @@ def given_stages(raw: Mapping[str, Any], mistakes: Mistakes) -> list[GivenStage]
         other = first.setdefault(stage.name, stage)
         if other is not stage:
             mistakes.add(stage.where, f"the name is taken by {other.where}; stage names are unique")
-    _check_edges(stages, mistakes)
+    written = {str(name) for section in METHODS if isinstance(raw.get(section), Mapping) for name in raw[section]}
+    _check_edges(stages, written - {stage.name for stage in stages}, mistakes)
     return stages
 
 
@@ -104,11 +105,12 @@ def _section(raw: Any, section: str, mistakes: Mistakes) -> Iterator[GivenStage]
             yield GivenStage(section, str(name), method, targets, settings)
 
 
-def _check_edges(stages: Sequence[GivenStage], mistakes: Mistakes) -> None:
+def _check_edges(stages: Sequence[GivenStage], left_out: Collection[str], mistakes: Mistakes) -> None:
+    """Note edges that lead nowhere, but for those to a stage left out for a mistake of its own; and circles."""
     for stage in stages:
         for edge, target in stage.edges.items():
             names = _allowed(stages, stage.registered.edges[edge])
-            if base_name(target) not in names:
+            if base_name(target) not in [*names, *left_out]:
                 mistakes.add(f"{stage.where}.{edge}", f"there is no stage {target!r}{meant(base_name(target), names)}")
     if mistakes:
         return
