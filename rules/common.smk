@@ -109,7 +109,7 @@ def weight_files(wildcard):
 
 @cache
 def folder_state(folder):
-    """Digest of the names, sizes and times of a folder's files, if there is a folder; where it changes, jobs run again."""
+    """Digest of the names, sizes and times of a folder's files, if there is one; where it changes, jobs run again."""
     files = sorted(path for path in Path(folder).rglob("*") if path.is_file()) if folder else []
     states = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return hashlib.sha256(repr(states).encode()).hexdigest()[:16]
