@@ -26,7 +26,6 @@ except UserError as error:
     raise WorkflowError(str(error))
 
 R = f"{CONFIGURATION.results}/{CONFIGURATION.run}"
-SPLITS = ("train", "val", "ood")
 
 
 def one_of(names):
@@ -48,7 +47,6 @@ def stages_of(rule):
 
 wildcard_constraints:
     shard=r"\d+-of-\d+",
-    split="|".join(SPLITS),
     classifier=one_of(CONFIGURATION.section("classifiers")),
     seed=one_of(CONFIGURATION.section("seeds")),
     refinement=one_of(CONFIGURATION.section("refinements")),

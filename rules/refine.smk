@@ -121,7 +121,8 @@ rule walk:
         "random walk {wildcards.refinement}, shard {wildcards.shard}"
     shell:
         "python -m wsss_core.cli walk --config {input.config:q} --manifest {input.manifest:q}"
-        " --maps {input.maps:q} --model {input.model:q} --scores {output:q} --cache {params.cache:q} {params.execution} > {log:q} 2>&1"
+        " --maps {input.maps:q} --model {input.model:q} --scores {output:q} --cache {params.cache:q}"
+        " {params.execution} > {log:q} 2>&1"
 
 
 rule refinements_scores:
@@ -153,8 +154,8 @@ rule refinements_scores:
         "scoring the walk of {wildcards.refinement} over all thresholds"
     shell:
         "python -m wsss_core.cli scores --config {input.config:q} --manifests {params.manifests:q}"
-        " --maps {params.maps:q} --curve {output.curve:q} --evaluation {output.evaluation:q} --threshold {output.threshold:q}"
-        " {params.execution} > {log:q} 2>&1"
+        " --maps {params.maps:q} --curve {output.curve:q} --evaluation {output.evaluation:q}"
+        " --threshold {output.threshold:q} {params.execution} > {log:q} 2>&1"
 
 
 rule masks_from_scores:
@@ -183,7 +184,8 @@ rule masks_from_scores:
         "masks {wildcards.refinement} from walked scores, shard {wildcards.shard}"
     shell:
         "python -m wsss_core.cli masks --config {input.config:q} --manifest {input.manifest:q}"
-        " --scores {input.scores:q} --threshold {input.threshold:q} --masks {output:q} {params.execution} > {log:q} 2>&1"
+        " --scores {input.scores:q} --threshold {input.threshold:q} --masks {output:q}"
+        " {params.execution} > {log:q} 2>&1"
 
 
 rule masks_from_masks:

@@ -93,5 +93,5 @@ rule seeds_scores:
         "scoring seeds {wildcards.seed} over all thresholds"
     shell:
         "python -m wsss_core.cli scores --config {input.config:q} --manifests {params.manifests:q}"
-        " --maps {params.maps:q} --curve {output.curve:q} --evaluation {output.evaluation:q} --threshold {output.threshold:q}"
-        " {params.execution} > {log:q} 2>&1"
+        " --maps {params.maps:q} --curve {output.curve:q} --evaluation {output.evaluation:q}"
+        " --threshold {output.threshold:q} {params.execution} > {log:q} 2>&1"

@@ -57,8 +57,8 @@ rule predictions:
     message:
         "predictions of {wildcards.segmentation}, shard {wildcards.shard}"
     shell:
-        "python -m wsss_core.cli predictions --config {input.config:q} --manifest {input.manifest:q} --model {input.model:q}"
-        " --predictions {output:q} {params.execution} > {log:q} 2>&1"
+        "python -m wsss_core.cli predictions --config {input.config:q} --manifest {input.manifest:q}"
+        " --model {input.model:q} --predictions {output:q} {params.execution} > {log:q} 2>&1"
 
 
 rule segmentations_evaluation:

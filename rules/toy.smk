@@ -1,4 +1,4 @@
-# The toy experiment of RIB: digits with marks -> high gradient ratios of a small classifier's layers. Needs no data set.
+# The toy experiment of RIB: digits with marks -> high gradient ratios of a small classifier's layers. It needs no data.
 
 TOY = f"{R}/toy"
 

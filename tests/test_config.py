@@ -66,6 +66,7 @@ def mistakes(given) -> str:
         ({"seeds__rib__classifier": None}, "seeds.rib.classifier: is missing"),
         ({"refinements__crf": {"method": "crf", "seed": None}}, "refinements.crf.seed: is missing"),
         ({"seeds__rib__method": "ribb"}, 'seeds.rib.method: "ribb" is not allowed; allowed: cam, rib'),
+        ({"seeds__rib__method": None, "seeds__rib__methode": "rib"}, "seeds.rib.method: is missing (is it 'methode'?)"),
         ({"seeds__rib": 3}, "seeds.rib: must be a mapping"),
         ({"refinements__cam": {"method": "crf", "seed": "cam"}}, "the name is taken by seeds.cam"),
         ({"refinements__confident__walk": "crf"}, "refinements.confident.walk: there is no stage 'crf'"),
@@ -202,6 +203,10 @@ def test_numbers_that_are_none_are_refused_wherever_numbers_are_taken(text, key)
 @pytest.mark.parametrize("key", ["seed", "seeds__rib__steps", "execution__workers"])
 def test_whole_numbers_are_finite_too(key):
     assert "integer" in mistakes(raw(**{key: float("inf")})) and "integer" in mistakes(raw(**{key: float("nan")}))
+
+
+def test_a_stage_with_a_mistake_is_not_said_to_be_missing():
+    assert "the configuration has a mistake" in mistakes(raw(seeds__rib__method="ribb"))
 
 
 def test_all_mistakes_at_once():

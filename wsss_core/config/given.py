@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,7 +71,8 @@ def given_stages(raw: Mapping[str, Any], mistakes: Mistakes) -> list[GivenStage]
             mistakes.add(
                 stage.where, f"the name differs from {other.where} in upper and lower case alone; {ONE_FOLDER}"
             )
-    _check_edges(stages, mistakes)
+    written = {str(name) for section in METHODS if isinstance(raw.get(section), Mapping) for name in raw[section]}
+    _check_edges(stages, written - {stage.name for stage in stages}, mistakes)
     return stages
 
 
@@ -110,11 +111,12 @@ def _section(raw: Any, section: str, mistakes: Mistakes) -> Iterator[GivenStage]
             yield GivenStage(section, str(name), method, targets, settings)
 
 
-def _check_edges(stages: Sequence[GivenStage], mistakes: Mistakes) -> None:
+def _check_edges(stages: Sequence[GivenStage], left_out: Collection[str], mistakes: Mistakes) -> None:
+    """Note edges that lead nowhere, but for those to a stage left out for a mistake of its own; and circles."""
     for stage in stages:
         for edge, target in stage.edges.items():
             names = _allowed(stages, stage.registered.edges[edge])
-            if base_name(target) not in names:
+            if base_name(target) not in [*names, *left_out]:
                 mistakes.add(f"{stage.where}.{edge}", f"there is no stage {target!r}{meant(base_name(target), names)}")
     if mistakes:
         return

@@ -54,9 +54,9 @@ class Configuration:
     figures: tuple[Mapping[str, Any], ...] = ()
     toy: Mapping[str, Any] = field(default_factory=dict)
 
-    def section(self, section: str, method: str | None = None) -> list[str]:
-        """Names of a section's stages, optionally of one method only."""
-        return [s.name for s in self.stages.values() if s.section == section and method in (None, s.method)]
+    def section(self, section: str) -> list[str]:
+        """Names of a section's stages."""
+        return [stage.name for stage in self.stages.values() if stage.section == section]
 
     def ancestor(self, name: str, section: str) -> Stage:
         """The stage of `section` that a stage is built upon, following its first edges."""

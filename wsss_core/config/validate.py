@@ -105,7 +105,9 @@ def choice(given: Mapping[str, Any], key: str, where: str, options: Collection[s
     """The value of a key that must be one of some words; None if it is not."""
     value = given.get(key)
     if value is None:
-        mistakes.add(f"{where}.{key}", f"is missing; allowed: {', '.join(options)}")
+        near = difflib.get_close_matches(key, map(str, given), n=1)
+        misspelt = f" (is it {near[0]!r}?)" if near else ""
+        mistakes.add(f"{where}.{key}", f"is missing{misspelt}; allowed: {', '.join(options)}")
     elif value not in options:
         mistakes.add(f"{where}.{key}", f"{shown(value)} is not allowed; allowed: {', '.join(options)}")
     else:

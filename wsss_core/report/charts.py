@@ -105,10 +105,9 @@ def line_chart(
     x_label: str,
     y_label: str,
     percent: bool = False,
-    zero: bool = True,
     size: tuple[int, int] = (760, 340),
 ) -> str:
-    """A line chart for the page, with grid, axes and marks; the legend is the caller's.
+    """A line chart for the page, with grid, marks, and a y axis that reaches to 0; the legend is the caller's.
 
     Parameters
     ----------
@@ -116,8 +115,6 @@ def line_chart(
         What the chart says, for screen readers.
     percent
         Whether y holds fractions to be printed as percent.
-    zero
-        Whether the y axis reaches to 0.
     size
         (width, height) in pixels.
 
@@ -134,7 +131,7 @@ def line_chart(
         axes = figure.subplots()
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
-        _number_axes(axes, [x for x, _ in points], [y for _, y in points] + [0.0] * zero, size[0])
+        _number_axes(axes, [x for x, _ in points], [0.0, *(y for _, y in points)], size[0])
         for line, kept in curves:
             _curve(axes, line, kept)
         for line in lines:
