@@ -423,9 +423,10 @@ def test_coco_problems(coco_root):
     save_text(coco_root / "train.json", json.dumps(content))
     found = texts(read_coco(coco_root))
     assert any(t.startswith("error: 000000000009.jpg: train.json: there is no such image") for t in found)
-    assert "error: 000000000002: train.json: unknown category id 12" in found
+    assert "error: 000000000002: train.json: annotation 8: unknown category id 12" in found
     assert "row: 404: train.json: 1 annotations are of an image that the file does not list" in found
-    assert any("a shape is for 3x2 pixels, the image for 30x20" in t for t in found)
+    code = "the run-length code is for [height, width] [2, 3], the image for [20, 30]"
+    assert f"mask: 000000000003: 000000000003.jpg: no mask can be drawn: annotation 10: {code}" in found
 
 
 @pytest.mark.parametrize(
@@ -434,10 +435,8 @@ def test_coco_problems(coco_root):
         ("{", "is not JSON"),
         ("[]", "holds no images, no annotations, no categories"),
         ('{"images": [], "annotations": [], "categories": []}', "holds no class names"),
-        (
-            '{"images": [{"id": 1}], "annotations": [], "categories": [{"id": 1, "name": "cat"}]}',
-            "not in COCO's format .*file_name",
-        ),
+        ('{"images": [], "annotations": [], "categories": [{"id": 1}]}', "its categories are not in COCO's format"),
+        ('{"images": {}, "annotations": null, "categories": []}', "holds no images, no annotations"),
     ],
 )
 def test_coco_wrong_json(coco_root, text, message):

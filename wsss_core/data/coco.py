@@ -1,7 +1,4 @@
-"""Reader for COCO instance annotations (2014 and 2017), and semantic masks from their polygons.
-
-pycocotools is imported only where polygons are drawn.
-"""
+"""Reader for COCO instance annotations (2014 and 2017), and semantic masks from their polygons."""
 
 from __future__ import annotations
 
@@ -20,6 +17,7 @@ import numpy as np
 from wsss_core import keyed
 from wsss_core.constants import IGNORE
 from wsss_core.data.names import alike
+from wsss_core.data.outlines import inside, outline_problem
 from wsss_core.data.reading import (
     Draft,
     ImageFolder,
@@ -46,6 +44,9 @@ from wsss_core.store.atomic import write_text
 from wsss_core.store.masks import mask_name, write_mask
 
 log = logging.getLogger(__name__)
+
+MOST_PIXELS = 2**28
+"""An image that is said to be larger is no image."""
 
 STAMP = "rasterised.json"
 """File beside the drawn masks that says what each was drawn from."""
@@ -96,7 +97,7 @@ def classes(settings: CocoSettings) -> tuple[str, ...]:
     path = existing_folder(Path(settings.root), "root") / settings.train[0]
     try:
         return _class_names(settings, _categories(_load(path)), path)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise _malformed(path, error) from error
 
 
@@ -130,17 +131,16 @@ def read(settings: CocoSettings, workers: int = 0, drawn: Path | None = None) ->
                 categories, class_names = found, _class_names(settings, found, root / file)
             elif found != categories:
                 raise UserError(f"{root / file}: its categories differ from those of {root / settings.train[0]}")
-            _read_file(content, role, root / file, images, class_names, drafts, shapes, problems)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise _malformed(root / file, error) from error
+        _read_file(content, role, root / file, images, class_names, drafts, shapes, problems)
     _read_score_list(settings, root, drafts)
     for name in settings.ood:
         drafts |= {str(d.path): d for d in whole_folder(existing_folder(root / name, "ood"), "ood", problems)}
     if settings.masks == POLYGONS and drawn is not None:
         _draw_masks(drawn, settings.crowd, drafts, shapes, problems, workers)
     elif settings.masks not in (POLYGONS, None):
-        listed = [drafts[image] for image in shapes]
-        find_masks(listed, MaskFolder(root / settings.masks), shapes, problems)
+        find_masks(drafts.values(), MaskFolder(root / settings.masks), shapes, problems)
     mark_scored(drafts.values(), settings.score)
     lists = {"val": settings.val, "score": settings.score or (), "ood": settings.ood}
     return Reading(
@@ -172,22 +172,19 @@ def draw(shapes: Sequence[Shape], size: tuple[int, int], crowd: Crowd) -> np.nda
 
     Parameters
     ----------
+    shapes
+        With outlines that `outline_problem` finds nothing wrong with.
     size
         (H, W) as the annotation file states it.
 
     Returns
     -------
     uint8 [H, W]: 0 background, c + 1 class c, 255 ignored.
-
-    Raises
-    ------
-    ValueError
-        If a shape is not a list of polygons or a run-length code of this size.
     """
-    decoded = [(shape, _decode(shape.segmentation, size)) for shape in shapes]
+    filled = [(shape, inside(shape.segmentation, size)) for shape in shapes]
     labels = np.zeros(size, dtype=np.uint8)
-    for shape, inside in sorted(decoded, key=lambda pair: (not pair[0].crowd, -int(pair[1].sum()), pair[0].id)):
-        labels[inside] = IGNORE if shape.crowd and crowd == "ignore" else shape.label
+    for shape, pixels in sorted(filled, key=lambda pair: (not pair[0].crowd, -int(pair[1].sum()), str(pair[0].id))):
+        labels[pixels] = IGNORE if shape.crowd and crowd == "ignore" else shape.label
     return labels
 
 
@@ -203,10 +200,11 @@ class Shape:
 
 @dataclass
 class _Shapes:
-    """All instances of an image and its size (H, W) according to the annotation file."""
+    """All instances of an image and its size (H, W) by the annotation file, or why its mask cannot be drawn."""
 
     size: tuple[int, int]
     shapes: list[Shape]
+    problem: str = ""
 
     def fingerprint(self, crowd: str) -> str:
         content = [self.size, [[s.id, s.label, s.segmentation, s.crowd] for s in self.shapes], crowd]
@@ -230,17 +228,17 @@ def _load(path: Path) -> Mapping[str, Any]:
             content = json.load(handle)
     except OSError as error:
         raise UserError(f"{path}: annotations cannot be read ({error.strerror or error})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: is not JSON ({error})") from error
     needed = ("images", "annotations", "categories")
-    missing = [key for key in needed if not isinstance(content, dict) or key not in content]
+    missing = [key for key in needed if not isinstance(content, dict) or not isinstance(content.get(key), list)]
     if missing:
         raise UserError(f"{path}: holds no {', no '.join(missing)}; instance annotations of COCO are needed")
     return content
 
 
 def _malformed(path: Path, error: Exception) -> UserError:
-    return UserError(f"{path}: an entry is not in COCO's format ({error!r})")
+    return UserError(f"{path}: its categories are not in COCO's format ({error!r})")
 
 
 def _categories(content: Mapping[str, Any]) -> dict[int, str]:
@@ -280,14 +278,28 @@ def _read_file(
     shapes: dict[str, _Shapes],
     problems: list[Problem],
 ) -> None:
-    """Add the images and instances of one annotation file."""
+    """Add the images and instances of one annotation file; what is broken is the matter of its image alone."""
     names = {int(category["id"]): str(category["name"]) for category in content["categories"]}
     places = {number: class_names.index(name) for number, name in names.items() if name in class_names}
-    by_image: dict[int, list[Mapping[str, Any]]] = {}
-    for annotation in content["annotations"]:
-        by_image.setdefault(annotation["image_id"], []).append(annotation)
-    for image in content["images"]:
-        name = str(image["file_name"])
+    by_image: dict[int | str, list[Mapping[str, Any]]] = {}
+    for number, annotation in enumerate(content["annotations"]):
+        image = annotation.get("image_id") if isinstance(annotation, dict) else None
+        if type(image) in (int, str):
+            by_image.setdefault(image, []).append({"id": f"at place {number}"} | annotation)
+        else:
+            problems.append(Problem("", str(path), f"annotations[{number}] names no image", "row"))
+    keys: set[int | str] = set()
+    for number, entry in enumerate(content["images"]):
+        try:
+            name, key, size = _image(entry)
+        except ValueError as error:
+            problems.append(Problem(f"images[{number}]", str(path), str(error)))
+            continue
+        if key in keys:
+            problems.append(Problem(name, str(path), f"duplicate: another image has the id {key!r} too"))
+            continue
+        keys.add(key)
+        annotations = by_image.pop(key, [])
         try:
             file = images.find(name)
         except LookupError as error:
@@ -299,38 +311,83 @@ def _read_file(
             text = f"duplicate: id {draft.id!r} is in {role} and in {also.roles[0]} ({also.path})"
             problems.append(Problem(draft.id, str(path), text))
             continue
-        annotations = by_image.pop(image["id"], [])
-        unknown = sorted({a["category_id"] for a in annotations} - set(names))
-        if unknown:
-            problems.append(Problem(draft.id, str(path), f"unknown category id {unknown[0]}"))
-        annotations = [a for a in annotations if a["category_id"] in places]
+        unknown = next((a for a in annotations if not _known(a.get("category_id"), names)), None)
+        if unknown is not None:
+            text = f"annotation {unknown['id']}: unknown category id {unknown.get('category_id')!r}"
+            problems.append(Problem(draft.id, str(path), text))
+        annotations = [a for a in annotations if _known(a.get("category_id"), places)]
         draft.roles = [role]
         draft.tags = tuple(sorted({places[a["category_id"]] for a in annotations}))
-        draft.boxes = tuple(
-            (places[a["category_id"]], *_corners(a["bbox"]))
-            for a in annotations
-            if "bbox" in a and not a.get("iscrowd")
-        )
+        draft.boxes = tuple(_boxes(annotations, places, draft, path, problems))
         if role == "train" and not draft.tags:
             problems.append(no_tags(draft, draft.path))
         drafts[draft.id] = draft
-        shapes[draft.id] = _Shapes(
-            (int(image["height"]), int(image["width"])),
-            [
-                Shape(int(a["id"]), places[a["category_id"]] + 1, a["segmentation"], bool(a.get("iscrowd")))
-                for a in annotations
-                if a.get("segmentation")
-            ],
+        shapes[draft.id] = _shapes(annotations, places, size)
+    for key in sorted(by_image, key=str):
+        text = f"{len(by_image[key])} annotations are of an image that the file does not list"
+        problems.append(Problem(str(key), str(path), text, "row"))
+
+
+def _known(number: Any, among: Mapping[int, Any]) -> bool:
+    """Whether something is the number of a category."""
+    return type(number) is int and number in among
+
+
+def _image(entry: Any) -> tuple[str, int | str, tuple[int, int]]:
+    """File name, id and size (H, W) of an image; ValueError if one of them is not as it must be."""
+    if not isinstance(entry, dict):
+        raise ValueError("the entry is no object")
+    name, key = entry.get("file_name"), entry.get("id")
+    if not isinstance(name, str):
+        raise ValueError(f"file_name is {name!r}, not a text")
+    if type(key) not in (int, str):
+        raise ValueError(f"{name}: id is {key!r}, neither a whole number nor a text")
+    height, width = (_side(name, entry, side) for side in ("height", "width"))
+    if height * width > MOST_PIXELS:
+        raise ValueError(f"{name}: {width}x{height} pixels are more than can be read")
+    return name, key, (height, width)
+
+
+def _side(name: str, entry: Mapping[str, Any], side: str) -> int:
+    value = entry.get(side)
+    if type(value) not in (int, float) or not 1 <= value <= MOST_PIXELS or value != int(value):
+        raise ValueError(f"{name}: {side} is {value!r}, not a whole number from 1 on")
+    return int(value)
+
+
+def _boxes(
+    annotations: Sequence[Mapping[str, Any]],
+    places: Mapping[int, int],
+    draft: Draft,
+    path: Path,
+    problems: list[Problem],
+) -> Iterator[tuple[float, ...]]:
+    """Class and corners of the boxes of single objects; those that are broken are left out, with a problem each."""
+    for annotation in annotations:
+        box = annotation.get("bbox")
+        if box is None or annotation.get("iscrowd"):
+            continue
+        if isinstance(box, list) and len(box) == 4 and all(type(v) in (int, float) and abs(v) < 1e9 for v in box):
+            x, y, width, height = box
+            yield places[annotation["category_id"]], x, y, x + width, y + height
+        else:
+            text = f"annotation {annotation['id']}: its box is not four numbers x, y, width, height"
+            problems.append(Problem(draft.id, str(path), text, "row"))
+
+
+def _shapes(annotations: Sequence[Mapping[str, Any]], places: Mapping[int, int], size: tuple[int, int]) -> _Shapes:
+    """Outlines of an image's instances, or the first that cannot be drawn."""
+    shapes = []
+    for order, annotation in enumerate(annotations):
+        outline = annotation.get("segmentation")
+        text = (
+            outline_problem(outline, size) if outline else "has no outline; with boxes alone, set dataset.masks to null"
         )
-    known = {image["id"] for image in content["images"]}
-    for number in sorted(set(by_image) - known, key=str):
-        text = f"{len(by_image[number])} annotations are of an image that the file does not list"
-        problems.append(Problem(str(number), str(path), text, "row"))
-
-
-def _corners(box: Sequence[float]) -> tuple[float, float, float, float]:
-    x, y, width, height = (float(value) for value in box)
-    return x, y, x + width, y + height
+        if text:
+            return _Shapes(size, [], f"no mask can be drawn: annotation {annotation['id']}: {text}")
+        number = annotation["id"] if type(annotation["id"]) is int else order
+        shapes.append(Shape(number, places[annotation["category_id"]] + 1, outline, bool(annotation.get("iscrowd"))))
+    return _Shapes(size, shapes)
 
 
 def _read_score_list(settings: CocoSettings, root: Path, drafts: Mapping[str, Draft]) -> None:
@@ -353,16 +410,17 @@ def _draw_masks(
     workers: int,
 ) -> None:
     """Draw the masks and give them to their images; a problem is appended for each that cannot be drawn."""
-    failed = _rasterise(folder, shapes, crowd, workers)
-    for image in shapes:
-        if image in failed:
-            problems.append(missing_mask(drafts[image], drafts[image].path, failed[image]))
+    sound = {image: item for image, item in shapes.items() if not item.problem}
+    _draw_files(folder, sound, crowd, workers)
+    for image, item in shapes.items():
+        if item.problem:
+            problems.append(missing_mask(drafts[image], drafts[image].path, item.problem))
         else:
             drafts[image].mask = folder / mask_name(image)
 
 
-def _rasterise(folder: Path, shapes: Mapping[str, _Shapes], crowd: Crowd, workers: int) -> dict[str, str]:
-    """Draw the masks that are missing or were drawn from something else; returns what went wrong, by image."""
+def _draw_files(folder: Path, shapes: Mapping[str, _Shapes], crowd: Crowd, workers: int) -> None:
+    """Draw the masks that are missing or were drawn from something else."""
     stamp = folder / STAMP
     wanted = {image: item.fingerprint(crowd) for image, item in shapes.items()}
     try:
@@ -373,29 +431,22 @@ def _rasterise(folder: Path, shapes: Mapping[str, _Shapes], crowd: Crowd, worker
         raise UserError(f"{stamp}: cannot be read ({error}); delete it to draw all masks again") from error
     todo = [i for i, key in wanted.items() if done.get(i) != key or not (folder / mask_name(i)).is_file()]
     if not todo:
-        return {}
+        return
     log.info("drawing %d masks into %s", len(todo), folder)
-    draw_one = partial(_draw_file, folder, crowd)
-    failed: dict[str, str] = {}
     shown = time.monotonic()
     try:
-        for count, (image, text) in enumerate(_mapped(draw_one, [(i, shapes[i]) for i in todo], workers), start=1):
-            done.pop(image, None)
-            if text:
-                failed[image] = text
-            else:
-                done[image] = wanted[image]
+        drawn = _mapped(partial(_draw_file, folder, crowd), [(i, shapes[i]) for i in todo], workers)
+        for count, image in enumerate(drawn, start=1):
+            done[image] = wanted[image]
             if time.monotonic() - shown > 10:
                 shown = time.monotonic()
                 log.info("%d of %d masks drawn", count, len(todo))
     except OSError as error:
-        raise UserError(
-            f"{folder}: masks cannot be written ({error}); free space, or give the run another folder"
-        ) from error
+        text = "free space, or give the run another folder"
+        raise UserError(f"{folder}: masks cannot be written ({error}); {text}") from error
     finally:
         if folder.is_dir():
             write_text(stamp, json.dumps(done))
-    return failed
 
 
 def _mapped(function: Any, items: Sequence[Any], workers: int) -> Iterator[Any]:
@@ -406,35 +457,8 @@ def _mapped(function: Any, items: Sequence[Any], workers: int) -> Iterator[Any]:
         yield from pool.map(function, items, chunksize=16)
 
 
-def _draw_file(folder: Path, crowd: Crowd, item: tuple[str, _Shapes]) -> tuple[str, str]:
-    """Draw one mask; returns the image and what went wrong, or ""."""
+def _draw_file(folder: Path, crowd: Crowd, item: tuple[str, _Shapes]) -> str:
+    """Draw one mask; returns the image."""
     image, shapes = item
-    try:
-        labels = draw(shapes.shapes, shapes.size, crowd)
-    except ValueError as error:
-        return image, str(error)
-    write_mask(folder / mask_name(image), labels)
-    return image, ""
-
-
-def _decode(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
-    """Boolean [H, W] inside of polygons or of a run-length code."""
-    from pycocotools import mask
-
-    height, width = size
-    try:
-        if isinstance(segmentation, list):
-            polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
-            if not polygons:
-                return np.zeros(size, dtype=bool)
-            code = mask.merge(mask.frPyObjects(polygons, height, width))
-        elif isinstance(segmentation["counts"], list):
-            code = mask.frPyObjects(segmentation, height, width)
-        else:
-            code = segmentation
-        inside = mask.decode(code).astype(bool)
-    except Exception as error:  # pycocotools raises bare Exception, TypeError or KeyError for malformed shapes
-        raise ValueError(f"a shape is neither polygons nor a run-length code ({error})") from error
-    if inside.shape != size:
-        raise ValueError(f"a shape is for {inside.shape[1]}x{inside.shape[0]} pixels, the image for {width}x{height}")
-    return inside
+    write_mask(folder / mask_name(image), draw(shapes.shapes, shapes.size, crowd))
+    return image

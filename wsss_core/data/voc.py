@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,6 +157,8 @@ def _box(element: ElementTree.Element | None) -> tuple[float, ...]:
     if element is None:
         return ()
     x0, y0, x1, y1 = (float(_text(element, key)) for key in ("xmin", "ymin", "xmax", "ymax"))
+    if not all(map(math.isfinite, (x0, y0, x1, y1))):
+        raise ValueError("a corner of a box is no finite number")
     return x0 - 1, y0 - 1, x1, y1
 
 
