@@ -16,7 +16,7 @@ import numpy as np
 
 from wsss_core import keyed
 from wsss_core.constants import IGNORE
-from wsss_core.data.names import alike
+from wsss_core.data.names import alike, did_you_mean
 from wsss_core.data.outlines import inside, outline_problem
 from wsss_core.data.reading import (
     Draft,
@@ -31,6 +31,7 @@ from wsss_core.data.reading import (
     find_masks,
     mark_scored,
     missing_mask,
+    near,
     no_tags,
     read_class_names,
     read_lines,
@@ -217,7 +218,7 @@ def _load(path: Path) -> Mapping[str, Any]:
         with open(path, encoding="utf-8") as handle:
             content = json.load(handle)
     except OSError as error:
-        raise UserError(f"{path}: annotations cannot be read ({error.strerror or error})") from error
+        raise UserError(f"{path}: annotations cannot be read ({error.strerror or error}){near(path)}") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: is not JSON ({error})") from error
     needed = ("images", "annotations", "categories")
@@ -378,7 +379,7 @@ def _read_score_list(settings: CocoSettings, root: Path, drafts: Mapping[str, Dr
     for number, name in read_lines(path):
         draft = drafts.get(name)
         if draft is None or "train" not in draft.roles:
-            raise UserError(f"{path}, row {number}: there is no train image {name!r}")
+            raise UserError(f"{path}, row {number}: there is no train image {name!r}{did_you_mean(name, drafts)}")
         draft.roles.append("score")
 
 
