@@ -398,3 +398,37 @@ def test_real_photos_in_two_formats(shared, tmp_path):
     assert read_table(tmp_path / "images.csv") == first
     assert [len(first.split(role)) for role in ("train", "score", "val", "ood")] == [295, 295, 103, 70]
     assert len(first.class_names) == 14
+
+
+def turn(data: DataSet, name: str, orientation: int, size: tuple[int, int]) -> None:
+    """Store a photo of the size (H, W) with an EXIF tag that turns it."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.zeros((*size, 3), dtype=np.uint8)).save(data.root / f"images/{name}.png", exif=exif)
+
+
+def test_a_mask_of_the_photo_as_stored(data):
+    turn(data, "t5", 6, (12, 16))
+    text = (
+        "masks/t5.png: mask is 16x12, its image is 12x16 as its EXIF tag turns it (orientation 6): "
+        "the mask was drawn on the photo as stored"
+    )
+    data.refused(text)
+
+
+@pytest.mark.parametrize(("orientation", "size"), [(6, (12, 12)), (8, (12, 12)), (3, (12, 16)), (2, (12, 16))])
+def test_a_turned_photo_whose_mask_fits_either_way_is_noted(data, orientation, size):
+    turn(data, "t5", orientation, size)
+    mask = np.zeros(size)
+    mask[0] = 1
+    write_mask(data.root / "masks/t5.png", mask)
+    data.index()
+    (row,) = data.problems()
+    assert row["image"] == "t5" and row["severity"] == "note"
+    assert f"turned by its EXIF tag (orientation {orientation}) and its mask would fit either way" in row["problem"]
+
+
+def test_a_turned_photo_with_its_mask_needs_no_word(data):
+    turn(data, "t5", 6, (16, 12))
+    data.index()
+    assert data.problems() == []

@@ -16,7 +16,7 @@ import numpy as np
 
 from wsss_core import keyed
 from wsss_core.constants import IGNORE
-from wsss_core.data.names import alike
+from wsss_core.data.names import alike, did_you_mean
 from wsss_core.data.outlines import inside, outline_problem
 from wsss_core.data.reading import (
     Draft,
@@ -32,6 +32,7 @@ from wsss_core.data.reading import (
     find_masks,
     mark_scored,
     missing_mask,
+    near,
     no_tags,
     read_class_names,
     read_lines,
@@ -227,7 +228,7 @@ def _load(path: Path) -> Mapping[str, Any]:
         with open(path, encoding="utf-8") as handle:
             content = json.load(handle)
     except OSError as error:
-        raise UserError(f"{path}: annotations cannot be read ({error.strerror or error})") from error
+        raise UserError(f"{path}: annotations cannot be read ({error.strerror or error}){near(path)}") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: is not JSON ({error})") from error
     needed = ("images", "annotations", "categories")
@@ -284,7 +285,7 @@ def _read_file(
     by_image: dict[int | str, list[Mapping[str, Any]]] = {}
     for number, annotation in enumerate(content["annotations"]):
         image = annotation.get("image_id") if isinstance(annotation, dict) else None
-        if type(image) in (int, str):
+        if isinstance(image, int | str) and not isinstance(image, bool):
             by_image.setdefault(image, []).append({"id": f"at place {number}"} | annotation)
         else:
             problems.append(Problem("", str(path), f"annotations[{number}] names no image", "row"))
@@ -340,7 +341,7 @@ def _image(entry: Any) -> tuple[str, int | str, tuple[int, int]]:
     name, key = entry.get("file_name"), entry.get("id")
     if not isinstance(name, str):
         raise ValueError(f"file_name is {name!r}, not a text")
-    if type(key) not in (int, str):
+    if not isinstance(key, int | str) or isinstance(key, bool):
         raise ValueError(f"{name}: id is {key!r}, neither a whole number nor a text")
     height, width = (_side(name, entry, side) for side in ("height", "width"))
     if height * width > MOST_PIXELS:
@@ -350,7 +351,7 @@ def _image(entry: Any) -> tuple[str, int | str, tuple[int, int]]:
 
 def _side(name: str, entry: Mapping[str, Any], side: str) -> int:
     value = entry.get(side)
-    if type(value) not in (int, float) or not 1 <= value <= MOST_PIXELS or value != int(value):
+    if not isinstance(value, int | float) or not 1 <= value <= MOST_PIXELS or value != int(value) or value is True:
         raise ValueError(f"{name}: {side} is {value!r}, not a whole number from 1 on")
     return int(value)
 
@@ -397,7 +398,7 @@ def _read_score_list(settings: CocoSettings, root: Path, drafts: Mapping[str, Dr
     for number, name in read_lines(path):
         draft = drafts.get(name)
         if draft is None or "train" not in draft.roles:
-            raise UserError(f"{path}, row {number}: there is no train image {name!r}")
+            raise UserError(f"{path}, row {number}: there is no train image {name!r}{did_you_mean(name, drafts)}")
         draft.roles.append("score")
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from wsss_core.code_digest import code_digest
 from wsss_core.constants import IGNORE
-from wsss_core.data.decode import decode_image, read_bytes
+from wsss_core.data.decode import decode_turned, read_bytes
 from wsss_core.data.reading import Problem, Reading
 from wsss_core.data.table import ImageRecord
 from wsss_core.data.truth import Truth, contradictions, unscored
@@ -30,10 +30,10 @@ log = logging.getLogger(__name__)
 
 
 def look_at_image(path: str) -> dict[str, Any]:
-    """Height, width and digest of an image file, decoded whole; raises UserError."""
+    """Height, width, EXIF orientation and digest of an image file, decoded whole; raises UserError."""
     data = read_bytes(path)
-    height, width, _ = decode_image(data, path).shape
-    return {"height": height, "width": width, "digest": digest_of(data)}
+    pixels, orientation = decode_turned(data, path)
+    return {"height": pixels.shape[0], "width": pixels.shape[1], "turned": orientation, "digest": digest_of(data)}
 
 
 def look_at_mask(path: str) -> dict[str, Any]:
@@ -147,6 +147,10 @@ def _problems(record: ImageRecord, seen: _Seen, reading: Reading) -> list[Proble
         needed = reading.tags_from_masks or "val" in record.splits
         problems.append(Problem(record.id, record.mask, wrong, "error" if needed else "mask"))
         return problems
+    if seen.mask is not None and _fits_both_ways(seen.image):
+        turned = f"the photo is turned by its EXIF tag (orientation {seen.image['turned']})"
+        text = f"{turned} and its mask would fit either way: was it drawn on the photo as it is shown?"
+        problems.append(Problem(record.id, record.mask, text, "note"))
     shown = _mask_classes(seen.mask) if isinstance(seen.mask, dict) else []
     if seen.mask is not None and record.classes and not set(shown) & set(record.classes):
         tags = ", ".join(reading.class_names[c] for c in record.classes)
@@ -167,11 +171,20 @@ def _mask_problem(image: Mapping[str, Any], mask: Mapping[str, Any] | str, n_lab
     if isinstance(mask, str):
         return mask
     if (mask["height"], mask["width"]) != (image["height"], image["width"]):
-        return f"mask is {mask['width']}x{mask['height']}, its image is {image['width']}x{image['height']}"
+        text = f"mask is {mask['width']}x{mask['height']}, its image is {image['width']}x{image['height']}"
+        if image["turned"] != 1 and (mask["width"], mask["height"]) == (image["height"], image["width"]):
+            text += f" as its EXIF tag turns it (orientation {image['turned']}): the mask was drawn on the photo as "
+            text += "stored; turn the mask alike, or store the photo upright"
+        return text
     wrong = [label for label in mask["labels"] if label >= n_labels and label != IGNORE]
     if wrong:
         return f"mask holds the values {wrong[:5]}, allowed are 0..{n_labels - 1} and {IGNORE}"
     return None
+
+
+def _fits_both_ways(image: Mapping[str, Any]) -> bool:
+    """Whether a mask's size does not tell if it was drawn on the photo as stored or as shown."""
+    return image["turned"] in (2, 3, 4) or (image["turned"] != 1 and image["height"] == image["width"])
 
 
 def _mask_classes(mask: Mapping[str, Any]) -> list[int]:

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -15,7 +16,7 @@ from wsss_core.constants import BACKGROUND, MEAN_ROW
 from wsss_core.data.decode import IMAGE_SUFFIXES
 from wsss_core.data.folders import Entry, walk
 from wsss_core.data.label_text import split_labels
-from wsss_core.data.names import did_you_mean, plain
+from wsss_core.data.names import Lookalikes, did_you_mean, plain
 from wsss_core.data.table import ImageRecord
 from wsss_core.errors import UserError
 from wsss_core.store.masks import mask_name
@@ -121,8 +122,9 @@ class ImageFolder:
         entries = walk(folder)
         self.files = frozenset(entry.name for entry in entries if entry.name.lower().endswith(IMAGE_SUFFIXES))
         self.problems = unreadable(folder, entries)
+        self._others = sorted(entry.name for entry in entries if entry.name not in self.files and not entry.error)
         self._stems: dict[str, list[str]] = {}
-        for name in self.files:
+        for name in sorted(self.files):
             self._stems.setdefault(_stem(name), []).append(name)
 
     def find(self, name: str) -> str:
@@ -140,12 +142,36 @@ class ImageFolder:
             return names[0]
         if names:
             raise LookupError(f"ambiguous: {' or '.join(sorted(names))}")
-        raise LookupError(f"there is no such image in {self.folder}")
+        raise LookupError(f"there is no such image in {self.folder}{self._hint(name)}")
 
     def id(self, file: str) -> str:
         """Id of a file in the folder."""
         stem = _stem(file)
         return stem if len(self._stems[stem]) == 1 else file
+
+    def content(self) -> str:
+        """What lies in the folder beside images, in words."""
+        unread = f"; it holds {len(self._others)} files such as {self._others[0]}, whose ending is not read"
+        return f"{unread} (only {', '.join(IMAGE_SUFFIXES)})" if self._others else ""
+
+    def _hint(self, name: str) -> str:
+        """What the folder holds that may be meant by a name."""
+        images, others = self._lookalikes
+        alike = images.of(_stem(name))
+        if alike:
+            return f" (did you mean {' or '.join(map(repr, alike[:2]))}?)"
+        unread = others.of(name) or others.of(name.rpartition(".")[0])
+        only = f"endings that are read are {', '.join(IMAGE_SUFFIXES)}"
+        return f", but {unread[0]!r}, which is not read as an image ({only})" if unread else ""
+
+    @cached_property
+    def _lookalikes(self) -> tuple[Lookalikes, Lookalikes]:
+        """Images, and other files by their names with and without ending."""
+        others: dict[str, list[str]] = {}
+        for file in self._others:
+            for name in {file, file.rpartition(".")[0] or file}:
+                others.setdefault(name, []).append(file)
+        return Lookalikes(self._stems), Lookalikes(others)
 
     def ids(self) -> set[str]:
         """Ids of all images in the folder."""
@@ -230,8 +256,15 @@ class Listed:
 def existing_folder(folder: Path, setting: str) -> Path:
     """The folder, or UserError that names the setting."""
     if not os.path.isdir(folder):  # Path.is_dir raises for a name that is too long
-        raise UserError(f"dataset.{setting}: there is no folder {folder}")
+        raise UserError(f"dataset.{setting}: there is no folder {folder}{near(folder)}")
     return folder
+
+
+def near(path: Path) -> str:
+    """A hint at what lies where a file or folder was looked for and is written nearly alike, or nothing."""
+    if os.path.exists(path) or not os.path.isdir(path.parent):
+        return ""
+    return did_you_mean(path.name, (beside.name for beside in path.parent.iterdir()))
 
 
 def read_text(path: Path) -> str:
@@ -239,7 +272,7 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}){near(path)}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: is not UTF-8 text ({error}); save it as UTF-8") from error
 
@@ -490,7 +523,7 @@ def whole_folder(path: Path, role: str, problems: list[Problem]) -> list[Draft]:
     images = ImageFolder(path, role)
     problems += images.problems
     if not images.files:
-        raise UserError(f"dataset.{role}: {path} holds no images")
+        raise UserError(f"dataset.{role}: {path} holds no images{images.content()}")
     return [Draft(f"{path.name}/{images.id(file)}", path / file, [role]) for file in sorted(images.files)]
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Literal
 from xml.etree import ElementTree
 
+from wsss_core.data.folders import walk
 from wsss_core.data.label_text import check_labels
+from wsss_core.data.names import Lookalikes
 from wsss_core.data.reading import (
     Draft,
     ImageFolder,
@@ -125,11 +127,15 @@ def _annotate(
     drafts: Iterable[Draft], folder: Path, class_names: Sequence[str], problems: list[Problem], tags: bool
 ) -> None:
     """Give images the boxes of their XML files and, if asked for, the tags."""
+    present = Lookalikes({entry.name.rpartition(".")[0]: [entry.name] for entry in walk(folder)})
     for draft in drafts:
         path = folder / f"{draft.id}.xml"
         if not path.is_file():
             if tags and "train" in draft.roles:
-                problems.append(Problem(draft.id, str(path), "there is no such file with the tags of this image"))
+                alike = present.of(draft.id)
+                hint = f" (did you mean {alike[0]!r}?)" if alike else ""
+                text = f"there is no such file with the tags of this image{hint}"
+                problems.append(Problem(draft.id, str(path), text))
             continue
         try:
             objects = _objects(path)
