@@ -59,7 +59,7 @@ checkpoint index:
         cache=f"{R}/.state/dataset.json",
         execution=execution("index"),
     message:
-        "reading and checking all images"
+        "reading and checking all images; log: {log}"
     shell:
         "python -m wsss_core.cli index --config {input.config:q} --table {output.table:q} --shards {output.shards:q}"
         " --problems {params.problems:q} --cache {params.cache:q} {params.execution} > {log:q} 2>&1"

@@ -23,7 +23,7 @@ rule maps:
         execution=execution("maps"),
         cache=f"{R}/.state/seeds/{{seed}}/{{shard}}.h5",
     message:
-        "seeds {wildcards.seed}, shard {wildcards.shard}"
+        "seeds {wildcards.seed}, shard {wildcards.shard}; log: {log}"
     shell:
         "python -m wsss_core.cli maps --config {input.config:q} --classifier {input.classifier:q}"
         " --manifest {input.manifest:q} --table {input.table:q} --maps {output:q} --cache {params.cache:q}"

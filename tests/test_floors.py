@@ -20,13 +20,13 @@ FLOORS = (
     {"data"},
     {"store"},
     {"config"},
-    {"registry", "settings", "execution", "keyed", "signature", "code_digest", "errors", "constants"},
+    {"registry", "settings", "execution", "keyed", "signature", "code_digest", "errors", "constants", "pace"},
     {"__version__"},
 )
 """Files and folders of the package; each may import what is on lower floors, and a folder's files one another.
 
-The package's own `__init__.py` stands outside: it is the face that shows callers names of every floor, and nothing in the
-house but the version number comes from there.
+The package's own `__init__.py` stands outside: it is the face that shows callers names of every floor, and nothing in
+the house but the version number comes from there.
 """
 FACE = REPOSITORY / "wsss_core" / "__init__.py"
 

@@ -58,7 +58,7 @@ class Project:
         name = "run.yaml" if config is None else self.write_config(config, "changed.yaml")
         done = self.snakemake("--dry-run", configfile=name)
         assert done.returncode == 0, done.stdout + done.stderr
-        messages = re.findall(r"^Job \d+: (.*)$", done.stdout + done.stderr, flags=re.MULTILINE)
+        messages = re.findall(r"^Job \d+: (.*?)(?:; log: .*)?$", done.stdout + done.stderr, flags=re.MULTILINE)
         return {message for message in messages if not message.startswith("settings of")}
 
     def jobs(self, config: dict | None = None) -> set[str]:
