@@ -10,7 +10,7 @@ from tests.conftest import REPOSITORY
 
 FLOORS = (
     {"cli"},
-    {"workflow", "schema", "describe"},
+    {"workflow", "schema", "describe", "status"},
     {"steps"},
     {"jobs"},
     {"classify", "seeds", "refine", "toy"},

@@ -33,6 +33,7 @@ __all__ = [
     "configured_stages",
     "load",
     "read_configuration",
+    "read_given",
     "read_run",
     "read_schema",
     "step_json",
@@ -105,6 +106,17 @@ def read_configuration(path: Path | str) -> Configuration:
     >>> configuration.stages["rib@steps=4"].settings["maps"]["learning_rate"]
     8e-06
     """
+    return load(read_given(path))
+
+
+def read_given(path: Path | str) -> Mapping[str, Any]:
+    """What a YAML file of a configuration says, before it is judged.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read, or is no mapping.
+    """
     import yaml
 
     try:
@@ -114,4 +126,4 @@ def read_configuration(path: Path | str) -> Configuration:
         raise UserError(f"{path}: configuration cannot be read ({error})") from error
     if not isinstance(raw, Mapping):
         raise UserError(f"{path}: a configuration is a mapping of keys, this is {type(raw).__name__}")
-    return load(raw)
+    return raw
