@@ -41,5 +41,7 @@ schema: env
 bench: env
 	$(BIN)/python -m benchmarks
 
+# Results stay, and what Snakemake knows of them (.snakemake); `wsss clean RUN` drops what a finished run does not need.
 clean:
-	rm -rf results .snakemake $(VENV)
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	find wsss_core tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

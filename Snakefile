@@ -73,5 +73,9 @@ rule figures:
         FIGURES,
 
 
+onstart:
+    write_start(Path(R), config, [str(path) for path in workflow.configfiles])
+
+
 onerror:
     print(f"A step failed. Its log is named above; all logs are in {R}/logs. Finished files are kept.")

@@ -24,7 +24,7 @@ rule candidates:
     params:
         execution=execution("candidates"),
     message:
-        "ranking out-of-distribution photos for {wildcards.classifier}"
+        "ranking out-of-distribution photos for {wildcards.classifier}; log: {log}"
     shell:
         "python -m wsss_core.cli candidates --config {input.config:q} --table {input.table:q}"
         " --classifier {input.classifier:q} --candidates {output.candidates:q} --sheet {output.sheet:q}"
@@ -57,7 +57,7 @@ checkpoint selection:
     params:
         execution=selection_execution,
     message:
-        "choosing out-of-distribution photos for {wildcards.classifier}"
+        "choosing out-of-distribution photos for {wildcards.classifier}; log: {log}"
     shell:
         "python -m wsss_core.cli selection --config {input.config:q} --table {input.table:q}"
         " --candidates {input.candidates:q} --classifier {input.classifier:q} --selected {output.selected:q}"
@@ -88,7 +88,7 @@ rule classifiers_train:
         execution=execution("classifiers_train"),
         state=f"{R}/.state/classifiers/{{classifier}}.pt",
     message:
-        "training classifier {wildcards.classifier}"
+        "training classifier {wildcards.classifier}; log: {log}"
     shell:
         "python -m wsss_core.cli train --config {input.config:q} --table {input.table:q}"
         " --classifier {input.classifier:q} --ood {input.ood:q} --model {output.model:q} --history {output.history:q}"

@@ -13,6 +13,7 @@ try:
     from wsss_core.config import configured_stages, load, read_file, step_json
     from wsss_core.data.listing import folder_digest, listing_digest
     from wsss_core.errors import UserError
+    from wsss_core.jobs.start import write_start
     from wsss_core.registry import METHODS, all_steps
     from wsss_core.workflow import PACKAGE
 except ImportError as error:

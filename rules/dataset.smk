@@ -60,7 +60,7 @@ checkpoint index:
         drawn=f"{R}/dataset/masks",
         execution=execution("index"),
     message:
-        "reading and checking all images"
+        "reading and checking all images; log: {log}"
     shell:
         "python -m wsss_core.cli index --config {input.config:q} --table {output.table:q} --shards {output.shards:q}"
         " --problems {params.problems:q} --cache {params.cache:q} --drawn {params.drawn:q} {params.execution}"

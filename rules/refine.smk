@@ -25,7 +25,7 @@ rule masks_from_maps:
     params:
         execution=execution("masks_from_maps"),
     message:
-        "masks {wildcards.refinement} from seed maps, shard {wildcards.shard}"
+        "masks {wildcards.refinement} from seed maps, shard {wildcards.shard}; log: {log}"
     shell:
         "python -m wsss_core.cli masks --config {input.config:q} --manifest {input.manifest:q}"
         " --maps {input.maps:q} --threshold {input.threshold:q} --masks {output:q} {params.execution} > {log:q} 2>&1"
@@ -54,7 +54,7 @@ rule labels:
         cache=f"{R}/.state/refinements/{{refinement}}/labels/{{shard}}.h5",
         execution=execution("labels"),
     message:
-        "confident labels for {wildcards.refinement}, shard {wildcards.shard}"
+        "confident labels for {wildcards.refinement}, shard {wildcards.shard}; log: {log}"
     shell:
         "python -m wsss_core.cli labels --config {input.config:q} --manifest {input.manifest:q}"
         " --maps {input.maps:q} --labels {output:q} --cache {params.cache:q} {params.execution} > {log:q} 2>&1"
@@ -87,7 +87,7 @@ rule refinements_train:
         execution=execution("refinements_train"),
         state=f"{R}/.state/refinements/{{refinement}}.pt",
     message:
-        "training the network of {wildcards.refinement}"
+        "training the network of {wildcards.refinement}; log: {log}"
     shell:
         "python -m wsss_core.cli train --config {input.config:q} --table {input.table:q} --labels {params.labels:q}"
         " --classifier {input.classifier:q} --model {output.model:q} --history {output.history:q}"
@@ -118,7 +118,7 @@ rule walk:
         cache=f"{R}/.state/refinements/{{refinement}}/{{shard}}.h5",
         execution=execution("walk"),
     message:
-        "random walk {wildcards.refinement}, shard {wildcards.shard}"
+        "random walk {wildcards.refinement}, shard {wildcards.shard}; log: {log}"
     shell:
         "python -m wsss_core.cli walk --config {input.config:q} --manifest {input.manifest:q}"
         " --maps {input.maps:q} --model {input.model:q} --scores {output:q} --cache {params.cache:q}"
@@ -181,7 +181,7 @@ rule masks_from_scores:
     params:
         execution=execution("masks_from_scores"),
     message:
-        "masks {wildcards.refinement} from walked scores, shard {wildcards.shard}"
+        "masks {wildcards.refinement} from walked scores, shard {wildcards.shard}; log: {log}"
     shell:
         "python -m wsss_core.cli masks --config {input.config:q} --manifest {input.manifest:q}"
         " --scores {input.scores:q} --threshold {input.threshold:q} --masks {output:q}"
@@ -211,7 +211,7 @@ rule masks_from_masks:
         folder=lambda wildcards: folder_state(settings(wildcards.refinement, "masks").get("folder")),
         execution=execution("masks_from_masks"),
     message:
-        "masks {wildcards.refinement} from masks, shard {wildcards.shard}"
+        "masks {wildcards.refinement} from masks, shard {wildcards.shard}; log: {log}"
     shell:
         "python -m wsss_core.cli masks --config {input.config:q} --manifest {input.manifest:q}"
         " --start {input.start:q} --masks {output:q} {params.execution} > {log:q} 2>&1"
@@ -240,7 +240,7 @@ rule masks_from_network:
     params:
         execution=execution("masks_from_network"),
     message:
-        "masks {wildcards.refinement} from masks and a network, shard {wildcards.shard}"
+        "masks {wildcards.refinement} from masks and a network, shard {wildcards.shard}; log: {log}"
     shell:
         "python -m wsss_core.cli masks --config {input.config:q} --manifest {input.manifest:q}"
         " --start {input.start:q} --model {input.model:q} --masks {output:q} {params.execution} > {log:q} 2>&1"

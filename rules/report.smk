@@ -26,7 +26,7 @@ rule features:
     params:
         execution=execution("features"),
     message:
-        "features of {CONFIGURATION.feature_classifiers} in the plane"
+        "features of {CONFIGURATION.feature_classifiers} in the plane; log: {log}"
     shell:
         "python -m wsss_core.cli features --config {input.config:q} --table {input.table:q}"
         " --classifiers {input.classifiers:q} --features {output.features:q} --figure {output.figure:q}"

@@ -25,7 +25,7 @@ rule maps:
         execution=execution("maps"),
         cache=f"{R}/.state/seeds/{{seed}}/{{shard}}.h5",
     message:
-        "seeds {wildcards.seed}, shard {wildcards.shard}"
+        "seeds {wildcards.seed}, shard {wildcards.shard}; log: {log}"
     shell:
         "python -m wsss_core.cli maps --config {input.config:q} --classifier {input.classifier:q}"
         " --manifest {input.manifest:q} --table {input.table:q} --maps {output:q} --cache {params.cache:q}"
@@ -55,7 +55,7 @@ rule maps_from_maps:
         execution=execution("maps_from_maps"),
         cache=f"{R}/.state/seeds/{{seed}}/{{shard}}.h5",
     message:
-        "seeds {wildcards.seed} from other maps, shard {wildcards.shard}"
+        "seeds {wildcards.seed} from other maps, shard {wildcards.shard}; log: {log}"
     shell:
         "python -m wsss_core.cli maps_from_maps --config {input.config:q} --manifest {input.manifest:q}"
         " --start {input.start:q} --maps {output:q} --cache {params.cache:q} {params.execution} > {log:q} 2>&1"

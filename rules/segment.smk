@@ -28,7 +28,7 @@ rule segmentations_train:
         execution=execution("segmentations_train"),
         state=f"{R}/.state/segmentations/{{segmentation}}.pt",
     message:
-        "training segmentation network {wildcards.segmentation}"
+        "training segmentation network {wildcards.segmentation}; log: {log}"
     shell:
         "python -m wsss_core.cli train --config {input.config:q} --table {input.table:q} --labels {params.labels:q}"
         " --classifier {input.classifier:q} --model {output.model:q} --history {output.history:q}"
@@ -55,7 +55,7 @@ rule predictions:
     params:
         execution=execution("predictions"),
     message:
-        "predictions of {wildcards.segmentation}, shard {wildcards.shard}"
+        "predictions of {wildcards.segmentation}, shard {wildcards.shard}; log: {log}"
     shell:
         "python -m wsss_core.cli predictions --config {input.config:q} --manifest {input.manifest:q}"
         " --model {input.model:q} --predictions {output:q} {params.execution} > {log:q} 2>&1"

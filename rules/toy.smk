@@ -25,7 +25,7 @@ rule toy:
     params:
         folder=lambda wildcards, output: str(Path(output[0]).parent),
     message:
-        "the toy experiment of RIB"
+        "the toy experiment of RIB; log: {log}"
     shell:
         "python -m wsss_core.cli toy --config {input.config:q} --folder {params.folder:q}"
         " --threads {threads} > {log:q} 2>&1"

@@ -10,7 +10,7 @@ from tests.conftest import REPOSITORY
 
 FLOORS = (
     {"cli"},
-    {"workflow", "schema", "describe", "check"},
+    {"workflow", "schema", "describe", "check", "status"},
     {"steps"},
     {"jobs"},
     {"classify", "seeds", "refine", "toy"},
@@ -20,7 +20,7 @@ FLOORS = (
     {"data"},
     {"store"},
     {"config"},
-    {"registry", "settings", "execution", "keyed", "signature", "code_digest"},
+    {"registry", "settings", "execution", "keyed", "signature", "code_digest", "pace"},
     {"errors", "constants"},
     {"__version__"},
 )

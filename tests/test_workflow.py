@@ -18,6 +18,7 @@ from tests.conftest import REPOSITORY
 from wsss_core.data.demo import DemoSettings, generate
 from wsss_core.data.table import shard_of
 from wsss_core.registry import DISCRIMINATOR, METHODS
+from wsss_core.status.state import find_run, finished, read_states
 from wsss_core.store.masks import read_mask
 
 pytestmark = pytest.mark.workflow
@@ -58,7 +59,7 @@ class Project:
         name = "run.yaml" if config is None else self.write_config(config, "changed.yaml")
         done = self.snakemake("--dry-run", configfile=name)
         assert done.returncode == 0, done.stdout + done.stderr
-        messages = re.findall(r"^Job \d+: (.*)$", done.stdout + done.stderr, flags=re.MULTILINE)
+        messages = re.findall(r"^Job \d+: (.*?)(?:; log: .*)?$", done.stdout + done.stderr, flags=re.MULTILINE)
         return {message for message in messages if not message.startswith("settings of")}
 
     def jobs(self, config: dict | None = None) -> set[str]:
@@ -143,6 +144,14 @@ def test_everything_is_made(project):
         text = (project.results / name / "evaluation.csv").read_text()
         assert re.search(r"^mean,", text, flags=re.MULTILINE), text
     assert "<html" in (project.results / "report.html").read_text()
+    assert_all_done(project)
+
+
+def assert_all_done(project: Project) -> None:
+    """`wsss status` finds what every step makes where the rules put it."""
+    states = read_states(find_run(project.results))
+    assert {job.state for state in states for job in state.jobs} == {"done"}
+    assert finished(states)
 
 
 def test_touching_nothing_reruns_nothing(project):
@@ -255,3 +264,4 @@ def test_every_method_runs(tmp_path):
         made.config["classifiers"]
     )
     assert made.jobs(made.config) == set()
+    assert_all_done(made)

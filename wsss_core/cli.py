@@ -100,6 +100,28 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("configuration", type=Path, metavar="FILE", help="the configuration, YAML")
     check.set_defaults(call=_check)
 
+    status = command(
+        "status",
+        "say how far a run is, how fast, and what failed",
+        "Say which steps of a run are done, running, failed or stale, at what pace and with which time left, and what"
+        " it takes on the disk. Stale is what was made with other settings or code; what is built upon it would run"
+        " again too, which --why tells.",
+    )
+    status.add_argument("run", type=Path, metavar="RUN", help="folder of a run, or a configuration")
+    status.add_argument("--why", action="store_true", help="say why steps would run again; asks Snakemake, for seconds")
+    status.set_defaults(call=_status)
+
+    clean = command(
+        "clean",
+        "drop what a finished run does not need",
+        "Drop what a finished run keeps to go on after a kill, and to reuse what did not change (.state in its folder)."
+        " The run stays finished.",
+    )
+    clean.add_argument("run", type=Path, metavar="RUN", help="folder of a run, or its configuration")
+    clean.add_argument("--maps", action="store_true", help="also class maps, walked scores and labels for networks")
+    clean.add_argument("--dry-run", action="store_true", help="only say what would be dropped")
+    clean.set_defaults(call=_clean)
+
     predict = command("predict", "make label masks of image files by a trained network")
     predict.add_argument("--model", type=Path, required=True, help="segmentations/<name>/model.pt of a run")
     predict.add_argument("--out", type=Path, required=True, help="folder for the palette PNGs")
@@ -239,6 +261,37 @@ def _check(options: argparse.Namespace) -> None:
         source = ", ".join(f"{edge} {name}" for edge, name in stage.upstream.items())
         print(f"  {stage.section}/{stage.name}: {stage.method}{f' from {source}' if source else ''}")
     print(*look_ahead(configuration), sep="\n")
+
+
+def _status(options: argparse.Namespace) -> None:
+    from wsss_core import workflow
+    from wsss_core.config import read_file
+    from wsss_core.status import text
+    from wsss_core.status.state import find_run, read_states
+
+    run = find_run(options.run)
+    states = read_states(run)
+    print(text.status(run, states))
+    if options.why:
+        print(f"\n{text.why(run, states)}\n", flush=True)
+        config = run.start.config if options.run.is_dir() and run.start else read_file(options.run)
+        print(text.announced(workflow.announced(config, run.working)))
+    elif any(state.count("stale") for state in states):
+        print(f"What is stale would be made again, and what is built upon it: wsss status {options.run} --why")
+
+
+def _clean(options: argparse.Namespace) -> None:
+    from wsss_core.status.cleaning import drop, droppable, require_finished
+    from wsss_core.status.disk import freed, in_bytes
+    from wsss_core.status.state import find_run, read_states
+
+    run = find_run(options.run)
+    require_finished(run, read_states(run))
+    files = droppable(run, maps=options.maps)
+    size = in_bytes(freed(files))
+    if not options.dry_run:
+        drop(run, files)
+    print(f"{run.folder}: {len(files)} files {'would be ' if options.dry_run else ''}dropped, {size} freed")
 
 
 def _table(options: argparse.Namespace) -> None:

@@ -32,6 +32,12 @@ def code_digest(modules: Iterable[str], package: Path = PACKAGE) -> str:
     return digest.hexdigest()[:16]
 
 
+def file_digests(package: Path = PACKAGE) -> dict[str, str]:
+    """Every source file of the package, by its path from the package's folder, to a digest of what counts of it."""
+    paths = sorted(package.rglob("*.py"))
+    return {path.relative_to(package).as_posix(): hashlib.sha256(_normalised(path)).hexdigest()[:16] for path in paths}
+
+
 def closure(modules: Iterable[str], package: Path = PACKAGE) -> list[Path]:
     """Source files of the package that the modules reach by import, sorted."""
     todo = [path for name in modules for path in _files(name, package)]

@@ -36,6 +36,10 @@ class Step:
         Key of the stage in the configuration that holds the settings; "" for the stage's own level.
     files
         What it leaves in the stage's folder for people, and a run that asks for the stage makes.
+    product
+        The file or folder whose being there says that the step was done, from the stage's folder; of steps of the run
+        itself, but for the index, from the run's. ``{shard}`` and ``{name}`` stand for the names of a shard and of a
+        figure.
     scored
         What of the stage it scores ("maps", "walk", "masks" or "predictions"), and the file of the scores; empty if it
         scores nothing.
@@ -50,6 +54,7 @@ class Step:
     key: str = ""
     files: tuple[str, ...] = ()
     scored: tuple[str, str] | tuple[()] = ()
+    product: str = ""
 
     @property
     def module(self) -> str:
@@ -90,7 +95,16 @@ def _method(*steps: Step, **edges: str) -> Method:
 
 def _train(section: str, settings: str, *, key: str = "", files: tuple[str, ...] = ("model.pt",)) -> Step:
     options = ("device", "precision", "workers")
-    return Step("train", settings, f"{section}_train", split="train", execution=options, key=key, files=files)
+    return Step(
+        "train",
+        settings,
+        f"{section}_train",
+        split="train",
+        execution=options,
+        key=key,
+        files=files,
+        product=files[0] if files else "network.pt",
+    )
 
 
 _SCORES = "wsss_core.evaluate.sweep:ScoresSettings"
@@ -99,15 +113,22 @@ _SCORES = "wsss_core.evaluate.sweep:ScoresSettings"
 def _scores(section: str, scored: tuple[str, str], settings: str = _SCORES) -> Step:
     """Scores of maps at every threshold."""
     rule = f"{section}_scores"
-    return Step("scores", settings, rule, split="train", key="score", files=("curve.csv", scored[1]), scored=scored)
+    files = ("curve.csv", scored[1])
+    return Step("scores", settings, rule, split="train", key="score", files=files, scored=scored, product=scored[1])
 
 
 def _evaluation(section: str, split: Literal["train", "val"], product: str) -> Step:
     """Scores of masks."""
     settings, file = "wsss_core.evaluate.sweep:EvaluationSettings", "evaluation.csv"
-    scored = (product, file)
     return Step(
-        "evaluation", settings, f"{section}_evaluation", split=split, key="evaluation", files=(file,), scored=scored
+        "evaluation",
+        settings,
+        f"{section}_evaluation",
+        split=split,
+        key="evaluation",
+        files=(file,),
+        scored=(product, file),
+        product=file,
     )
 
 
@@ -128,9 +149,16 @@ def _w_ood() -> Method:
             execution=("device",),
             key="candidates",
             files=("candidates.html",),
+            product="candidates.csv",
         ),
         Step(
-            "selection", f"{module}:SelectionSettings", "selection", split="ood", execution=("device",), key="selection"
+            "selection",
+            f"{module}:SelectionSettings",
+            "selection",
+            split="ood",
+            execution=("device",),
+            key="selection",
+            product="ood.csv",
         ),
         _train("classifiers", "wsss_core.classify.w_ood:WOodSettings"),
         init="classifiers",
@@ -140,20 +168,24 @@ def _w_ood() -> Method:
 def _seed(name: str, settings: str, *, classifier: str = "classifiers") -> Method:
     """A seed method; `classifier` narrows the objectives it works on."""
     options = ("device", "precision", "images_at_once")
-    maps = Step("maps", f"wsss_core.seeds.{name}:{settings}", "maps", "shard", "train", options)
+    product = "maps/{shard}.h5"
+    maps = Step("maps", f"wsss_core.seeds.{name}:{settings}", "maps", "shard", "train", options, product=product)
     return _method(maps, _scores("seeds", ("maps", "evaluation.csv")), classifier=classifier)
 
 
 def _refined_seed(name: str, settings: str) -> Method:
     """A seed made of the maps of another, without its classifier."""
-    maps = Step("maps_from_maps", f"wsss_core.seeds.{name}:{settings}", "maps_from_maps", "shard", "train")
+    product = "maps/{shard}.h5"
+    maps = Step(
+        "maps_from_maps", f"wsss_core.seeds.{name}:{settings}", "maps_from_maps", "shard", "train", product=product
+    )
     return _method(maps, _scores("seeds", ("maps", "evaluation.csv")), seed="seeds")
 
 
 def _masks(settings: str, given: Literal["maps", "scores", "masks", "network"], key: str = "") -> Step:
     """Label masks; `given` is what they are made from ("network": masks and the network trained on them)."""
     options = ("device",) if given == "network" else ()
-    return Step("masks", settings, f"masks_from_{given}", "shard", "train", options, key)
+    return Step("masks", settings, f"masks_from_{given}", "shard", "train", options, key, product="masks/{shard}")
 
 
 def _refinement(masks: Step, /, **edges: str) -> Method:
@@ -165,9 +197,26 @@ def _walked(name: str, *, masks: str, scores: str = _SCORES) -> Method:
     """A refinement that learns from labels made of a seed, and walks its maps; a folder with a file a step."""
     module = f"wsss_core.refine.{name}"
     return _method(
-        Step("labels", f"{module}.labels:LabelsSettings", "labels", "shard", "train", key="labels"),
+        Step(
+            "labels",
+            f"{module}.labels:LabelsSettings",
+            "labels",
+            "shard",
+            "train",
+            key="labels",
+            product="labels/{shard}.h5",
+        ),
         _train("refinements", f"{module}.network:TrainSettings", key="network", files=()),
-        Step("walk", f"{module}.walk:WalkSettings", "walk", "shard", "train", ("device",), key="walk"),
+        Step(
+            "walk",
+            f"{module}.walk:WalkSettings",
+            "walk",
+            "shard",
+            "train",
+            ("device",),
+            key="walk",
+            product="scores/{shard}.h5",
+        ),
         _scores("refinements", ("walk", "walk.csv"), scores),
         _masks(masks, "scores", key="masks"),
         _evaluation("refinements", "train", "masks"),
@@ -187,6 +236,7 @@ def _segmentation(name: str, settings: str) -> Method:
             split="val",
             execution=("device",),
             key="predict",
+            product="predictions/{shard}",
         ),
         _evaluation("segmentations", "val", "predictions"),
         masks="refinements",
@@ -258,12 +308,18 @@ DATASETS = {
 RUN_STEPS: dict[str, Step] = {
     step.name: step
     for step in (
-        Step("index", "", "index"),
-        Step("features", "wsss_core.evaluate.embedding:FeaturesSettings", "features", execution=("device",)),
-        Step("results", "", "results"),
-        Step("figure", "wsss_core.evaluate.figures:FigureSettings", "figure"),
-        Step("report", "", "report"),
-        Step("toy", "wsss_core.toy.experiment:ToySettings", "toy"),
+        Step("index", "", "index", product="images.csv"),
+        Step(
+            "features",
+            "wsss_core.evaluate.embedding:FeaturesSettings",
+            "features",
+            execution=("device",),
+            product="analyses/features.svg",
+        ),
+        Step("results", "", "results", product="results.csv"),
+        Step("figure", "wsss_core.evaluate.figures:FigureSettings", "figure", product="figures/{name}.svg"),
+        Step("report", "", "report", product="report.html"),
+        Step("toy", "wsss_core.toy.experiment:ToySettings", "toy", product="toy/layers.svg"),
     )
 }
 """Steps of the run itself, of no stage."""

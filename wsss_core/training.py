@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from wsss_core import keyed
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution
+from wsss_core.pace import Clock
 from wsss_core.store.atomic import atomic_path
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def fit(
     save_seconds: float = 60.0,
     log_every: int = 20,
 ) -> list[dict[str, float]]:
-    """Train `network` in place for ``len(batches)`` steps.
+    """Train `network` in place for ``len(batches)`` steps, logging its pace by the clock (`wsss_core.pace`).
 
     Parameters
     ----------
@@ -180,7 +181,7 @@ def fit(
     if start:
         log.info("resuming at step %d of %d", start, len(batches))
     stopping = _StopSignal()
-    saved = began = time.monotonic()
+    saved, clock = time.monotonic(), Clock("step", len(batches), start)
     for step, batch in zip(range(start, len(batches)), _load(batches, start, execution.workers), strict=True):
         torch.manual_seed(keyed.integer(seed, "fit", step))
         for group, base in zip(optimizer.param_groups, base_rates, strict=True):
@@ -193,21 +194,15 @@ def fit(
         optimizer.step()
         window.append({name: value.detach() for name, value in terms.items()})
         last = step + 1 == len(batches)
+        pace = clock.pace(step + 1, last=last)
+        if pace:
+            log.info("%s  loss %.4f", pace, _means(window)["loss"])
         if (step + 1) % log_every == 0 or last:
             row = {"step": step + 1, "rate": rate(step), **_means(window)}
             window = []
             if not torch.isfinite(torch.tensor(row["loss"])):
                 raise UserError(f"the loss is {row['loss']} at step {step + 1}: lower the learning rate of this stage")
             history.append(row)
-            pace = (time.monotonic() - began) / (step + 1 - start)
-            log.info(
-                "step %d/%d  loss %.4f  %.2f s/step  %.0f s left",
-                step + 1,
-                len(batches),
-                row["loss"],
-                pace,
-                pace * (len(batches) - step - 1),
-            )
         if state is not None and not last and (stopping.received or time.monotonic() - saved > save_seconds):
             _save(state, fingerprint, network, optimizer, step + 1, history, window)
             saved = time.monotonic()

@@ -6,12 +6,16 @@ in the same order (`pyproject.toml`).
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
+import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import NoReturn
+from tempfile import TemporaryDirectory
+from typing import Any, NoReturn
 
 from wsss_core.config import read_file
 from wsss_core.errors import UserError
@@ -67,6 +71,37 @@ def run(configuration: Path, arguments: Sequence[str]) -> NoReturn:
 def demo(arguments: Sequence[str]) -> NoReturn:
     """`run` the configuration that draws its own pictures, on all cores unless the arguments say otherwise."""
     run(workflow_folder() / "config.yaml", ["--cores", "all", *arguments])
+
+
+def announced(config: Mapping[str, Any], folder: Path) -> list[tuple[str, str]]:
+    """What Snakemake would run if it were started now, as it announces it in a dry-run: message and reason of each job.
+
+    Nothing is locked, so it can be asked while a run is going on.
+
+    Parameters
+    ----------
+    config
+        The configuration as given.
+    folder
+        Working folder of the run.
+
+    Raises
+    ------
+    UserError
+        If Snakemake stops, with the end of what it says.
+    """
+    with TemporaryDirectory() as temporary:
+        path = Path(temporary, "asked.yaml")
+        path.write_text(json.dumps(config), encoding="utf-8")  # JSON is YAML
+        command = snakemake_command(path, ["--dry-run", "--cores", "1", "--nolock"])
+        done = subprocess.run(command, cwd=folder, env=job_environment(), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UserError("Snakemake cannot tell what it would run:\n" + "\n".join(done.stderr.splitlines()[-20:]))
+    return _JOB.findall(done.stdout + done.stderr)
+
+
+_JOB = re.compile(r"^Job \d+: (.*)\nReason: (.*)$", re.MULTILINE)
+"""How Snakemake announces a job of a rule with a message; all of ours have one."""
 
 
 def snakemake_command(configuration: Path, arguments: Sequence[str]) -> list[str]:

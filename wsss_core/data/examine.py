@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import stat
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from wsss_core.data.reading import Problem, Reading
 from wsss_core.data.table import ImageRecord
 from wsss_core.data.truth import Truth, contradictions, unscored
 from wsss_core.errors import UserError
+from wsss_core.pace import Clock
 from wsss_core.store.atomic import write_text
 from wsss_core.store.masks import read_mask
 
@@ -123,13 +123,13 @@ def _seen(records: Sequence[ImageRecord], known: KnownFiles, workers: int) -> It
         image = known.look("image", look_at_image, record.path)
         return _Seen(image, known.look("mask", look_at_mask, record.mask) if record.mask else None)
 
-    shown = time.monotonic()
+    clock = Clock("image", len(records))
     with ThreadPoolExecutor(max(1, workers)) as pool:
         for count, seen in enumerate(pool.map(look, records), start=1):
-            if time.monotonic() - shown > 10:
-                log.info("%d of %d images read", count, len(records))
+            pace = clock.pace(count)
+            if pace:
+                log.info("%s", pace)
                 known.write()
-                shown = time.monotonic()
             yield seen
 
 

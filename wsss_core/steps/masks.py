@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from wsss_core.jobs.inputs import open_maps, read_threshold
 from wsss_core.jobs.processes import in_processes
 from wsss_core.jobs.step import read_step
 from wsss_core.kernels import parts
+from wsss_core.pace import Clock
 from wsss_core.refine import MaskInputs, MaskMaker, MaskMethod
 from wsss_core.store.atomic import atomic_folder
 from wsss_core.store.cut import read_about, write_about
@@ -75,14 +76,19 @@ def run(
     made = task.maker()
     records = read_manifest(manifest).records
     groups = parts(records, lambda record: record.height * record.width, made.pixels)
-    began, counts = time.monotonic(), np.zeros(256, dtype=np.int64)
+    began, counts, done = time.monotonic(), np.zeros(256, dtype=np.int64), 0
+    clock = Clock("image", len(records))
     with atomic_folder(masks) as folder:
         if execution.torch_device().type == "cuda" or min(execution.threads, len(groups)) <= 1:
-            for group in groups:
-                counts += _write(made, folder, group)
+            written: Iterator[np.ndarray] = (_write(made, folder, group) for group in groups)
         else:
-            for found in in_processes(execution.threads, partial(_in_worker, task, folder), groups):
-                counts += found
+            written = in_processes(execution.threads, partial(_in_worker, task, folder), groups)
+        for group, found in zip(groups, written, strict=True):
+            counts += found
+            done += len(group)
+            pace = clock.pace(done)
+            if pace:
+                log.info("%s", pace)
         write_about(folder, made.cut)
     shares = 100 * np.array([counts[0], counts[1:IGNORE].sum(), counts[IGNORE]]) / max(1, counts.sum())
     words = "%d masks: %.1f %% background, %.1f %% foreground, %.1f %% undecided; %s; %.1f s"

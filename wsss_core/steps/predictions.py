@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import time
 from pathlib import Path
 
 from wsss_core.data.decode import read_image
 from wsss_core.data.table import check_classes, read_manifest
 from wsss_core.execution import Execution
 from wsss_core.jobs.step import read_step
+from wsss_core.pace import Clock
 from wsss_core.segment.predict import PredictSettings, load_segmenter, predict_labels
 from wsss_core.store.atomic import atomic_folder
 from wsss_core.store.cut import Cut, write_about
@@ -41,14 +41,14 @@ def run(*, config: Path, manifest: Path, model: Path, predictions: Path, executi
     images = read_manifest(manifest)
     network = load_segmenter(model, execution.torch_device())
     check_classes(model, network.class_names, images.class_names)
-    began = time.monotonic()
+    clock = Clock("image", len(images.records))
     with atomic_folder(predictions) as folder:
         for number, record in enumerate(images.records, 1):
             labels = predict_labels(network, read_image(Path(record.path)), settings)
             write_mask(folder / mask_name(record.id), labels)
-            if number % 20 == 0 or number == len(images.records):
-                pace = (time.monotonic() - began) / number
-                log.info("image %d/%d  %.2f s/image", number, len(images.records), pace)
+            pace = clock.pace(number, last=number == len(images.records))
+            if pace:
+                log.info("%s", pace)
         write_about(folder, _cut(settings))
 
 

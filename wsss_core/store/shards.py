@@ -26,6 +26,7 @@ import h5py
 
 from wsss_core import __version__, keyed
 from wsss_core.errors import UserError
+from wsss_core.pace import Clock
 from wsss_core.store.atomic import atomic_path
 
 log = logging.getLogger(__name__)
@@ -182,19 +183,21 @@ def build_batched(
     """
     records = _read_cache(cache, kind.name, fingerprints)
     reused = len(records)
-    began = saved = time.monotonic()
     todo = [image_id for image_id in fingerprints if image_id not in records]
     missing = set(todo)
     cache.parent.mkdir(parents=True, exist_ok=True)
     pending: dict[str, Record] = {}
+    began = saved = time.monotonic()
+    clock = Clock("image", len(todo))
     for number, (image_id, record) in enumerate(compute(todo), 1):
         pending[image_id] = record
         missing.discard(image_id)
         if time.monotonic() - saved > save_seconds:
             _write(cache, kind, fingerprints, cache, pending, attrs, complete=False)
             pending, saved = {}, time.monotonic()
-            pace = (saved - began) / number
-            log.info("image %d/%d  %.2f s/image  %.0f s left", number, len(todo), pace, pace * (len(todo) - number))
+        pace = clock.pace(number)
+        if pace:
+            log.info("%s", pace)
     if missing:
         raise ValueError(f"no record was computed for {sorted(missing)}")
     _write(path, kind, fingerprints, cache, pending, attrs, complete=True)
