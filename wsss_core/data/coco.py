@@ -265,7 +265,7 @@ def _read_file(
     places = {number: class_names.index(name) for number, name in names.items() if name in class_names}
     by_image: dict[int | str, list[Mapping[str, Any]]] = {}
     for number, annotation in enumerate(content["annotations"]):
-        image = annotation.get("image_id") if isinstance(annotation, dict) else None
+        image: Any = annotation.get("image_id") if isinstance(annotation, dict) else None
         if type(image) in (int, str):
             by_image.setdefault(image, []).append({"id": f"at place {number}"} | annotation)
         else:
@@ -319,7 +319,8 @@ def _image(entry: Any) -> tuple[str, int | str, tuple[int, int]]:
     """File name, id and size (H, W) of an image; ValueError if one of them is not as it must be."""
     if not isinstance(entry, dict):
         raise ValueError("the entry is no object")
-    name, key = entry.get("file_name"), entry.get("id")
+    name: Any = entry.get("file_name")
+    key: Any = entry.get("id")
     if not isinstance(name, str):
         raise ValueError(f"file_name is {name!r}, not a text")
     if type(key) not in (int, str):
@@ -331,7 +332,7 @@ def _image(entry: Any) -> tuple[str, int | str, tuple[int, int]]:
 
 
 def _side(name: str, entry: Mapping[str, Any], side: str) -> int:
-    value = entry.get(side)
+    value: Any = entry.get(side)
     if type(value) not in (int, float) or not 1 <= value <= MOST_PIXELS or value != int(value):
         raise ValueError(f"{name}: {side} is {value!r}, not a whole number from 1 on")
     return int(value)
