@@ -284,8 +284,8 @@ def _read_file(
     places = {number: class_names.index(name) for number, name in names.items() if name in class_names}
     by_image: dict[int | str, list[Mapping[str, Any]]] = {}
     for number, annotation in enumerate(content["annotations"]):
-        image = annotation.get("image_id") if isinstance(annotation, dict) else None
-        if isinstance(image, int | str) and not isinstance(image, bool):
+        image: Any = annotation.get("image_id") if isinstance(annotation, dict) else None
+        if type(image) in (int, str):
             by_image.setdefault(image, []).append({"id": f"at place {number}"} | annotation)
         else:
             problems.append(Problem("", str(path), f"annotations[{number}] names no image", "row"))
@@ -338,7 +338,8 @@ def _image(entry: Any) -> tuple[str, int | str, tuple[int, int]]:
     """File name, id and size (H, W) of an image; ValueError if one of them is not as it must be."""
     if not isinstance(entry, dict):
         raise ValueError("the entry is no object")
-    name, key = entry.get("file_name"), entry.get("id")
+    name: Any = entry.get("file_name")
+    key: Any = entry.get("id")
     if not isinstance(name, str):
         raise ValueError(f"file_name is {name!r}, not a text")
     if not isinstance(key, int | str) or isinstance(key, bool):
@@ -350,8 +351,8 @@ def _image(entry: Any) -> tuple[str, int | str, tuple[int, int]]:
 
 
 def _side(name: str, entry: Mapping[str, Any], side: str) -> int:
-    value = entry.get(side)
-    if not isinstance(value, int | float) or not 1 <= value <= MOST_PIXELS or value != int(value) or value is True:
+    value: Any = entry.get(side)
+    if type(value) not in (int, float) or not 1 <= value <= MOST_PIXELS or value != int(value):
         raise ValueError(f"{name}: {side} is {value!r}, not a whole number from 1 on")
     return int(value)
 

@@ -202,7 +202,7 @@ class MaskFolder:
         known
             Ids of all images, listed or not: a file that is named after one of them is no other's mask.
         """
-        taken = {mask for image in known if (mask := self.find(image)) is not None}
+        taken = {self.find(image) for image in known}
         wanted = {plain(image): image for image in without}
         wanted |= {name.rpartition("/")[2]: image for name, image in wanted.items()}
         found: dict[str, str] = {}

@@ -16,7 +16,7 @@ from wsss_core.constants import IGNORE
 LACKING = 0.25
 """Share of a class's tagged images that may honestly lack it in their masks: crowds, hidden and tiny objects."""
 
-EMPTY = 0.1
+EMPTY = 0.05
 """Share of tagged images whose masks may honestly show none of their tags."""
 
 CHANCE = 1e-3
