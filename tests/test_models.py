@@ -135,6 +135,14 @@ def test_wrapped_weights_of_another_network_are_told_by_the_names_in_the_file(tm
         backbone("mobilenet_v2").load(load_weights(tmp_path / "n"))
 
 
+def test_what_wrapped_weights_lack_is_named(tmp_path):
+    state = {f"module.{name}": value for name, value in published_state("mobilenet_v2").items()}
+    del state["module.features.3.conv.0.0.weight"]
+    torch.save({"model": state}, tmp_path / "n")
+    with pytest.raises(UserError, match=r"mobilenet_v2: parameters 1 missing \(features\.3\.conv\.0\.0\.weight\)$"):
+        backbone("mobilenet_v2").load(load_weights(tmp_path / "n"))
+
+
 def test_unknown_backbone_is_named():
     with pytest.raises(UserError, match="'resnet5'"):
         backbone("resnet5")

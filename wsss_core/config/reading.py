@@ -58,19 +58,22 @@ def _yaml(text: str) -> tuple[Any, list[str]]:
         node = loader.get_single_node()
         if node is None:
             return None, []
-        twice = [*_twice(node)]  # first, as the construction writes what is merged (<<) into the nodes
+        twice = [*_twice(node, "", set())]  # first, as the construction writes what is merged (<<) into the nodes
         return loader.construct_document(node), twice
     finally:
         loader.dispose()
 
 
-def _twice(node: Any, where: str = "") -> Iterator[str]:
-    """Dotted keys of a node of YAML that stand twice in one mapping, with their lines."""
+def _twice(node: Any, where: str, seen: set[Any]) -> Iterator[str]:
+    """Dotted keys of a node of YAML that stand twice in one mapping, with their lines; what is `seen` is left out."""
     import yaml
 
+    if node in seen:  # an alias
+        return
+    seen.add(node)
     if isinstance(node, yaml.SequenceNode):
         for number, item in enumerate(node.value):
-            yield from _twice(item, f"{where}[{number}]")
+            yield from _twice(item, f"{where}[{number}]", seen)
     if not isinstance(node, yaml.MappingNode):
         return
     first: dict[tuple[str, str], Any] = {}
@@ -79,4 +82,4 @@ def _twice(node: Any, where: str = "") -> Iterator[str]:
         before = first.setdefault((key.tag, str(key.value)), key)
         if before is not key:
             yield f"{name}, in lines {before.start_mark.line + 1} and {key.start_mark.line + 1}"
-        yield from _twice(value, name)
+        yield from _twice(value, name, seen)

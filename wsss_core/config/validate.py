@@ -128,15 +128,7 @@ def accepts_array(schema: Mapping[str, Any]) -> bool:
 def allowed_words(schema: Mapping[str, Any]) -> str:
     """What a schema allows, in words."""
     if "anyOf" in schema:
-        given = {key: schema[key] for key in BOUNDS if key in schema}
-        options = [
-            option | given
-            if option.get("type") in ("number", "integer")
-            else option | {"items": option["items"] | schema.get("items", {})}
-            if "items" in option
-            else option
-            for option in schema["anyOf"]
-        ]
+        options = [_bounded(option, schema) for option in schema["anyOf"]]
         return " or ".join(map(allowed_words, options)).replace("or allowed: ", "or ")
     if "enum" in schema:
         return "allowed: " + ", ".join(str(option) for option in schema["enum"])
@@ -149,6 +141,15 @@ def allowed_words(schema: Mapping[str, Any]) -> str:
         text = f"allowed: a list of {count}{schema['items'].get('type', 'values')}s"
         text += _limits(schema["items"]) if schema["items"].get("type") in ("number", "integer") else ""
     return text + ("" if "maxItems" in schema else _limits(schema))
+
+
+def _bounded(option: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """One option of a setting's schema, with what the schema says beside its options of numbers and of lists."""
+    if option.get("type") in ("number", "integer"):
+        return {**option, **{key: schema[key] for key in BOUNDS if key in schema}}
+    if "items" in option:
+        return {**option, "items": option["items"] | schema.get("items", {})}
+    return option
 
 
 def _limits(schema: Mapping[str, Any]) -> str:

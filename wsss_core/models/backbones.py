@@ -140,7 +140,7 @@ class Backbone(nn.Module):
         self.load_state_dict(found)
 
     def _unprefixed(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The parameters behind the words that every name of the backbone stands behind, without these words."""
+        """The parameters behind the words that the most names of the backbone stand behind, without these words."""
         own = self.state_dict()
         first = next(iter(own))
         ends = (first, self._published_name(first))
@@ -149,14 +149,15 @@ class Backbone(nn.Module):
             prefix: {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
             for prefix in sorted(prefixes, key=len)
         }
-        whole = [prefix for prefix, part in parts.items() if own.keys() <= set(map(self._own_name, part))]
+        missing = {prefix: len(own.keys() - set(map(self._own_name, part))) for prefix, part in parts.items()}
+        whole = [prefix for prefix, count in missing.items() if count == 0]
         if len(whole) > 1:
             behind = " and ".join(f"{prefix}*" for prefix in whole)
             raise UserError(
                 f"the weights hold the backbone {self.name} {len(whole)} times, as {behind}: save those alone that "
                 "training should start from"
             )
-        return parts[whole[0]] if whole else parts.get("", state)
+        return parts[min(missing, key=missing.__getitem__)] if missing else state
 
     def _own_name(self, name: str) -> str:
         return _replace_prefix(name, self._names)
