@@ -104,7 +104,7 @@ def test_files_and_folders_get_the_hint(table_root, voc_root, coco_root):
     for settings, message in [
         (
             TableSettings(root=str(table_root), images="Images"),
-            r"there is no folder .*Images \(did you mean 'images'\?",
+            r"there is no folder .*Images, nor .*did you mean 'images'\?",
         ),
         (TableSettings(root=str(table_root), labels="label.csv"), r"label.csv: .*did you mean 'labels.csv'"),
     ]:

@@ -167,6 +167,58 @@ def test_table_alone_is_all_training(table_root):
     assert by_id(reading)["00"].classes == (0, 1)
 
 
+def test_table_photos_may_lie_in_the_root_itself_and_paths_start_here_too(table_root, monkeypatch):
+    (table_root / "images").rename(table_root / "photos")
+    (table_root / "labels.csv").rename(table_root / "photos/labels.csv")
+    monkeypatch.chdir(table_root)
+    expected = {f"{i:02d}" for i in range(40)}
+    for labels in ("labels.csv", "photos/labels.csv", str(table_root / "photos/labels.csv")):
+        for masks in (None, "masks", str(table_root / "masks")):
+            settings = TableSettings(root="photos", labels=labels, masks=masks)
+            reading = tags.read(settings)
+            assert set(by_id(reading)) == expected and not reading.problems
+            assert any(record.mask for record in reading.records) == (masks is not None)
+            assert tags.classes(settings) == ("cat", "dog")
+            folders, files = tags.sources(settings).folders, tags.sources(settings).files
+            assert all(path.exists() for path in (*folders, *files))
+
+
+def test_table_below_the_root_comes_before_the_working_folder(table_root, monkeypatch, tmp_path):
+    monkeypatch.chdir(table_root)
+    save_text(table_root / "photos/labels.csv", "image,labels\n00,owl\n")
+    settings = TableSettings(root="photos", images="images", labels="labels.csv")
+    assert tags.classes(settings) == ("owl",)
+    assert [record.path for record in tags.read(settings).records] == ["images/00.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"labels": "tags.csv"},
+            "dataset.labels: there is no file {root}/tags.csv, nor tags.csv in the working folder",
+        ),
+        ({"labels": "/nowhere/l.csv"}, "dataset.labels: there is no file /nowhere/l.csv$"),
+        ({"images": "fotos"}, "dataset.images: there is no folder {root}/fotos, nor fotos in the working folder"),
+        ({"masks": "truth"}, "dataset.masks: there is no folder {root}/truth, nor truth in the working folder"),
+        ({"classes": "names.txt"}, "dataset.classes: there is no file {root}/names.txt, nor names.txt in the"),
+        ({"images": 300 * "x"}, "dataset.images: there is no folder"),
+        ({"train": (300 * "x",)}, "there is no split list"),
+    ],
+)
+def test_table_says_where_it_looked(table_root, settings, message):
+    with pytest.raises(UserError, match=message.format(root=table_root)):
+        tags.read(TableSettings(root=str(table_root), **settings))
+
+
+def test_the_working_folder_is_no_folder_of_images_unless_it_is_named(table_root, monkeypatch):
+    monkeypatch.chdir(table_root)
+    (table_root / "images").rename(table_root / "photos")
+    with pytest.raises(UserError, match="dataset.images: name the folder of the images"):
+        tags.read(TableSettings(root="."))
+    assert len(tags.read(TableSettings(root=".", images="photos")).records) == 40
+
+
 def test_table_val_fraction_is_stable(table_root):
     settings = TableSettings(root=str(table_root), masks="masks", val_fraction=0.3)
     first = {r.id: r.splits for r in tags.read(settings).records}
@@ -375,6 +427,21 @@ def test_coco_masks_are_drawn_again_only_where_needed(coco_root):
     read_coco(coco_root, workers=2)
     changed = {path.stem for path, time in masks.items() if path.stat().st_mtime_ns != time}
     assert changed == {"000000000001"}
+
+
+def test_coco_and_voc_take_paths_from_the_working_folder_too(coco_root, voc_root, monkeypatch):
+    monkeypatch.chdir(coco_root.parent)
+    here = coco_root.name
+    (coco_root / "empty").mkdir()
+    settings = coco_settings(coco_root / "empty", train=(f"{here}/train.json",), train_images=(f"{here}/photos",))
+    assert len(coco.read(settings).records) == 3 and len(coco.classes(settings)) == 3
+    with pytest.raises(UserError, match=r"dataset.train: there is no file .*empty/no.json, nor no.json in the working"):
+        coco.read(replace(settings, train=("no.json",)))
+    save_text(coco_root / "c.txt", "cat\ndog\n")
+    settings = VocSettings(root=str(voc_root), classes=f"{here}/c.txt")
+    assert voc.read(settings).class_names == ("cat", "dog")
+    with pytest.raises(UserError, match=r"dataset.tags: there is no file .*/t.csv, nor t.csv in the working folder"):
+        voc.read(replace(settings, tags="t.csv"))
 
 
 def test_coco_class_subset_in_own_order(coco_root):

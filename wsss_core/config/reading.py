@@ -26,7 +26,7 @@ def read_file(path: Path | str) -> Mapping[str, Any]:
         try:
             content, twice = _json(text)
         except ValueError:
-            content, twice = _yaml(text)
+            content, twice = _yaml(text, str(path))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: configuration cannot be read ({error})") from error
     if twice:
@@ -49,11 +49,12 @@ def _json(text: str) -> tuple[Any, list[str]]:
     return json.loads(text, object_pairs_hook=mapping), twice
 
 
-def _yaml(text: str) -> tuple[Any, list[str]]:
-    """Content, and the keys that stand twice with their lines."""
+def _yaml(text: str, name: str) -> tuple[Any, list[str]]:
+    """Content, and the keys that stand twice with their lines; errors name the file."""
     import yaml
 
     loader = yaml.SafeLoader(text)
+    loader.name = name
     try:
         node = loader.get_single_node()
         if node is None:

@@ -32,6 +32,9 @@ from wsss_core.data.reading import (
     find_masks,
     mark_scored,
     missing_mask,
+    named,
+    named_file,
+    named_folder,
     near,
     no_tags,
     read_class_names,
@@ -61,7 +64,7 @@ Crowd = Literal["ignore", "class"]
 
 @dataclass(frozen=True, kw_only=True)
 class CocoSettings:
-    """Settings of a data set in COCO's format; files and folders are looked for from `root`."""
+    """Settings of a data set in COCO's format; what is read is looked for from `root`, then from the working folder."""
 
     root: str = setting(REQUIRED, "folder that holds the annotations and the folders of images")
     train: tuple[str, ...] = setting(
@@ -95,7 +98,7 @@ class CocoSettings:
 
 def classes(settings: CocoSettings) -> tuple[str, ...]:
     """The names in the class file, else the categories of the first annotation file; errors as for `read`."""
-    path = existing_folder(Path(settings.root), "root") / settings.train[0]
+    path = named_file(existing_folder(Path(settings.root), "root"), settings.train[0], "train")
     try:
         return _class_names(settings, _categories(_load(path)), path)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -123,25 +126,26 @@ def read(settings: CocoSettings, workers: int = 0, drawn: Path | None = None) ->
     categories: dict[int, str] | None = None
     class_names: tuple[str, ...] = ()
     for role, file, folder in _parts(settings):
-        content = _load(root / file)
-        images = ImageFolder(root / folder, f"{role}_images")
+        path = named_file(root, file, role)
+        content = _load(path)
+        images = ImageFolder(named_folder(root, folder, f"{role}_images"), f"{role}_images")
         problems += images.problems
         try:
             found = _categories(content)
             if categories is None:
-                categories, class_names = found, _class_names(settings, found, root / file)
+                categories, class_names = found, _class_names(settings, found, path)
             elif found != categories:
-                raise UserError(f"{root / file}: its categories differ from those of {root / settings.train[0]}")
+                raise UserError(f"{path}: its categories differ from those of {named(root, settings.train[0])}")
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise _malformed(root / file, error) from error
-        _read_file(content, role, root / file, images, class_names, drafts, shapes, problems)
+            raise _malformed(path, error) from error
+        _read_file(content, role, path, images, class_names, drafts, shapes, problems)
     _read_score_list(settings, root, drafts)
     for name in settings.ood:
-        drafts |= {str(d.path): d for d in whole_folder(existing_folder(root / name, "ood"), "ood", problems)}
+        drafts |= {str(d.path): d for d in whole_folder(named_folder(root, name, "ood"), "ood", problems)}
     if settings.masks == POLYGONS and drawn is not None:
         _draw_masks(drawn, settings.crowd, drafts, shapes, problems, workers)
     elif settings.masks not in (POLYGONS, None):
-        find_masks(drafts.values(), MaskFolder(root / settings.masks), shapes, problems)
+        find_masks(drafts.values(), MaskFolder(named_folder(root, settings.masks, "masks")), shapes, problems)
     mark_scored(drafts.values(), settings.score)
     lists = {"val": settings.val, "score": settings.score or (), "ood": settings.ood}
     return Reading(
@@ -156,12 +160,12 @@ def read(settings: CocoSettings, workers: int = 0, drawn: Path | None = None) ->
 def sources(settings: CocoSettings) -> Sources:
     """What `read` reads; masks only where it does not draw them itself."""
     root = Path(settings.root)
-    folders = [root / folder for _, _, folder in _parts(settings)] + [root / name for name in settings.ood]
+    folders = [named(root, name) for name in (*(folder for _, _, folder in _parts(settings)), *settings.ood)]
     if settings.masks not in (POLYGONS, None):
-        folders.append(root / settings.masks)
-    files = [root / file for _, file, _ in _parts(settings)]
+        folders.append(named(root, settings.masks))
+    files = [named(root, file) for _, file, _ in _parts(settings)]
     files += [] if settings.score is None else [find_list(settings.score, root, ".")]
-    files += [] if settings.classes is None else [root / settings.classes]
+    files += [] if settings.classes is None else [named(root, settings.classes)]
     return Sources(tuple(folders), tuple(files))
 
 
@@ -260,7 +264,7 @@ def _class_names(settings: CocoSettings, categories: Mapping[int, str], source: 
                 f"{source}: the categories {shown} differ by their writing alone; list those to keep in dataset.classes"
             )
         return class_list(names, source)
-    path = Path(settings.root) / settings.classes
+    path = named_file(Path(settings.root), settings.classes, "classes")
     chosen = read_class_names(path)
     try:
         class_indices(chosen, names)

@@ -267,6 +267,30 @@ def near(path: Path) -> str:
     return did_you_mean(path.name, (beside.name for beside in path.parent.iterdir()))
 
 
+def named(root: Path, name: str) -> Path:
+    """Path of a file or folder that a setting names: below the root, or from here if only there is one."""
+    return Path(name) if os.path.exists(name) and not os.path.exists(root / name) else root / name
+
+
+def named_folder(root: Path, name: str, setting: str) -> Path:
+    """The folder that a setting names, as `named` finds it; UserError that says where it was looked for."""
+    if not os.path.isdir(named(root, name)):
+        raise UserError(f"dataset.{setting}: there is no folder {_places(root, name)}{near(root / name)}")
+    return named(root, name)
+
+
+def named_file(root: Path, name: str, setting: str) -> Path:
+    """The file that a setting names, as `named` finds it; UserError that says where it was looked for."""
+    if not os.path.isfile(named(root, name)):
+        raise UserError(f"dataset.{setting}: there is no file {_places(root, name)}{near(root / name)}")
+    return named(root, name)
+
+
+def _places(root: Path, name: str) -> str:
+    """Where `named` looks, in words."""
+    return name if os.path.isabs(name) else f"{root / name}, nor {name} in the working folder, {Path.cwd()}"
+
+
 def read_text(path: Path) -> str:
     """Text of a UTF-8 file, or UserError that names it; a byte-order mark is dropped."""
     try:

@@ -25,6 +25,9 @@ from wsss_core.data.reading import (
     find_masks,
     listed_images,
     mark_scored,
+    named,
+    named_file,
+    named_folder,
     read_class_names,
     read_labels,
     rows_by_file,
@@ -37,14 +40,16 @@ from wsss_core.settings import REQUIRED, setting
 
 @dataclass(frozen=True, kw_only=True)
 class TableSettings:
-    """Settings of a table of tags; files, folders and lists are looked for from `root`."""
+    """Settings of a table of tags; what it names is looked for from `root`, then from the working folder."""
 
     root: str = setting(REQUIRED, "folder that holds the CSV and the folder of images")
     labels: str = setting("labels.csv", "CSV with the columns image, labels and, if wanted, split (train, score, …)")
     separator: str = setting(
         " ", "what separates the labels of an image; choose ; or | for names with spaces", minLength=1
     )
-    images: str = setting("images", "folder of images, subfolders included")
+    images: str | None = setting(
+        None, "folder of images, subfolders included; null: the folder images in `root` if there is one, else `root`"
+    )
     masks: str | None = setting(None, "folder of true masks <id>.png, for evaluation; null: none")
     classes: str | None = setting(None, "text file of the class names, one a line; null: the labels found, sorted")
     lists: str = setting(".", "folder of split lists")
@@ -70,7 +75,8 @@ class TableSettings:
 
 def classes(settings: TableSettings) -> tuple[str, ...]:
     """The names in the class file, else the labels in the CSV, sorted; errors as for `read`."""
-    path = existing_folder(Path(settings.root), "root") / settings.labels
+    root = existing_folder(Path(settings.root), "root")
+    path = named_file(root, settings.labels, "labels")
     return _class_names(settings, read_labels(path, settings.separator)[0], path)
 
 
@@ -87,8 +93,8 @@ def read(settings: TableSettings, workers: int = 0, drawn: Path | None = None) -
         If a folder, list, the class file or the CSV is missing or not as it must be.
     """
     root = existing_folder(Path(settings.root), "root")
-    images = ImageFolder(root / settings.images, "images")
-    path = root / settings.labels
+    images = ImageFolder(_image_folder(settings, root), "images")
+    path = named_file(root, settings.labels, "labels")
     rows, problems = read_labels(path, settings.separator)
     problems += images.problems
     class_names = _class_names(settings, rows, path)
@@ -100,7 +106,7 @@ def read(settings: TableSettings, workers: int = 0, drawn: Path | None = None) -
         drafts = _unlisted(by_file, images, drafts, problems)
         problems += _without_row(images, by_file, drafts, path)
     tag_from_rows(drafts, by_file, path, class_names, problems)
-    masks = None if settings.masks is None else MaskFolder(root / settings.masks)
+    masks = None if settings.masks is None else MaskFolder(named_folder(root, settings.masks, "masks"))
     if not settings.train and not any(row.split is not None for row in rows):
         _choose_val(drafts.values(), masks, settings)
     if masks is not None:
@@ -116,15 +122,36 @@ def sources(settings: TableSettings) -> Sources:
     """What `read` reads."""
     root = Path(settings.root)
     lists = [find_list(name, root, settings.lists) for names in _lists(settings).values() for name in names]
-    folders = [root / settings.images, *(path for path in lists if path.is_dir())]
-    folders += [] if settings.masks is None else [root / settings.masks]
-    named = [name for name in (settings.labels, settings.classes) if name is not None]
-    return Sources(tuple(folders), (*(path for path in lists if path.is_file()), *(root / name for name in named)))
+    folders = [_image_folder(settings, root), *(path for path in lists if path.is_dir())]
+    folders += [] if settings.masks is None else [named(root, settings.masks)]
+    files = [path for path in lists if path.is_file()]
+    files += [named(root, name) for name in (settings.labels, settings.classes) if name is not None]
+    return Sources(tuple(folders), tuple(files))
+
+
+def _image_folder(settings: TableSettings, root: Path) -> Path:
+    """The folder of images.
+
+    Raises
+    ------
+    UserError
+        If it is not there, or would be the working folder or one above, where the results of runs are too.
+    """
+    if settings.images is not None:
+        return named_folder(root, settings.images, "images")
+    if (root / "images").is_dir():
+        return root / "images"
+    if Path.cwd().is_relative_to(root.resolve()):
+        raise UserError(
+            f"dataset.images: name the folder of the images; there is no folder {root / 'images'}, and all of "
+            f"{root.resolve()} would be the results of runs too"
+        )
+    return root
 
 
 def _class_names(settings: TableSettings, rows: Iterable[LabelRow], path: Path) -> tuple[str, ...]:
     if settings.classes is not None:
-        return read_class_names(Path(settings.root) / settings.classes)
+        return read_class_names(named_file(Path(settings.root), settings.classes, "classes"))
     names = sorted({label for row in rows for label in row.labels})
     if not names:
         raise UserError(f"{path}: no row holds a label")

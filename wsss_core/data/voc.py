@@ -25,6 +25,9 @@ from wsss_core.data.reading import (
     find_masks,
     listed_images,
     mark_scored,
+    named,
+    named_file,
+    named_folder,
     no_tags,
     read_class_names,
     read_labels,
@@ -45,7 +48,7 @@ ANNOTATIONS = "Annotations"
 
 @dataclass(frozen=True, kw_only=True)
 class VocSettings:
-    """Settings of a data set in VOC's layout; files, folders and lists are looked for from `root`."""
+    """Settings of a data set in VOC's layout; what it names is looked for from `root`, then from the working folder."""
 
     root: str = setting(REQUIRED, "folder that holds JPEGImages, Annotations, SegmentationClass and ImageSets")
     train: tuple[str, ...] = setting(
@@ -70,7 +73,9 @@ class VocSettings:
 
 def classes(settings: VocSettings) -> tuple[str, ...]:
     """The names in the class file, else the 20 of VOC; errors as for `read`."""
-    return VOC_CLASSES if settings.classes is None else read_class_names(Path(settings.root) / settings.classes)
+    if settings.classes is None:
+        return VOC_CLASSES
+    return read_class_names(named_file(Path(settings.root), settings.classes, "classes"))
 
 
 def read(settings: VocSettings, workers: int = 0, drawn: Path | None = None) -> Reading:
@@ -87,17 +92,17 @@ def read(settings: VocSettings, workers: int = 0, drawn: Path | None = None) -> 
     """
     root = existing_folder(Path(settings.root), "root")
     class_names = classes(settings)
-    images = ImageFolder(root / settings.images, "images")
+    images = ImageFolder(named_folder(root, settings.images, "images"), "images")
     problems = list(images.problems)
     lists = _lists(settings)
     drafts = listed_images(lists, root, settings.lists, images, problems)
     if settings.masks is not None:
-        find_masks(drafts.values(), MaskFolder(root / settings.masks), images.ids(), problems)
+        find_masks(drafts.values(), MaskFolder(named_folder(root, settings.masks, "masks")), images.ids(), problems)
     mark_scored(drafts.values(), settings.score)
     if settings.tags == "xml":
         existing_folder(root / ANNOTATIONS, "tags (xml)")
     elif settings.tags != "masks":
-        path = root / settings.tags
+        path = named_file(root, settings.tags, "tags")
         rows, wrong = read_labels(path, settings.separator)
         problems += wrong
         check_labels([row.labels for row in rows], settings.separator, class_names, str(path))
@@ -111,10 +116,11 @@ def sources(settings: VocSettings) -> Sources:
     """What `read` reads."""
     root = Path(settings.root)
     lists = [find_list(name, root, settings.lists) for names in _lists(settings).values() for name in names]
-    folders = [root / settings.images, *(path for path in lists if path.is_dir())]
-    folders += [root / name for name in (settings.masks, ANNOTATIONS) if name is not None]
-    named = [settings.classes, settings.tags if settings.tags not in ("xml", "masks") else None]
-    files = [path for path in lists if path.is_file()] + [root / name for name in named if name is not None]
+    folders = [named(root, settings.images), root / ANNOTATIONS, *(path for path in lists if path.is_dir())]
+    folders += [] if settings.masks is None else [named(root, settings.masks)]
+    tags = settings.tags if settings.tags not in ("xml", "masks") else None
+    files = [path for path in lists if path.is_file()]
+    files += [named(root, name) for name in (settings.classes, tags) if name is not None]
     return Sources(tuple(folders), tuple(files))
 
 
