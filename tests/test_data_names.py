@@ -106,7 +106,7 @@ def test_files_and_folders_get_the_hint(table_root, voc_root, coco_root):
             TableSettings(root=str(table_root), images="Images"),
             r"there is no folder .*Images, nor .*did you mean 'images'\?",
         ),
-        (TableSettings(root=str(table_root), labels="label.csv"), r"label.csv: .*did you mean 'labels.csv'"),
+        (TableSettings(root=str(table_root), labels="label.csv"), r"label.csv, nor .*did you mean 'labels.csv'"),
     ]:
         with pytest.raises(UserError, match=message):
             tags.read(settings)
