@@ -110,7 +110,7 @@ def test_files_and_folders_get_the_hint(table_root, voc_root, coco_root):
     ]:
         with pytest.raises(UserError, match=message):
             tags.read(settings)
-    with pytest.raises(UserError, match=r"trian.json: .*did you mean 'train.json'"):
+    with pytest.raises(UserError, match=r"trian.json, nor .*did you mean 'train.json'"):
         coco.read(coco_settings(coco_root, train=("trian.json",)))
     (voc_root / "Annotations/b.xml").rename(voc_root / "Annotations/b.XML")
     found = texts(voc.read(VocSettings(root=str(voc_root))))
