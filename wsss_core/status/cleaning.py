@@ -35,7 +35,8 @@ def droppable(run: Run, *, maps: bool) -> list[File]:
         If the data set lies in the run's folder.
     """
     home = run.folder.resolve()
-    for path in sources(run):
+    root = run.configuration.dataset.get("root")  # also of a data set that is not whole, whose sources are not known
+    for path in [*sources(run), *([Path(root)] if root else [])]:
         if (run.working / path).resolve().is_relative_to(home):
             raise UserError(f"{path}: the data set lies in {run.folder}; nothing was dropped")
     found = list(files(run.folder / ".state"))
