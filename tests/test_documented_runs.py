@@ -56,9 +56,8 @@ def blocks(page: Path) -> list[str]:
 
 
 BLOCKS = [(page, text) for page in PAGES for text in blocks(page)]
-README, CONFIGURATION = (
-    next(text for page, text in BLOCKS if page.stem == name) for name in ("README", "configuration")
-)
+README, FEW = (text for page, text in BLOCKS if page.stem == "README")
+CONFIGURATION = next(text for page, text in BLOCKS if page.stem == "configuration")
 
 
 def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,13 +79,14 @@ def described(tmp_path_factory) -> Path:
     lines = (drawn / "labels.csv").read_text().splitlines(keepends=True)
     (folder / "photos/labels.csv").write_text("".join(line for line in lines if not line.startswith("val_")))
     shutil.rmtree(folder / "drawn")
-    for name, file in (("resnet50", "resnet50-19c8e357.pth"), ("resnet101", "resnet101-5d3b4d8f.pth")):
+    files = ("resnet50-19c8e357.pth", "resnet101-5d3b4d8f.pth", "mobilenet_v2-b0353104.pth")  # torchvision's names
+    for name, file in zip(("resnet50", "resnet101", "mobilenet_v2"), files, strict=True):
         torch.save(random_weights(name), folder / "weights" / file)
     return folder
 
 
 def random_weights(name: str) -> dict[str, torch.Tensor]:
-    """Parameters of a ResNet in torchvision's names, whose blocks add little to what they get, as trained ones do."""
+    """Parameters of a backbone in torchvision's names, whose blocks add little to what they get, as trained ones do."""
     torch.manual_seed(0)
     network = backbone(name)
     state = {network._published_name(key): value for key, value in network.state_dict().items()}
@@ -117,7 +117,7 @@ def test_every_block_is_a_configuration_or_a_part_of_one(page, text):
         assert variant in configuration.stages
 
 
-@pytest.mark.parametrize("text", [README, CONFIGURATION], ids=["README", "configuration"])
+@pytest.mark.parametrize("text", [README, FEW, CONFIGURATION], ids=["README", "few", "configuration"])
 def test_whole_configurations_pass_the_check_in_the_folder_that_they_describe(text, described, monkeypatch, capsys):
     monkeypatch.chdir(described)
     Path("mine.yaml").write_text(text)
@@ -128,7 +128,7 @@ def test_whole_configurations_pass_the_check_in_the_folder_that_they_describe(te
 
 
 @pytest.mark.workflow
-@pytest.mark.parametrize("text", [README, CONFIGURATION], ids=["README", "configuration"])
+@pytest.mark.parametrize("text", [README, FEW, CONFIGURATION], ids=["README", "few", "configuration"])
 def test_whole_configurations_are_planned(text, described):
     (described / "mine.yaml").write_text(text)
     output = wsss(described, "run", "mine.yaml", "--dry-run", "--cores", "2")
