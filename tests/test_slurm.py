@@ -24,6 +24,8 @@ PROFILES = {
     "slurm-generic": ["--seconds-between-status-checks", "2", "--latency-wait", "10"],
 }
 """What is different from the profile here: polling for short jobs, and no accounts."""
+STEPS = 1000
+"""Of DeepLab's training: enough for it to be cancelled between its first line of pace, after 2 s, and its end."""
 
 
 def mini_slurm(*arguments: str) -> subprocess.CompletedProcess:
@@ -76,7 +78,7 @@ class Run:
         sections = {"seeds": ("rib",), "refinements": ("rib-crf", "rib-irn"), "segmentations": ("deeplab",)}
         for section, names in sections.items():
             config[section] = {name: config[section][name] for name in names}
-        config["segmentations"]["deeplab"] |= {"masks": "rib-crf", "iterations": 80, "crop": 33, "msc_scales": []}
+        config["segmentations"]["deeplab"] |= {"masks": "rib-crf", "iterations": STEPS, "crop": 33, "msc_scales": []}
         config["execution"] = {"device": "cpu", "train_threads": 1}
         self.project.write_config(config)
         self.results = self.project.results
@@ -151,7 +153,9 @@ def test_cancelled_half_way_and_resumed(cluster, local, run):
     log = run.results / "logs/segmentations/deeplab/train.log"
     head = run.submit(cluster, "slurm", "--retries", "0", "segmentations")
     try:
-        wait_until(lambda: log.exists() and re.search(r"step \d+/80", log.read_text()), "a step of a training", head)
+        wait_until(
+            lambda: log.exists() and re.search(rf"step \d+/{STEPS}", log.read_text()), "a step of a training", head
+        )
     except AssertionError as error:
         kill(head)
         raise AssertionError(f"{error}: {run.output()[-4000:]}") from None
