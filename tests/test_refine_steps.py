@@ -15,6 +15,7 @@ from wsss_core.cli import main
 from wsss_core.data.table import ImageRecord, write_manifest
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution
+from wsss_core.jobs import from_maps
 from wsss_core.refine import fill
 from wsss_core.refine.crf import CrfSettings
 from wsss_core.refine.fill import FillSettings, fill_undecided
@@ -147,7 +148,7 @@ def test_labels_resume_image_by_image(data, method, module, monkeypatch, caplog)
     folder, table = data
     whole = make_labels(folder, method, cache=folder / "whole.cache.h5").read_bytes()
     asked, original = [], module.labels
-    monkeypatch.setattr(labels, "build", partial(shards.build, save_seconds=0))
+    monkeypatch.setattr(from_maps, "build", partial(shards.build, save_seconds=0))
 
     def killed(image, maps, settings):
         if len(asked) == 3:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from wsss_core.data.decoded import read_image_of
-from wsss_core.data.table import read_manifest
+import numpy as np
+
 from wsss_core.execution import Execution
-from wsss_core.jobs.inputs import open_maps
+from wsss_core.jobs.from_maps import build_from_maps
 from wsss_core.jobs.step import read_step
 from wsss_core.refine import LabelMaker
-from wsss_core.store.seeds import SEEDS
-from wsss_core.store.shards import build, fingerprint
+from wsss_core.store.seeds import SeedMaps
 
 
 def run(*, config: Path, manifest: Path, maps: Path, labels: Path, cache: Path, execution: Execution) -> None:
@@ -39,19 +38,8 @@ def run(*, config: Path, manifest: Path, maps: Path, labels: Path, cache: Path, 
     """
     step = read_step(config)
     method: LabelMaker = step.plug
-    table = read_manifest(manifest)
-    store = open_maps(maps, table, SEEDS)
-    records = {record.id: record for record in table.records}
 
-    def compute(image_id: str) -> Any:
-        seed = store[image_id]
-        return method.labels(read_image_of(records[image_id], seed.size), seed, step.settings)
+    def make(seed: SeedMaps, read: Callable[[], np.ndarray]) -> Any:
+        return method.labels(read(), seed, step.settings)
 
-    build(
-        labels,
-        method.KIND,
-        {r.id: fingerprint(step.digest, r.digest, store.fingerprint(r.id)) for r in table.records},
-        compute,
-        {"method": step.method, "settings": asdict(step.settings), "class_names": list(table.class_names)},
-        cache=cache,
-    )
+    build_from_maps(labels, method.KIND, step, make, manifest=manifest, maps=maps, cache=cache)

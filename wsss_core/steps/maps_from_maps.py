@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Callable
 from pathlib import Path
 
-from wsss_core.data.decoded import read_image_of
-from wsss_core.data.table import read_manifest
+import numpy as np
+
 from wsss_core.execution import Execution
-from wsss_core.jobs.inputs import open_maps
+from wsss_core.jobs.from_maps import build_from_maps
 from wsss_core.jobs.step import read_step
 from wsss_core.seeds import MapRefinement
 from wsss_core.store.seeds import SEEDS, SeedMaps
-from wsss_core.store.shards import build, fingerprint
 
 
 def run(*, config: Path, manifest: Path, start: Path, maps: Path, cache: Path, execution: Execution) -> None:
@@ -38,26 +37,8 @@ def run(*, config: Path, manifest: Path, start: Path, maps: Path, cache: Path, e
     """
     step = read_step(config)
     method: MapRefinement = step.plug
-    table = read_manifest(manifest)
-    store = open_maps(start, table, SEEDS)
-    records = {record.id: record for record in table.records}
 
-    def compute(image_id: str) -> SeedMaps:
-        found = store[image_id]
-        if not found.classes:
-            return found
-        return method.refined(read_image_of(records[image_id], found.size), found, step.settings)
+    def make(seed: SeedMaps, read: Callable[[], np.ndarray]) -> SeedMaps:
+        return method.refined(read(), seed, step.settings) if seed.classes else seed
 
-    build(
-        maps,
-        SEEDS,
-        {r.id: fingerprint(step.digest, r.digest, store.fingerprint(r.id)) for r in table.records},
-        compute,
-        {
-            "method": step.method,
-            "settings": asdict(step.settings),
-            "class_names": list(table.class_names),
-            "seed": step.seed,
-        },
-        cache=cache,
-    )
+    build_from_maps(maps, SEEDS, step, make, manifest=manifest, maps=start, cache=cache, seed=step.seed)
