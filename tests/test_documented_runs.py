@@ -132,7 +132,7 @@ def test_whole_configurations_pass_the_check_in_the_folder_that_they_describe(te
 def test_whole_configurations_are_planned(text, described):
     (described / "mine.yaml").write_text(text)
     output = wsss(described, "run", "mine.yaml", "--dry-run", "--cores", "2")
-    assert "training classifier bce" in output and "the report of run mine" in output
+    assert "training classifier bce" in output and f"the report of run {yaml.safe_load(text)['run']}" in output
 
 
 @pytest.mark.workflow
