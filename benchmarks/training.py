@@ -22,6 +22,7 @@ from wsss_core.classify import bce
 from wsss_core.classify.batches import ClassifierBatches
 from wsss_core.data.table import ImageRecord
 from wsss_core.execution import Execution
+from wsss_core.models import cam_network
 from wsss_core.segment import deeplab, deeplab_v2
 from wsss_core.segment.batches import SegmentationBatches, network_input
 from wsss_core.segment.samples import Sample
@@ -101,9 +102,9 @@ def _classifier(case: Case, device: torch.device) -> Run:
         ImageRecord(path.stem, str(path), *case.size, ("train",), (number % N_CLASSES,))
         for number, path in enumerate(photo_files(case.images, case.size))
     ]
-    settings = bce.BceSettings(backbone=case.backbone, crop=case.crop, batch_size=case.batch, learning_rate=0.01)
+    settings = bce.BceSettings(backbone=case.backbone, crop=case.crop, batch_size=case.batch)
     torch.manual_seed(0)
-    network = bce.build(settings, N_CLASSES, None)
+    network = cam_network(case.backbone, N_CLASSES)
     calm(network)
     network.freeze(None)
     longest = max(case.size)

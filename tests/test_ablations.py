@@ -44,6 +44,9 @@ def test_study_for_voc_has_the_papers_settings(path):
     for stage in both(path)[1].stages.values():
         if stage.section == "classifiers" and stage.method != "w_ood":
             assert stage.settings["train"]["weights"].startswith("weights/resnet")
+        if stage.method == "bce":
+            assert stage.settings["train"]["learning_rate"] == 0.1
+            assert stage.settings["train"]["momentum"] == stage.settings["train"]["weight_decay"]
         if stage.method in ("cam", "rib", "advcam"):
             assert stage.settings["maps"]["scales"] == [1.0, 0.5, 1.5, 2.0]
 

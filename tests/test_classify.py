@@ -94,8 +94,10 @@ def test_loss_is_the_multilabel_soft_margin():
 
 def test_optimiser_is_the_published_one():
     """One step on a frozen-prefix network: SGD whose momentum is the weight decay, classifier at ten times."""
-    network = bce.build(bce.BceSettings(backbone="mobilenet_v2", frozen_stages=3), 2, None)
-    optimizer = bce.optimizer(network, bce.BceSettings())
+    published = bce.BceSettings(frozen_stages=3, learning_rate=0.1, classifier_rate=10.0, momentum=1e-4)
+    network = cam_network("mobilenet_v2", 2)
+    bce.prepare(network, published, None)
+    optimizer = bce.optimizer(network, published)
     assert [group["lr"] for group in optimizer.param_groups] == [0.1, 1.0]
     assert all(group["momentum"] == group["weight_decay"] == 1e-4 for group in optimizer.param_groups)
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
@@ -103,7 +105,7 @@ def test_optimiser_is_the_published_one():
     legacy = torch.nn.Parameter(torch.tensor(2.0))
     ours = torch.nn.Parameter(torch.tensor(2.0))
     one = torch.optim.SGD([legacy], 0.1, 1e-4, weight_decay=1e-4)  # the third positional argument is the momentum
-    two = torch.optim.SGD([ours], lr=0.1, momentum=bce.BceSettings().momentum, weight_decay=1e-4)
+    two = torch.optim.SGD([ours], lr=0.1, momentum=published.momentum, weight_decay=1e-4)
     for _ in range(3):
         for parameter, optimizer in ((legacy, one), (ours, two)):
             optimizer.zero_grad()
@@ -113,12 +115,41 @@ def test_optimiser_is_the_published_one():
 
 
 def test_frozen_stages_follow_the_weights(table):
-    random = bce.build(bce.BceSettings(backbone="mobilenet_v2"), 2, None)
+    random = bce.plan(bce.BceSettings(backbone="mobilenet_v2", batch_size=2), Inputs(table, None, 0, "c")).network
     assert all(p.requires_grad for p in random.parameters())
-    given = bce.build(bce.BceSettings(backbone="small"), 2, random_state("small"))
-    assert all(p.requires_grad for p in given.parameters())
-    plan = bce.plan(bce.BceSettings(backbone="small", batch_size=2), Inputs(table, None, 0, "c"))
-    assert len(plan.batches) == 25
+    weights = random_state("mobilenet_v2")
+    few = bce.plan(bce.BceSettings(backbone="mobilenet_v2", batch_size=2), Inputs(table, weights, 0, "c")).network
+    assert [name for name, p in few.named_parameters() if p.requires_grad] == ["classifier.weight"]
+    some = bce.BceSettings(backbone="mobilenet_v2", batch_size=2, frozen_stages=4)
+    stages = bce.plan(some, Inputs(table, weights, 0, "c")).network.backbone.stages
+    assert [all(p.requires_grad for p in stage.parameters()) for stage in stages] == [False] * 4 + [True]
+
+
+def test_many_images_train_the_last_stages_of_the_backbone(table, monkeypatch):
+    monkeypatch.setattr(bce, "FEW", len(table.records))
+    settings = bce.BceSettings(backbone="mobilenet_v2", batch_size=2)
+    stages = bce.plan(settings, Inputs(table, random_state("mobilenet_v2"), 0, "c")).network.backbone.stages
+    assert [all(p.requires_grad for p in stage.parameters()) for stage in stages] == [False] * 3 + [True] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "rates"), [("resnet50", [0.01, 0.1]), ("mobilenet_v2", [0.001, 0.1]), ("small", [0.05, 0.1])]
+)
+def test_rates_are_the_backbones_own_unless_given(name, rates):
+    network = cam_network(name, 2)
+    assert [group["lr"] for group in bce.parameter_groups(network, bce.BceSettings())] == pytest.approx(rates)
+    given = bce.BceSettings(learning_rate=0.2, classifier_rate=3.0)
+    assert [group["lr"] for group in bce.parameter_groups(network, given)] == pytest.approx([0.2, 0.6])
+
+
+def test_few_images_take_enough_steps_unless_the_epochs_are_given(table):
+    def steps(**settings):
+        return len(
+            bce.plan(bce.BceSettings(backbone="small", batch_size=2, **settings), Inputs(table, None, 0, "c")).batches
+        )
+
+    per_epoch = len(table.records) // 2
+    assert 100 <= steps() < 100 + per_epoch and steps(epochs=3) == 3 * per_epoch
 
 
 def test_what_was_computed_of_the_images_is_kept_for_the_same_inputs(tmp_path):

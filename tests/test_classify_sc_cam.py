@@ -125,11 +125,17 @@ def test_dropout_drops_features_in_training_only():
 @pytest.mark.parametrize(("before", "rounds", "epochs"), [(None, 1, 31), (1, 2, 41), (2, 3, 51), (3, 4, 51)])
 def test_rounds_have_their_published_epochs(table, before, rounds, epochs):
     classifier = network_of(rounds=before).eval() if before else cam_network("small", 2).eval()
-    plan = sc_cam.plan(ScCamSettings(**TINY), inputs_of(table, classifier=classifier))
+    plan = sc_cam.plan(ScCamSettings(**TINY | {"batch_size": 1}), inputs_of(table, classifier=classifier))
     assert plan.network.rounds == rounds
-    assert len(plan.batches) == 2 * epochs
-    rate = polynomial(2 * 61)
+    assert len(plan.batches) == 9 * epochs
+    rate = polynomial(9 * 61)
     assert [plan.rate(k) for k in (0, 1, len(plan.batches) - 1)] == [rate(k) for k in (0, 1, len(plan.batches) - 1)]
+
+
+def test_few_images_stretch_the_whole_schedule(table):
+    plan = sc_cam.plan(ScCamSettings(**TINY), inputs_of(table))
+    rate = polynomial(2 * (61 * 50 // 31))
+    assert len(plan.batches) == 2 * 50 and plan.rate(99) == rate(99)
 
 
 def test_a_shorter_training_is_the_beginning_of_a_longer_one(table):

@@ -264,9 +264,9 @@ def test_loss_is_the_weighted_sum_at_two_sizes(network):
 
 def test_defaults_are_the_published_ones(table):
     settings = SeamSettings()
-    assert (settings.epochs, settings.batch_size, settings.crop, settings.long_side) == (8, 8, 448, (448, 768))
+    assert (settings.usual_epochs, settings.batch_size, settings.crop, settings.long_side) == (8, 8, 448, (448, 768))
     plan = objective.plan(SeamSettings(backbone="small", batch_size=2), Inputs(table, None, 0, "c"))
-    assert len(plan.batches) == 8 * 3 and plan.batches.colour_jitter == (0.3, 0.3, 0.3, 0.1)
+    assert len(plan.batches) == 34 * 3 and plan.batches.colour_jitter == (0.3, 0.3, 0.3, 0.1)
     assert [group["lr"] for group in plan.optimizer.param_groups] == [0.01, 0.1]
     assert all(group["momentum"] == group["weight_decay"] == 5e-4 for group in plan.optimizer.param_groups)
     fresh = {id(p) for p in [*plan.network.correlation.parameters(), *plan.network.classifier.parameters()]}

@@ -118,6 +118,24 @@ class Objective(Protocol):
         ...
 
 
+MIN_STEPS = 100
+"""Steps that a training takes at least where its settings leave the number of epochs open. A linear classifier on
+frozen features needs about so many, whatever the number of photos (docs/results.md, "Defaults").
+"""
+
+
+def enough_epochs(usual: int, images: int, batch_size: int) -> int:
+    """The usual number of epochs, or with few images as many as take `MIN_STEPS` steps.
+
+    Examples
+    --------
+    >>> enough_epochs(5, images=10_582, batch_size=16), enough_epochs(5, images=60, batch_size=16)
+    (5, 34)
+    """
+    steps_per_epoch = images // min(batch_size, images)
+    return max(usual, -(-MIN_STEPS // steps_per_epoch))
+
+
 def polynomial(steps: int, power: float = 0.9, every: int = 1) -> Callable[[int], float]:
     """Learning-rate factor ``(1 - k / steps) ** power``, updated every `every` steps.
 

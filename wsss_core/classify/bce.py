@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -15,14 +15,23 @@ from wsss_core.classify.batches import ClassifierBatches
 from wsss_core.models import BackboneName, cam_network
 from wsss_core.models.cam import CamNetwork
 from wsss_core.settings import setting
-from wsss_core.training import Inputs, Plan, polynomial
+from wsss_core.training import Inputs, Plan, enough_epochs, polynomial
 
 log = logging.getLogger(__name__)
+
+FEW = 1000
+"""With fewer images a backbone with ImageNet weights keeps them all, where the settings leave it open: its last stages
+have more weights than so few tags can tell anything about.
+"""
+CLASSIFIER_RATE = 0.1
+"""Rate of the classifier's weights where the settings leave it open: ten times that of ResNet, as in IRN and RIB."""
 
 
 @dataclass(frozen=True)
 class BceSettings:
-    """Training of the classifier; defaults as IRN and RIB publish them for VOC."""
+    """Training of the classifier. What is null follows from the backbone and from the number of images."""
+
+    usual_epochs: ClassVar[int] = 5
 
     backbone: BackboneName = setting("resnet50", "backbone network")
     weights: str | None = setting(
@@ -32,19 +41,28 @@ class BceSettings:
     frozen_stages: int | None = setting(
         None,
         "leading stages of the backbone that keep their initial weights, of 5; null: the backbone's own number "
-        "(ResNet and MobileNetV2 3, VGG-16 and ResNet-38d 1, small 0), and 0 without a weight file",
+        "(ResNet and MobileNetV2 3, VGG-16 and ResNet-38d 1, small 0), 0 without a weight file, and for the objective "
+        "bce with fewer than 1000 images all 5",
         minimum=0,
         maximum=5,
     )
-    epochs: int = setting(5, "passes over the images", minimum=1)
+    epochs: int | None = setting(
+        None, "passes over the images; null: 5, or as many as take 100 steps where images are few", minimum=1
+    )
     batch_size: int = setting(16, "images a step", minimum=1)
-    learning_rate: float = setting(0.1, "of the backbone", exclusiveMinimum=0)
-    classifier_rate: float = setting(10.0, "rate of the classifier's weights, as a multiple", exclusiveMinimum=0)
+    learning_rate: float | None = setting(
+        None,
+        "of the backbone, for SGD with the momentum 0.9; null: the backbone's own (ResNet 0.01, MobileNetV2, VGG-16 "
+        "and ResNet-38d 0.001, small 0.05). IRN and RIB have 0.1 without momentum, as fast as 0.01 with 0.9",
+        exclusiveMinimum=0,
+    )
+    classifier_rate: float | None = setting(
+        None, "rate of the classifier's weights, as a multiple; null: what makes it 0.1", exclusiveMinimum=0
+    )
     weight_decay: float = setting(1e-4, "weight decay", minimum=0)
     momentum: float = setting(
-        1e-4,
-        "momentum of SGD; the published code passes the weight decay in its place, so theirs is 1e-4 and not 0.9, "
-        "and 0.9 with the published rate would take steps ten times as large",
+        0.9,
+        "momentum of SGD; the published code passes the weight decay in its place, so theirs is 1e-4",
         minimum=0,
         exclusiveMaximum=1,
     )
@@ -75,13 +93,13 @@ class StartSettings(Protocol):
 
 
 class RateSettings(Protocol):
-    """Settings that say how fast weights change."""
+    """Settings that say how fast weights change; a rate left open is the backbone's own, or `CLASSIFIER_RATE`."""
 
     @property
-    def learning_rate(self) -> float: ...
+    def learning_rate(self) -> float | None: ...
 
     @property
-    def classifier_rate(self) -> float: ...
+    def classifier_rate(self) -> float | None: ...
 
     @property
     def weight_decay(self) -> float: ...
@@ -96,10 +114,19 @@ class SgdSettings(RateSettings, Protocol):
 
 def plan(settings: BceSettings, inputs: Inputs) -> Plan:
     """Training of a new network on the images of the role "train"."""
-    network = build(settings, len(inputs.class_names), inputs.weights)
+    network = cam_network(settings.backbone, len(inputs.class_names))
+    prepare(network, _keeping_features(settings, inputs), inputs.weights)
     batches = training_batches(settings, inputs)
     rate = polynomial(len(batches), settings.power)
     return Plan(network, batches, loss(network), optimizer(network, settings), rate)
+
+
+def _keeping_features(settings: BceSettings, inputs: Inputs) -> BceSettings:
+    """The settings with all stages frozen where they leave it open, images are few, and there are weights to keep."""
+    if settings.frozen_stages is not None or inputs.weights is None or len(inputs.records) >= FEW:
+        return settings
+    log.info("fewer than %d images: the backbone keeps its weights (frozen_stages), the classifier is trained", FEW)
+    return replace(settings, frozen_stages=5)
 
 
 def training_batches(settings: BceSettings, inputs: Inputs) -> ClassifierBatches:
@@ -107,7 +134,7 @@ def training_batches(settings: BceSettings, inputs: Inputs) -> ClassifierBatches
     return ClassifierBatches(
         inputs.records,
         len(inputs.class_names),
-        epochs=settings.epochs,
+        epochs=settings.epochs or enough_epochs(settings.usual_epochs, len(inputs.records), settings.batch_size),
         batch_size=settings.batch_size,
         long_side=settings.long_side,
         crop=settings.crop,
@@ -115,13 +142,6 @@ def training_batches(settings: BceSettings, inputs: Inputs) -> ClassifierBatches
         stage=inputs.stage,
         colour_jitter=settings.colour_jitter,
     )
-
-
-def build(settings: BceSettings, n_classes: int, weights: Mapping[str, Tensor] | None) -> CamNetwork:
-    """The network to train: initial weights loaded, frozen stages set; errors as for `prepare`."""
-    network = cam_network(settings.backbone, n_classes)
-    prepare(network, settings, weights)
-    return network
 
 
 def prepare(network: CamNetwork, settings: StartSettings, weights: Mapping[str, Tensor] | None) -> None:
@@ -164,10 +184,11 @@ def adam(network: CamNetwork, settings: RateSettings) -> torch.optim.Adam:
 
 def parameter_groups(network: CamNetwork, settings: RateSettings) -> list[dict[str, Any]]:
     """The backbone's trainable parameters, and those behind the backbone at a multiple of the rate."""
-    rate = settings.learning_rate
+    rate = settings.learning_rate or network.backbone.learning_rate
+    classifier_rate = settings.classifier_rate * rate if settings.classifier_rate else CLASSIFIER_RATE
     behind = [p for name, p in network.named_parameters() if not name.startswith("backbone.")]
     groups = [
         {"params": [p for p in network.backbone.parameters() if p.requires_grad], "lr": rate},
-        {"params": behind, "lr": settings.classifier_rate * rate},
+        {"params": behind, "lr": classifier_rate},
     ]
     return [group for group in groups if group["params"]]

@@ -27,7 +27,7 @@ from wsss_core.models import BackboneName
 from wsss_core.models.backbones import backbone
 from wsss_core.models.ficklenet import FickleNetwork
 from wsss_core.settings import setting
-from wsss_core.training import Inputs, Plan
+from wsss_core.training import Inputs, Plan, enough_epochs
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,14 @@ class FickleNetSettings:
     dropout: float = setting(
         0.9, "probability p of dropping a cell of a window, never its centre", minimum=0, exclusiveMaximum=1
     )
-    epochs: int = setting(20, "passes over the images", minimum=1)
+    epochs: int | None = setting(
+        None, "passes over the images; null: 20, or as many as take 100 steps where images are few", minimum=1
+    )
     batch_size: int = setting(10, "images a step", minimum=1)
     learning_rate: float = setting(1e-3, "of Adam, for all weights", exclusiveMinimum=0)
-    halve_every: int = setting(10, "epochs after which the rate is halved, again and again", minimum=1)
+    halve_every: int | None = setting(
+        None, "epochs after which the rate is halved, again and again; null: half of all, as published", minimum=1
+    )
     weight_decay: float = setting(0.0, "weight decay", minimum=0)
     long_side: tuple[int, int] = setting(
         (320, 640),
@@ -69,10 +73,11 @@ def plan(settings: FickleNetSettings, inputs: Inputs) -> Plan:
     initial = backbone(settings.backbone, settings.stride)
     network = FickleNetwork(initial, n_classes, settings.size, settings.dropout)
     bce.prepare(network, settings, inputs.weights)
+    epochs = settings.epochs or enough_epochs(20, len(inputs.records), settings.batch_size)
     batches = ClassifierBatches(
         inputs.records,
         n_classes,
-        epochs=settings.epochs,
+        epochs=epochs,
         batch_size=settings.batch_size,
         long_side=settings.long_side,
         crop=settings.crop,
@@ -81,7 +86,8 @@ def plan(settings: FickleNetSettings, inputs: Inputs) -> Plan:
     )
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trained, settings.learning_rate, weight_decay=settings.weight_decay)
-    return Plan(network, batches, bce.loss(network), optimizer, halved(batches.steps_per_epoch * settings.halve_every))
+    every = settings.halve_every or max(1, epochs // 2)
+    return Plan(network, batches, bce.loss(network), optimizer, halved(batches.steps_per_epoch * every))
 
 
 def halved(steps: int) -> Callable[[int], float]:

@@ -32,7 +32,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -56,7 +56,10 @@ class MixupCamSettings(bce.BceSettings):
     """Mixup-CAM; defaults as published for VOC, and as in PSA where nothing is published."""
 
     backbone: BackboneName = setting("resnet38d", "backbone network")
-    epochs: int = setting(15, "passes over the images", minimum=1)
+    usual_epochs: ClassVar[int] = 15
+    epochs: int | None = setting(
+        None, "passes over the images; null: 15, or as many as take 100 steps where images are few", minimum=1
+    )
     learning_rate: float = setting(1e-3, "of the backbone", exclusiveMinimum=0)
     classifier_rate: float = setting(
         1.0, "rate of the weights behind the backbone, as a multiple (with sgd, PSA has 10)", exclusiveMinimum=0

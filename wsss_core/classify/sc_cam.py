@@ -53,7 +53,7 @@ from wsss_core.models.backbones import backbone
 from wsss_core.models.cam import pooled_features
 from wsss_core.models.sc_cam import ScCamNetwork
 from wsss_core.settings import setting
-from wsss_core.training import Inputs, Plan, polynomial
+from wsss_core.training import Inputs, Plan, enough_epochs, polynomial
 
 log = logging.getLogger(__name__)
 
@@ -66,13 +66,16 @@ class ScCamSettings(bce.BceSettings):
     """One round of SC-CAM; defaults as published for VOC."""
 
     backbone: BackboneName = setting("resnet38d", "backbone network; that of `init` may be another")
-    epochs: int | None = setting(  # type: ignore[assignment]  # `_resolved` gives bce numbers, here and below
-        None, "passes over the images; null: 31 in the first round, 41 in the second, 51 from the third on", minimum=1
+    epochs: int | None = setting(
+        None,
+        "passes over the images; null: 31 in the first round, 41 in the second, 51 from the third on, or as many as "
+        "take 100 steps where images are few",
+        minimum=1,
     )
-    learning_rate: float | None = setting(  # type: ignore[assignment]
+    learning_rate: float | None = setting(
         None, "of the backbone; null: 0.01 (official) or 1e-3 (paper)", exclusiveMinimum=0
     )
-    classifier_rate: float | None = setting(  # type: ignore[assignment]
+    classifier_rate: float | None = setting(
         None,
         "rate of the weights behind the backbone, as a multiple; null: 10 (official) or 1 (paper)",
         exclusiveMinimum=0,
@@ -115,7 +118,7 @@ def plan(settings: ScCamSettings, inputs: Inputs) -> Plan:
     before = inputs.classifier
     assert before is not None  # the registry demands it
     rounds = before.rounds + 1 if isinstance(before, ScCamNetwork) else 1
-    resolved = _resolved(settings, rounds)
+    resolved = _resolved(settings, rounds, len(inputs.records))
     network = ScCamNetwork(
         backbone(settings.backbone),
         len(inputs.class_names),
@@ -133,19 +136,21 @@ def plan(settings: ScCamSettings, inputs: Inputs) -> Plan:
 
     sublabels = inputs.once(discovered)["sublabels"].float()
     optimizer = {"official": bce.optimizer, "paper": bce.adam}[settings.variant](network, resolved)
-    rate = polynomial(settings.schedule_epochs * batches.steps_per_epoch, settings.power)
+    rate = polynomial(resolved.schedule_epochs * batches.steps_per_epoch, settings.power)
     return Plan(network, SubclassBatches(batches, sublabels), loss(network, settings), optimizer, rate)
 
 
-def _resolved(settings: ScCamSettings, rounds: int) -> bce.BceSettings:
-    """The settings with a number in place of every null that stands for one."""
-    epochs = settings.epochs or EPOCHS[min(rounds, len(EPOCHS)) - 1]
-    if settings.schedule_epochs < epochs:
-        raise UserError(f"schedule_epochs: {settings.schedule_epochs}, but the training takes {epochs} epochs")
+def _resolved(settings: ScCamSettings, rounds: int, images: int) -> ScCamSettings:
+    """The settings with a number in place of every null that stands for one; few images stretch the whole schedule."""
+    usual = settings.epochs or EPOCHS[min(rounds, len(EPOCHS)) - 1]
+    if settings.schedule_epochs < usual:
+        raise UserError(f"schedule_epochs: {settings.schedule_epochs}, but the training takes {usual} epochs")
+    epochs = settings.epochs or enough_epochs(usual, images, settings.batch_size)
     rate, multiple = {"official": (0.01, 10.0), "paper": (1e-3, 1.0)}[settings.variant]
     return replace(
         settings,
         epochs=epochs,
+        schedule_epochs=settings.schedule_epochs * epochs // usual,
         learning_rate=settings.learning_rate or rate,
         classifier_rate=settings.classifier_rate or multiple,
     )

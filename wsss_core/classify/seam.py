@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -42,7 +43,10 @@ class SeamSettings(bce.BceSettings):
     """SEAM; defaults as published for VOC."""
 
     backbone: BackboneName = setting("resnet38d", "backbone network")
-    epochs: int = setting(8, "passes over the images", minimum=1)
+    usual_epochs: ClassVar[int] = 8
+    epochs: int | None = setting(
+        None, "passes over the images; null: 8, or as many as take 100 steps where images are few", minimum=1
+    )
     batch_size: int = setting(8, "images a step", minimum=1)
     learning_rate: float = setting(0.01, "of the backbone", exclusiveMinimum=0)
     classifier_rate: float = setting(

@@ -54,7 +54,7 @@ from wsss_core.errors import UserError
 from wsss_core.models import cam_network
 from wsss_core.models.cam import CamNetwork
 from wsss_core.settings import setting
-from wsss_core.training import Inputs, Plan, polynomial
+from wsss_core.training import Inputs, Plan, enough_epochs, polynomial
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,9 @@ class WOodSettings:
         minimum=0,
         maximum=5,
     )
-    epochs: int = setting(5, "passes over the images", minimum=1)
+    epochs: int | None = setting(
+        None, "passes over the images; null: 5, or as many as take 100 steps where images are few", minimum=1
+    )
     batch_size: int = setting(16, "images a step", minimum=1)
     learning_rate: float = setting(0.1, "of the backbone", exclusiveMinimum=0)
     classifier_rate: float = setting(10.0, "rate of the classifier's weights, as a multiple", exclusiveMinimum=0)
@@ -142,7 +144,7 @@ def plan(settings: WOodSettings, inputs: Inputs) -> Plan:
         ClassifierBatches(
             records,
             network.n_classes,
-            epochs=settings.epochs,
+            epochs=settings.epochs or enough_epochs(5, len(records), settings.batch_size),
             batch_size=settings.batch_size,
             long_side=settings.long_side,
             crop=settings.crop,

@@ -67,6 +67,8 @@ class Backbone(nn.Module):
         Of the five taps. A tap of an image [B, 3, H, W] is [B, channels, ceil(H / stride), ceil(W / stride)].
     frozen
         Number of leading stages that classifier training leaves as they are in the weight file.
+    learning_rate
+        At which SGD with a momentum of 0.9 trains the others.
     names
         Prefix in the published state dict to prefix in this module's; the first that fits counts.
 
@@ -85,13 +87,14 @@ class Backbone(nn.Module):
         channels: Sequence[int],
         strides: Sequence[int],
         frozen: int,
+        learning_rate: float,
         names: Mapping[str, str],
     ) -> None:
         super().__init__()
         self.name = name
         self.stages = nn.ModuleList(stages)
         self.channels, self.strides = tuple(channels), tuple(strides)
-        self.frozen = frozen
+        self.frozen, self.learning_rate = frozen, learning_rate
         self._names = dict(names)
 
     @property
@@ -203,24 +206,26 @@ def backbone(name: str, output_stride: Literal[8, 16] | None = None) -> Backbone
     name
         resnet50, resnet101
             Taps after the stem with its pooling and after each layer: 64/256/512/1024/2048 channels at strides
-            4/4/8/16/16. The last stage has stride 1 and no dilation, as in IRN. Frozen: up to ``layer2``.
+            4/4/8/16/16. The last stage has stride 1 and no dilation, as in IRN. Frozen: up to ``layer2``;
+            rate 0.01.
         mobilenet_v2
             Taps after ``features`` 2, 3, 6, 13 and 18: 24/24/32/96/1280 channels at strides 4/4/8/16/16; the last
             stride of 2 (``features.14``) is removed and what follows it is dilated by 2, so that every cell sees what
-            the pretrained network saw (docs/results.md has what that is worth). Frozen: up to ``features.6``.
+            the pretrained network saw (docs/results.md has what that is worth). Frozen: up to ``features.6``; rate
+            0.001.
         resnet38d
             The wide pre-activation network of Wu, Shen & van den Hengel (arXiv 1611.10080; "A1"), dilated as in PSA and
             SEAM, 105 million parameters. Taps are the normalised and rectified inputs of the blocks ``b3``, ``b4``,
             ``b5`` and ``b6`` (PSA's conv4 and conv5 are the last two), and after ``bn7`` (conv6): 128/256/512/1024/4096
             channels at strides 2/4/8/8/8. Weight files have the names of PSA's port (``conv1a``,
             ``b2.bn_branch2a``, ..., ``bn7``). Channels are dropped in ``b6`` and ``b7`` (0.3 and 0.5) in training
-            mode. Scale and shift of all normalisations are fixed. Frozen: ``conv1a`` to ``b2_2``.
+            mode. Scale and shift of all normalisations are fixed. Frozen: ``conv1a`` to ``b2_2``; rate 0.001.
         vgg16
             Taps after the second pooling, conv3, conv4, conv5_1 and conv5_3: 128/256/512/512/512 channels at strides
-            4/4/8/16/16; there is no fifth pooling. Frozen: conv1 and conv2.
+            4/4/8/16/16; there is no fifth pooling. Frozen: conv1 and conv2; rate 0.001.
         small
             A residual network with group normalisation, 1.1 million parameters, made to be trained from nothing on
-            images of 128 to 160 pixels: 32/48/64/128/160 channels at strides 4/4/8/16/16. Nothing is frozen.
+            images of 128 to 160 pixels: 32/48/64/128/160 channels at strides 4/4/8/16/16. Nothing is frozen; rate 0.05.
     output_stride
         16, or 8, where the stride of the fourth stage is removed too and the last two stages are dilated by 2 and 4
         (DeepLab-v2; VGG-16: the last two stages by 2). ResNet-38d is published at 8; at 16, ``b5`` keeps the stride of
@@ -290,7 +295,7 @@ def _resnet(name: str, output_stride: int) -> Backbone:
         _dilate(stages[4], 4)
     names = {"conv1.": "stages.0.conv1.", "bn1.": "stages.0.bn1."} | {f"layer{i}.": f"stages.{i}." for i in range(1, 5)}
     strides = (4, 4, 8, output_stride, output_stride)
-    return Backbone(name, stages, (64, 256, 512, 1024, 2048), strides, 3, names)
+    return Backbone(name, stages, (64, 256, 512, 1024, 2048), strides, 3, 0.01, names)
 
 
 def _resnet38d(name: str, output_stride: int) -> Backbone:
@@ -337,7 +342,7 @@ def _resnet38d(name: str, output_stride: int) -> Backbone:
     names = dict(sorted(names.items(), key=lambda pair: -len(pair[0])))  # b3.bn_branch2a before b3
     strides = (2, 4, 8, output_stride, output_stride)
     sequences = [nn.Sequential(*modules.values()) for modules in stages]
-    return Backbone(name, sequences, (128, 256, 512, 1024, 4096), strides, 1, names)
+    return Backbone(name, sequences, (128, 256, 512, 1024, 4096), strides, 1, 0.001, names)
 
 
 def _mobilenet_v2(name: str, output_stride: int) -> Backbone:
@@ -349,7 +354,7 @@ def _mobilenet_v2(name: str, output_stride: int) -> Backbone:
         _dilate_behind_stride(stages[3], 2)
     _dilate_behind_stride(stages[4], 32 // output_stride)
     strides = (4, 4, 8, output_stride, output_stride)
-    return Backbone(name, stages, (24, 24, 32, 96, 1280), strides, 3, names)
+    return Backbone(name, stages, (24, 24, 32, 96, 1280), strides, 3, 0.001, names)
 
 
 def _vgg16(name: str, output_stride: int) -> Backbone:
@@ -366,7 +371,7 @@ def _vgg16(name: str, output_stride: int) -> Backbone:
         _dilate(stages[3], 2)
         _dilate(stages[4], 2)
     strides = (4, 4, 8, output_stride, output_stride)
-    return Backbone(name, stages, (128, 256, 512, 512, 512), strides, 1, names)
+    return Backbone(name, stages, (128, 256, 512, 512, 512), strides, 1, 0.001, names)
 
 
 def _small(name: str, output_stride: int) -> Backbone:
@@ -381,7 +386,7 @@ def _small(name: str, output_stride: int) -> Backbone:
     if output_stride == 8:
         _dilate(stages[3], 2)
         _dilate(stages[4], 4)
-    return Backbone(name, stages, (32, 48, 64, 128, 160), (4, 4, 8, output_stride, output_stride), 0, {})
+    return Backbone(name, stages, (32, 48, 64, 128, 160), (4, 4, 8, output_stride, output_stride), 0, 0.05, {})
 
 
 _BUILDERS: dict[str, Callable[[str, int], Backbone]] = {

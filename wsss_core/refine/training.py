@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from wsss_core.models.backbones import Backbone, BackboneNetwork, backbone
 from wsss_core.store.labels import LabelMap
 from wsss_core.store.posteriors import Posteriors
 from wsss_core.store.shards import RecordKind, RecordStore, fingerprint
-from wsss_core.training import Inputs
+from wsss_core.training import Inputs, enough_epochs
 
 log = logging.getLogger(__name__)
 
@@ -170,10 +170,12 @@ Sample = Callable[[str, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 
 
 class ScheduleSettings(Protocol):
-    """Settings that say how many images are seen, and how many at a time."""
+    """Settings that say how many images are seen, and how many at a time; `usual_epochs` where `epochs` is None."""
+
+    usual_epochs: ClassVar[int]
 
     @property
-    def epochs(self) -> int: ...
+    def epochs(self) -> int | None: ...
 
     @property
     def batch_size(self) -> int: ...
@@ -216,7 +218,7 @@ class SampleBatches:
         return cls(
             [record.id for record in inputs.records],
             sample,
-            epochs=settings.epochs,
+            epochs=settings.epochs or enough_epochs(settings.usual_epochs, len(inputs.records), settings.batch_size),
             batch_size=settings.batch_size,
             seed=inputs.seed,
             stage=inputs.stage,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -50,7 +51,10 @@ class TrainSettings:
     radius: int = setting(10, "pixels closer than this many cells of stride 4 make a pair", minimum=2)
     crop: int = setting(512, "side of the training crops in pixels", minimum=64, multipleOf=16)
     batch_size: int = setting(32, "images a step", minimum=1)
-    epochs: int = setting(3, "passes over the images", minimum=1)
+    usual_epochs: ClassVar[int] = 3
+    epochs: int | None = setting(
+        None, "passes over the images; null: 3, or as many as take 100 steps where images are few", minimum=1
+    )
     learning_rate: float = setting(0.1, "of the boundary branch; falls as (1 - step / steps) ** 0.9", minimum=0)
     displacement_factor: float = setting(10.0, "learning rate of the displacement branch over that", minimum=0)
     weight_decay: float = setting(1e-4, "weight decay", minimum=0)

@@ -10,6 +10,7 @@ channels in place of the sum. With the published initial values the sum would ma
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -48,7 +49,10 @@ class TrainSettings:
     radius: int = setting(5, "cells of stride 8 closer than this make a pair", minimum=2)
     crop: int = setting(448, "side of the training crops in pixels", minimum=8, multipleOf=8)
     batch_size: int = setting(8, "images a step", minimum=1)
-    epochs: int = setting(8, "passes over the images", minimum=1)
+    usual_epochs: ClassVar[int] = 8
+    epochs: int | None = setting(
+        None, "passes over the images; null: 8, or as many as take 100 steps where images are few", minimum=1
+    )
     learning_rate: float = setting(
         0.1,
         "of the backbone's weights, twice that for its biases; falls as (1 - step / steps) ** 0.9 (SEAM 0.01)",
