@@ -77,5 +77,10 @@ onstart:
     write_start(Path(R), config, [str(path) for path in workflow.configfiles])
 
 
+onsuccess:
+    print(*health_lines([Path(HEALTH)]), sep="\n")
+
+
 onerror:
     print(f"A step failed. Its log is named above; all logs are in {R}/logs. Finished files are kept.")
+    print(*health_lines(Path(health_path(name)) for name in current("classifiers")), sep="\n")

@@ -1,4 +1,4 @@
-# Class tags -> classifier checkpoint; for W-OoD also out-of-distribution photos -> candidates -> those to train on.
+# Class tags -> classifier checkpoint -> how well it tells the classes apart; for W-OoD also out-of-distribution photos -> candidates -> those to train on.
 
 
 rule candidates:
@@ -93,3 +93,31 @@ rule classifiers_train:
         "python -m wsss_core.cli train --config {input.config:q} --table {input.table:q}"
         " --classifier {input.classifier:q} --ood {input.ood:q} --model {output.model:q} --history {output.history:q}"
         " --state {params.state:q} {params.execution} > {log:q} 2>&1"
+
+
+rule tag_scores:
+    input:
+        config=f"{R}/config/classifiers/{{classifier}}/tag_scores.json",
+        table=table("train"),
+        classifier=f"{R}/classifiers/{{classifier}}/model.pt",
+        history=f"{R}/classifiers/{{classifier}}/history.csv",
+    output:
+        f"{R}/classifiers/{{classifier}}/tag_scores.json",
+    log:
+        f"{R}/logs/classifiers/{{classifier}}/tag_scores.log",
+    benchmark:
+        f"{R}/benchmarks/classifiers/{{classifier}}/tag_scores.tsv"
+    conda:
+        "../envs/wsss.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(4000),
+        runtime=runtime(120),
+    params:
+        execution=execution("tag_scores"),
+    message:
+        "trying classifier {wildcards.classifier} on the tags; log: {log}"
+    shell:
+        "python -m wsss_core.cli tag_scores --config {input.config:q} --table {input.table:q}"
+        " --classifier {input.classifier:q} --history {input.history:q} --scores {output:q}"
+        " {params.execution} > {log:q} 2>&1"

@@ -13,6 +13,7 @@ try:
     from wsss_core.config import configured_stages, load, read_file, step_json
     from wsss_core.data.listing import folder_digest, listing_digest
     from wsss_core.errors import UserError
+    from wsss_core.evaluate.health import health_lines
     from wsss_core.jobs.start import write_start
     from wsss_core.registry import METHODS, all_steps
     from wsss_core.workflow import PACKAGE
@@ -130,6 +131,11 @@ def classifier_path(name):
     return f"{R}/classifiers/{name}/model.pt"
 
 
+def health_path(name):
+    """What trying a classifier on the tags found. It stops jobs and changes none, so that they take it as ancient."""
+    return f"{R}/classifiers/{name}/tag_scores.json"
+
+
 def ood_table(wildcards):
     """The out-of-distribution photos that a classifier's training takes, if its objective chooses any."""
     if "selection" not in CONFIGURATION.stages[wildcards.classifier].settings:
@@ -178,6 +184,11 @@ def chosen_threshold(path):
         return [path(wildcards)] if asks else []
 
     return files
+
+
+def current(section):
+    """Names of a section's stages that the targets are built upon, and of the targets themselves."""
+    return [name for name in CONFIGURATION.section(section) if name in CONFIGURATION.current]
 
 
 def products(section):

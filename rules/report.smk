@@ -40,6 +40,7 @@ rule report:
         template=f"{PAGE}/page.html",
         style=f"{PAGE}/page.css",
         products=lambda wildcards: [path for name in CONFIGURATION.targets for path in stage_products(name)],
+        health=HEALTH,
         figures=FIGURES,
         features=FEATURES,
     output:

@@ -1,8 +1,9 @@
-# Evaluations and benchmarks of all stages -> one table; the table -> figures.
+# Evaluations and benchmarks of all stages -> one table; the table -> figures. Maps and masks -> signs of health.
 
 RESULTS = f"{R}/results.csv"
 FIGURE_NAMES = [figure["name"] for figure in CONFIGURATION.figures]
 FIGURES = [f"{R}/figures/{name}.svg" for name in FIGURE_NAMES]
+HEALTH = f"{R}/health.json"
 
 
 rule results:
@@ -61,4 +62,37 @@ rule figure:
         "figure {wildcards.figure}"
     shell:
         "python -m wsss_core.cli figure --config {input.config:q} --results {input.results:q} --figure {output:q}"
+        " --threads {threads} > {log:q} 2>&1"
+
+
+rule health:
+    input:
+        config=f"{R}/config/run/health.json",
+        table=f"{R}/dataset/images.csv",
+        tag_scores=[health_path(name) for name in current("classifiers")],
+        maps=lambda wildcards: [
+            f"{R}/seeds/{name}/maps/{shard}.h5" for name in current("seeds") for shard in shards("train")
+        ],
+        masks=lambda wildcards: [
+            f"{R}/refinements/{name}/masks/{shard}" for name in current("refinements") for shard in shards("train")
+        ],
+        products=lambda wildcards: [path for name in CONFIGURATION.targets for path in stage_products(name)],
+    output:
+        HEALTH,
+    log:
+        f"{R}/logs/health.log",
+    benchmark:
+        f"{R}/benchmarks/health.tsv"
+    conda:
+        "../envs/wsss.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=runtime(60),
+    params:
+        run=lambda wildcards, output: str(Path(output[0]).parent),
+    message:
+        "signs of health of run {CONFIGURATION.run}; log: {log}"
+    shell:
+        "python -m wsss_core.cli health --config {input.config:q} --run {params.run:q} --health {output:q}"
         " --threads {threads} > {log:q} 2>&1"

@@ -5,6 +5,7 @@ rule maps:
     input:
         config=f"{R}/config/seeds/{{seed}}/maps.json",
         classifier=lambda wildcards: classifier_path(upstream(wildcards, "seed", "classifier")),
+        health=lambda wildcards: ancient(health_path(upstream(wildcards, "seed", "classifier"))),
         manifest=manifest("train"),
         table=table("train"),
     output:
@@ -28,7 +29,7 @@ rule maps:
         "seeds {wildcards.seed}, shard {wildcards.shard}; log: {log}"
     shell:
         "python -m wsss_core.cli maps --config {input.config:q} --classifier {input.classifier:q}"
-        " --manifest {input.manifest:q} --table {input.table:q} --maps {output:q} --cache {params.cache:q}"
+        " --health {input.health:q} --manifest {input.manifest:q} --table {input.table:q} --maps {output:q} --cache {params.cache:q}"
         " {params.execution} > {log:q} 2>&1"
 
 

@@ -313,6 +313,7 @@ def test_steps_train_it_and_write_its_maps(table, tmp_path):
     network = open_classifier(tmp_path / "model.pt", table.class_names, torch.device("cpu"))
     assert isinstance(network, FickleNetwork) and (network.size, network.dropout) == (3, 0.5)
     maps_step.run(
+        health=None,
         config=write_step(tmp_path / "maps.json", "seeds/f", "ficklenet", "maps", {"passes": 6}),
         classifier=tmp_path / "model.pt",
         manifest=tmp_path / "shard.json",

@@ -30,6 +30,7 @@ from wsss_core.evaluate.gains import gains
 from wsss_core.evaluate.otsu import otsu_threshold
 from wsss_core.evaluate.sizes import object_parts, size_counts, size_ious, smallest_and_largest
 from wsss_core.execution import Execution
+from wsss_core.jobs import run_files
 from wsss_core.models import cam_network
 from wsss_core.report import overlays
 from wsss_core.report.charts import Line, inline, line_chart, swatch, ticks
@@ -41,7 +42,7 @@ from wsss_core.report.palette import DARK, LIGHT, VARIABLES
 from wsss_core.report.provenance import costs, settings_lines
 from wsss_core.report.summary import summarise
 from wsss_core.steps import evaluation, features, report, scores
-from wsss_core.steps.report import provenance, run_files
+from wsss_core.steps.report import provenance
 from wsss_core.store.cut import Cut, write_about
 from wsss_core.store.masks import mask_name, write_mask
 from wsss_core.store.seeds import SEEDS, SeedMaps
@@ -449,7 +450,8 @@ def test_page_without_masks_scores_nothing(tmp_path, schema):
     stages = STAGES | {"rib@steps=5": replace(STAGES["cam"], name="rib@steps=5")}
     page = write_page(tmp_path, make_run(tmp_path, stages, masks=False))
     Reader(page)
-    assert "no masks to score" in page
+    assert "There are no true masks, so nobody can say how good that is" in page
+    assert 'id="results"' not in page and 'href="#results"' not in page
     assert "truth" not in page
     assert 'id="pictures"' in page and 'id="classes"' not in page and 'id="thresholds"' not in page
 
@@ -523,7 +525,7 @@ def test_masks_of_a_stage_that_is_no_target_may_leak_too(tmp_path, schema):
 def test_page_of_a_data_set_alone(tmp_path, schema):
     page = write_page(tmp_path, make_run(tmp_path, {}))
     Reader(page)
-    assert "No stage of this run was scored" in page
+    assert "No masks were asked for." in page and 'id="results"' not in page
 
 
 def test_stages_that_no_target_needs_are_not_shown(tmp_path, schema):

@@ -311,6 +311,7 @@ def test_steps_train_and_write_the_maps(table, tmp_path):
     state, meta = load_network(tmp_path / "model.pt", "classifier")
     assert meta["architecture"] == "seam" and meta["settings"]["hard_share"] == 0.2
     maps_step.run(
+        health=None,
         config=write_step(tmp_path / "seeds.json", "seeds/seam", "seam", "maps", {"scales": [0.5, 1.0]}),
         classifier=tmp_path / "model.pt",
         manifest=tmp_path / "shard.json",

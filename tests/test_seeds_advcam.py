@@ -191,6 +191,7 @@ def test_step_writes_the_maps(tmp_path, image):
     network = cam_network("small", 2).eval()
     settings = {"iterations": 3, "step_size": None, "scales": [1.0, 0.5]}
     maps_step.run(
+        health=None,
         config=write_step(tmp_path / "step.json", "seeds/advcam", "advcam", "maps", settings),
         classifier=write_classifier(tmp_path / "model.pt", network, table.class_names),
         manifest=tmp_path / "shard.json",

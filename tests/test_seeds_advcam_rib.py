@@ -113,6 +113,7 @@ def test_step_writes_the_maps(tmp_path, image):
     rib = {"steps": 2, "batch_size": 1, "pool_long": [40, 56], "pool_crop": 48, "scales": [1.0]}
     settings = {"rib": rib, "advcam": {"iterations": 2, "scales": [1.0]}}
     maps_step.run(
+        health=None,
         config=write_step(tmp_path / "step.json", "seeds/both", "advcam_rib", "maps", settings),
         classifier=write_classifier(tmp_path / "model.pt", cam_network("small", 2), table.class_names),
         manifest=tmp_path / "shard.json",

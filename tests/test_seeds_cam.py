@@ -97,6 +97,7 @@ def shard(tmp_path: Path) -> dict:
     return {
         "config": write_step(tmp_path / "step.json", "seeds/cam", "cam", "maps", {"scales": [1.0, 0.5]}, seed=3),
         "classifier": write_classifier(tmp_path / "model.pt", cam_network("small", 2), table.class_names),
+        "health": None,
         "manifest": tmp_path / "shard.json",
         "table": tmp_path / "images.csv",
         "maps": tmp_path / "maps.h5",

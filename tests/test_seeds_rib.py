@@ -263,6 +263,7 @@ def run_step(folder: Path, images: ImageTable, records, **settings) -> SeedStore
     write_manifest(folder / "shard.json", images.class_names, records)
     torch.manual_seed(0)
     maps_step.run(
+        health=None,
         config=write_step(folder / "step.json", "seeds/rib", "rib", "maps", settings),
         classifier=write_classifier(folder / "model.pt", cam_network("small", 3), images.class_names),
         manifest=folder / "shard.json",

@@ -132,9 +132,22 @@ def _evaluation(section: str, split: Literal["train", "val"], product: str) -> S
     )
 
 
+_TAG_SCORES = Step(
+    "tag_scores",
+    "wsss_core.classify.tag_scores:TagScoresSettings",
+    "tag_scores",
+    split="train",
+    execution=("device",),
+    key="tag_scores",
+    files=("tag_scores.json",),
+    product="tag_scores.json",
+)
+"""Whether a trained classifier tells the classes apart."""
+
+
 def _classifier(name: str, settings: str, **edges: str) -> Method:
     """An objective; the edge ``init`` says where the classifier is found that it starts from, if it does."""
-    return _method(_train("classifiers", f"wsss_core.classify.{name}:{settings}"), **edges)
+    return _method(_train("classifiers", f"wsss_core.classify.{name}:{settings}"), _TAG_SCORES, **edges)
 
 
 def _w_ood() -> Method:
@@ -161,6 +174,7 @@ def _w_ood() -> Method:
             product="ood.csv",
         ),
         _train("classifiers", "wsss_core.classify.w_ood:WOodSettings"),
+        _TAG_SCORES,
         init="classifiers",
     )
 
@@ -317,6 +331,7 @@ RUN_STEPS: dict[str, Step] = {
             product="analyses/features.svg",
         ),
         Step("results", "", "results", product="results.csv"),
+        Step("health", "", "health", product="health.json"),
         Step("figure", "wsss_core.evaluate.figures:FigureSettings", "figure", product="figures/{name}.svg"),
         Step("report", "", "report", product="report.html"),
         Step("toy", "wsss_core.toy.experiment:ToySettings", "toy", product="toy/layers.svg"),

@@ -81,7 +81,7 @@ def _of_the_run(configuration: Configuration, stage: str, step: str) -> tuple[st
         return step, next(figure for figure in configuration.figures if figure["name"] == name)
     if step == "toy":
         return step, configuration.toy
-    if step == "results":
+    if step in ("results", "health"):
         return step, run_mapping(configuration.of_targets())
     return step, run_mapping(configuration)
 

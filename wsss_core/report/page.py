@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wsss_core.evaluate.header import ScoreHeader
+from wsss_core.evaluate.health import Finding
 from wsss_core.report.choose import Mistake
 from wsss_core.report.palette import SERIES, style_rules
 from wsss_core.report.provenance import Cost, Setting, duration, megabytes
@@ -138,6 +139,14 @@ class Analysis:
 
 
 @dataclass(frozen=True)
+class Health:
+    """What can be told without true masks: what is wrong, and the signs behind it."""
+
+    findings: Sequence[Finding]
+    tables: Sequence[NumberTable]
+
+
+@dataclass(frozen=True)
 class Recorded:
     """What a seed method recorded: bars of (title, value to count), lines of numbers, charts."""
 
@@ -170,6 +179,8 @@ class Page:
     ----------
     facts
         (label, value) pairs under the title.
+    opening
+        Sentences on the run as a whole.
     path
         The results that lead to the last target, in order.
     labels
@@ -180,6 +191,8 @@ class Page:
     made: str
     facts: Sequence[tuple[str, str]]
     labels: Sequence[str]
+    opening: Sequence[str] = ()
+    health: Health | None = None
     results: Sequence[Result] = ()
     path: Sequence[Result] = ()
     galleries: Sequence[Gallery] = ()

@@ -197,7 +197,7 @@ def _of_run(run: Run) -> Iterator[Task]:
     names = [("features", "features", "")] if run.configuration.feature_classifiers else []
     names += [("run", "results", "")]
     names += [(f"figures/{figure['name']}", "figure", figure["name"]) for figure in run.configuration.figures]
-    for stage, name, figure in [*names, ("run", "report", "")]:
+    for stage, name, figure in [*names, ("run", "health", ""), ("run", "report", "")]:
         step = RUN_STEPS[name]
         product = Path(step.product.format(name=figure))
         log, benchmark = (run.folder / kind / product for kind in ("logs", "benchmarks"))

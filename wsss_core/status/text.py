@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from textwrap import shorten
 
+from wsss_core.evaluate.health import health_lines
 from wsss_core.report.provenance import duration
 from wsss_core.status.disk import files, in_bytes, taken
 from wsss_core.status.reasons import data_changes, reasons
@@ -35,7 +36,7 @@ def status(run: Run, states: Sequence[TaskState]) -> str:
         cells = " ".join(f"{cell:>9}" for cell in _cells(state))
         lines.append(f" {stage:<{stages}} {state.task.step.name:<{steps}} {cells}  {_note(state)}".rstrip())
     failures = [line for state in states for line in _failures(state)]
-    return "\n".join([*lines, *([""] if failures else []), *failures, "", _disk(run)])
+    return "\n".join([*lines, *([""] if failures else []), *failures, *_health(run), "", _disk(run)])
 
 
 def why(run: Run, states: Sequence[TaskState]) -> str:
@@ -135,6 +136,14 @@ def _failures(state: TaskState) -> list[str]:
         lines.append(f"{name} {job.state}; log: {job.job.log}")
         lines += [f"    {line}" for line in job.error.splitlines()[:LISTED]]
     return lines + ([f"{state.task.stage}: and {len(ended) - LISTED} more"] if len(ended) > LISTED else [])
+
+
+def _health(run: Run) -> list[str]:
+    """What is wrong as far as can be told without true masks; of the classifiers alone while the run is not through."""
+    whole = run.folder / "health.json"
+    parts = [run.folder / "classifiers" / name / "tag_scores.json" for name in run.configuration.section("classifiers")]
+    lines = health_lines([whole] if whole.exists() else parts)
+    return ["", *lines] if lines else []
 
 
 def _disk(run: Run) -> str:

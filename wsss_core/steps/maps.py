@@ -14,6 +14,7 @@ from wsss_core import __version__
 from wsss_core.data.decoded import read_record
 from wsss_core.data.table import ImageRecord, read_manifest, read_table
 from wsss_core.errors import UserError
+from wsss_core.evaluate.health import require_no_stop
 from wsss_core.execution import Execution, in_precision
 from wsss_core.jobs.classifier import open_classifier
 from wsss_core.jobs.inputs import file_digest
@@ -29,7 +30,15 @@ Maker = Callable[[Sequence[ImageRecord], Sequence[np.ndarray]], list[SeedMaps]]
 
 
 def run(
-    *, config: Path, classifier: Path, manifest: Path, table: Path, maps: Path, cache: Path, execution: Execution
+    *,
+    config: Path,
+    classifier: Path,
+    health: Path | None,
+    manifest: Path,
+    table: Path,
+    maps: Path,
+    cache: Path,
+    execution: Execution,
 ) -> None:
     """Write the seed maps of the images of a shard; an image without classes gets an empty record.
 
@@ -42,6 +51,8 @@ def run(
         Settings file of the step; the method's part in it is a `wsss_core.seeds.SeedMethod`.
     classifier
         Checkpoint of the classifier.
+    health
+        What the step tag_scores found of the classifier. If it does not tell the classes apart, no maps are made.
     manifest
         Manifest of the shard.
     table
@@ -55,8 +66,10 @@ def run(
     Raises
     ------
     UserError
-        If an image cannot be read (naming it), or the classifier is for other classes.
+        If an image cannot be read (naming it), or the classifier is for other classes or cannot tell them apart.
     """
+    if health is not None:
+        require_no_stop(health)
     step = read_step(config)
     shard = read_manifest(manifest)
     task = Task(config, classifier, shard.class_names, table, execution)

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from wsss_core.execution import Execution
 from wsss_core.jobs.configuration import read_run_configuration
+from wsss_core.jobs.run_files import RunFiles
 from wsss_core.report import overlays
 from wsss_core.report.page import Page, render
 from wsss_core.steps.report.analyses import analyses, figures
 from wsss_core.steps.report.galleries import galleries
+from wsss_core.steps.report.health import health, opening
 from wsss_core.steps.report.provenance import all_costs, facts, graph, problems, settings_pages, versions
-from wsss_core.steps.report.run_files import RunFiles
 from wsss_core.steps.report.scores import class_tables, path_of, recorded, results_of, thresholds, training_curves
 from wsss_core.store.atomic import write_text
 
@@ -40,12 +41,14 @@ def run(*, config: Path, run: Path, report: Path, execution: Execution) -> None:
     files = RunFiles(Path(run), read_run_configuration(config))
     log.info("scores and settings")
     results = results_of(files)
-    spent = all_costs(files)
+    spent, found = all_costs(files), health(files)
     page = Page(
         run=files.configuration.run,
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         facts=facts(files, spent),
         labels=files.labels,
+        opening=opening(files, results, found),
+        health=found,
         results=list(results.values()),
         path=path_of(files, results),
         galleries=galleries(files),

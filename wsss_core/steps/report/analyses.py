@@ -18,10 +18,10 @@ from wsss_core.evaluate.confusion import Metrics, metrics
 from wsss_core.evaluate.gains import gains
 from wsss_core.evaluate.sizes import GROUPS, object_parts, size_counts, size_ious, smallest_and_largest
 from wsss_core.evaluate.tables import Evaluation, read_evaluation
+from wsss_core.jobs.run_files import Labels, RunFiles
 from wsss_core.report.charts import Line, inline, line_chart
 from wsss_core.report.choose import sample
 from wsss_core.report.page import Analysis, Chart, ClassTable, Number, NumberTable, percent
-from wsss_core.steps.report.run_files import Labels, RunFiles
 from wsss_core.store.masks import read_mask
 
 log = logging.getLogger(__name__)

@@ -10,6 +10,7 @@ import numpy as np
 
 from wsss_core.data.decode import read_image
 from wsss_core.data.table import ImageRecord
+from wsss_core.jobs.run_files import KINDS, Labels, RunFiles
 from wsss_core.report import overlays
 from wsss_core.report.choose import Choice, choose, image_miou, mistakes, sample
 from wsss_core.report.page import (
@@ -18,7 +19,6 @@ from wsss_core.report.page import (
     Row,
     percent,
 )
-from wsss_core.steps.report.run_files import KINDS, Labels, RunFiles
 from wsss_core.store.masks import read_mask
 
 log = logging.getLogger(__name__)

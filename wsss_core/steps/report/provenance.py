@@ -13,6 +13,7 @@ from typing import Any
 from wsss_core import __version__
 from wsss_core.config import read_schema
 from wsss_core.jobs.costs import step_costs
+from wsss_core.jobs.run_files import KINDS, RunFiles, read_rows
 from wsss_core.registry import METHODS, RUN_STEPS, Step
 from wsss_core.report.graph import Node, graph_svg
 from wsss_core.report.page import (
@@ -22,7 +23,6 @@ from wsss_core.report.page import (
     slug,
 )
 from wsss_core.report.provenance import Cost, duration, settings_lines
-from wsss_core.steps.report.run_files import KINDS, RunFiles, read_rows
 
 PROBLEMS = 200
 """At most so many problems of the data are listed."""

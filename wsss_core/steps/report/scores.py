@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from wsss_core.constants import MEAN_ROW
 from wsss_core.evaluate.header import ScoreHeader
 from wsss_core.evaluate.tables import CURVE_COLUMNS, read_evaluation
+from wsss_core.jobs.run_files import KINDS, RunFiles, read_rows
 from wsss_core.report.charts import Line, line_chart
 from wsss_core.report.page import (
     Chart,
@@ -18,7 +19,6 @@ from wsss_core.report.page import (
     percent,
 )
 from wsss_core.report.summary import summarise
-from wsss_core.steps.report.run_files import KINDS, RunFiles, read_rows
 
 log = logging.getLogger(__name__)
 

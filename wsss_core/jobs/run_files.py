@@ -1,4 +1,4 @@
-"""What the report reads of a run's folder: stages in order, the image table, maps and labels of single images."""
+"""What steps on a whole run read of its folder: stages in order, the image table, maps and labels of single images."""
 
 from __future__ import annotations
 

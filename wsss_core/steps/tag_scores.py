@@ -1,0 +1,70 @@
+"""Try a classifier on the tags: how well it tells the classes apart, and whether its maps hold anything."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from wsss_core.classify.tag_scores import Tried, folds_of, judge, tag_scores, try_image
+from wsss_core.data.augment import normalise
+from wsss_core.data.decoded import read_record
+from wsss_core.data.table import read_table
+from wsss_core.evaluate.health import write_health
+from wsss_core.execution import Execution
+from wsss_core.jobs.classifier import open_classifier
+from wsss_core.jobs.step import read_step
+from wsss_core.pace import Clock
+
+log = logging.getLogger(__name__)
+
+
+def run(*, config: Path, table: Path, classifier: Path, history: Path, scores: Path, execution: Execution) -> None:
+    """Write what the classifier makes of the images of the role "train", each at its own size.
+
+    Parameters
+    ----------
+    config
+        Settings file of the step.
+    table
+        Image table.
+    classifier
+        Checkpoint of the classifier.
+    history
+        CSV of its training, whose last row says how many steps it took.
+    scores
+        JSON to write: signs of every class, and findings; see `wsss_core.classify.tag_scores`.
+
+    Raises
+    ------
+    UserError
+        If an image cannot be read, or the classifier is for other classes.
+    """
+    step = read_step(config)
+    images = read_table(table)
+    records, device = images.split("train"), execution.torch_device()
+    network = open_classifier(classifier, images.class_names, device)
+    rows, clock = [], Clock("image", len(records), 0)
+    for number, record in enumerate(records, 1):
+        pixels = torch.from_numpy(normalise(read_record(record)))[None].to(device)
+        rows.append([part.float().cpu().numpy() for part in try_image(network, pixels)])
+        pace = clock.pace(number, last=number == len(records))
+        if pace:
+            log.info("%s", pace)
+    tried = Tried(*(np.stack(part) for part in zip(*rows, strict=True)))
+    labels = np.zeros(tried.logits.shape, dtype=bool)
+    for row, record in zip(labels, records, strict=True):
+        row[list(record.classes)] = True
+    folds = folds_of([record.id for record in records], step.settings.folds)
+    found = tag_scores(tried, labels, images.class_names, folds)
+    steps = int(history.read_text(encoding="utf-8").splitlines()[-1].partition(",")[0])
+    advice = (
+        f"It took {steps} steps on {len(records)} photos: train longer (epochs), at another rate (learning_rate), from "
+        "a file of ImageNet weights (weights), or keep more of these (frozen_stages)"
+    )
+    findings = judge(step.stage, found, advice)
+    for finding in findings:
+        log.warning("%s", finding.line())
+    write_health(scores, {"classes": found, "stop": step.settings.stop}, findings)
