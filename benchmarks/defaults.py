@@ -6,6 +6,8 @@ PHOTOS is a folder in VOC's layout with ``labels.csv`` (image,labels), ``classes
 photos without any class; WEIGHTS is torchvision's MobileNetV2. Every row of the table is one draw of photos, whose ids
 decide by a hash what is drawn. Rows that the table holds already are not computed again.
 
+A second table, TABLE.signs.csv, has the signs of health of every training, and what its masks scored.
+
 "Default" is what a configuration with nothing but the data, the backbone and the weights gives, at the sizes of crops
 that suit the photos, with Otsu's thresholds. "Tuned" is the best in hindsight, on the masks that are scored: of
 `CANDIDATES` and of all thresholds of the maps, then for the CRF of `CRF_THRESHOLDS`.
@@ -26,27 +28,36 @@ import torch
 
 from wsss_core import keyed, training
 from wsss_core.classify import bce
+from wsss_core.classify.tag_scores import Tried, folds_of, tag_scores, try_image
+from wsss_core.data.augment import normalise
 from wsss_core.data.decode import read_image
 from wsss_core.data.table import ImageRecord, ImageTable
 from wsss_core.evaluate.confusion import mask_confusion, metrics
+from wsss_core.evaluate.health import above_chance
+from wsss_core.evaluate.mask_signs import mask_signs
 from wsss_core.evaluate.otsu import otsu_threshold
 from wsss_core.evaluate.sweep import ScoresSettings
 from wsss_core.evaluate.thresholds import score_thresholds
 from wsss_core.execution import Execution
 from wsss_core.models.backbones import load_weights
 from wsss_core.models.cam import CamNetwork
+from wsss_core.refine import highest_label, mask_values
 from wsss_core.refine.crf import CrfSettings, crf_mask
 from wsss_core.seeds.cam import CamSettings, cam_seed
 from wsss_core.store.masks import read_mask
 from wsss_core.store.seeds import SeedMaps
 
 DEFAULT = bce.BceSettings(backbone="mobilenet_v2", long_side=(224, 352), crop=256)
+TOO_SHORT = "3 epochs at 0.1"
 CANDIDATES = {
     "default": DEFAULT,
     "12 epochs at 1.0": replace(DEFAULT, epochs=12, learning_rate=0.1, classifier_rate=10.0),
     "30 epochs at 1.0": replace(DEFAULT, epochs=30, learning_rate=0.1, classifier_rate=10.0),
 }
 """Trainings of the classifier; all keep the backbone's weights."""
+
+POOR = {TOO_SHORT: replace(DEFAULT, epochs=3), "1 epoch at 0.1": replace(DEFAULT, epochs=1)}
+"""Trainings that are too short, for the signs of health alone."""
 
 CRF_THRESHOLDS = (0.3, 0.4, 0.5, 0.6)
 """Thresholds of the CRF, beside Otsu's, of which the best in hindsight is taken."""
@@ -56,6 +67,7 @@ SINGLE = ("cow", "car", "flower")
 """Classes of the draws with two classes, and with one against photos without it."""
 
 SIZES = (14, 30, 60, 150, 295)
+SIGNS = ("precision", "unseen", "zero_maps", "empty", "kept", "coverage", "pieces", "agreement")
 COLUMNS = ("task", "photos", "draw", "scored", "cam", "cam_tuned", "crf", "crf_tuned", "tuned_training", "tuned_crf")
 
 
@@ -122,18 +134,23 @@ def drawn(photos: Sequence[Photo], count: int, draw: int) -> list[Photo]:
     return sorted(photos, key=lambda photo: keyed.key_bytes("draw", draw, photo.id))[:count]
 
 
-def measure(cell: Cell, weights: Mapping[str, torch.Tensor], known: Sequence[str]) -> dict[str, object]:
-    """The row of a cell; `known` are the names of all classes in the masks."""
+def measure(
+    cell: Cell, weights: Mapping[str, torch.Tensor], known: Sequence[str], tell: Callable[[dict[str, object]], None]
+) -> dict[str, object]:
+    """The row of a cell; `known` are the names of all classes in the masks, `tell` gets the signs of every training."""
     table = _table(cell)
     scored = {photo.id: photo for photo in cell.photos if photo.mask}
     truth = {image_id: _truth(photo, cell.classes, known) for image_id, photo in scored.items()}
     maps: dict[str, dict[str, SeedMaps]] = {}
     found = {}
-    for name, settings in CANDIDATES.items():
+    for name, settings in (CANDIDATES | POOR).items():
         network = _trained(settings, table, weights)
         maps[name] = _maps(network, [record for record in table.records if record.id in scored])
         pairs = _pairs(maps[name], truth)
-        found[name] = score_thresholds(pairs, [], list(scored), ScoresSettings(rule="otsu"), len(cell.classes) + 1)
+        one = score_thresholds(pairs, [], list(scored), ScoresSettings(rule="otsu"), len(cell.classes) + 1)
+        if name in CANDIDATES:
+            found[name] = one
+        tell({"training": name, **_signs(cell, network, table, maps[name]), "cam": _miou(one.at_chosen)})
     hindsight = {name: max(one.miou(one.best), _miou(one.at_chosen)) for name, one in found.items()}
     best = max(hindsight, key=hindsight.__getitem__)
     crf = {
@@ -193,6 +210,39 @@ def _pairs(maps: Mapping[str, SeedMaps], truth: Mapping[str, np.ndarray]) -> Cal
     return lambda image_ids: ((maps[image_id], truth[image_id]) for image_id in image_ids)
 
 
+def _signs(cell: Cell, network: CamNetwork, table: ImageTable, maps: Mapping[str, SeedMaps]) -> dict[str, float | None]:
+    """The signs of a classifier and of its masks at Otsu's thresholds; agreement is that with their CRF."""
+    parts = [try_image(network, torch.from_numpy(normalise(read_image(Path(r.path))))[None]) for r in table.records]
+    tried = Tried(*(torch.stack(part).numpy() for part in zip(*parts, strict=True)))
+    labels = np.zeros(tried.logits.shape, dtype=bool)
+    for row, record in zip(labels, table.records, strict=True):
+        row[list(record.classes)] = True
+    signs = tag_scores(tried, labels, cell.classes, folds_of([r.id for r in table.records], 5)).values()
+    masks = []
+    paths = {photo.id: photo.path for photo in cell.photos}
+    for image_id, one in maps.items():
+        full = one.full()
+        level = otsu_threshold(full)
+        cut = mask_values(highest_label(full, level), one.classes)
+        masks.append((crf_mask(read_image(paths[image_id]), full, one.classes, level, CrfSettings()), one.classes, cut))
+    look = mask_signs(masks, len(cell.classes))
+    assert look is not None
+    tags = sum(one["images"] for one in signs)
+    ways = {
+        key: [above_chance(one[key], one["chance"]) for one in signs if one[key] is not None]
+        for key in ("precision", "unseen")
+    }
+    return {
+        **{key: float(np.mean(values)) if values else None for key, values in ways.items()},
+        "zero_maps": sum(one["zero_maps"] * one["images"] for one in signs if one["images"]) / tags,
+        "empty": look.empty,
+        "kept": look.kept,
+        "coverage": float(np.mean([value for value in look.coverage if value is not None])),
+        "pieces": float(np.mean([value for value in look.pieces if value is not None])),
+        "agreement": look.agreement,
+    }
+
+
 def _crf_miou(
     cell: Cell, maps: Mapping[str, SeedMaps], truth: Mapping[str, np.ndarray], threshold: float | None
 ) -> float:
@@ -227,14 +277,24 @@ def main() -> None:
         with open(options.table, newline="") as handle:
             done = {(row["task"], row["photos"], row["draw"]) for row in csv.DictReader(handle)}
     weights = load_weights(options.weights)
-    with open(options.table, "a", newline="") as handle:
+    signs = options.table.with_suffix(".signs.csv")
+    with open(options.table, "a", newline="") as handle, open(signs, "a", newline="") as signs_handle:
         writer = csv.DictWriter(handle, COLUMNS)
+        signs_writer = csv.DictWriter(signs_handle, ("task", "photos", "draw", "training", *SIGNS, "cam"))
         if not done:
             writer.writeheader()
+        if not signs_handle.tell():
+            signs_writer.writeheader()
         for cell in cells(photos, classes, options.sizes, options.draws):
             if cell.key not in done:
                 start = time.process_time()
-                row = measure(cell, weights, classes)
+                which = dict(zip(("task", "photos", "draw"), cell.key, strict=True))
+
+                def tell(signs: dict[str, object], which: dict[str, str] = which) -> None:
+                    signs_writer.writerow(which | signs)
+                    signs_handle.flush()
+
+                row = measure(cell, weights, classes, tell)
                 writer.writerow(row)
                 handle.flush()
                 print(*row.values(), f"{time.process_time() - start:.0f} CPU s", flush=True)

@@ -136,6 +136,13 @@ def enough_epochs(usual: int, images: int, batch_size: int) -> int:
     return max(usual, -(-MIN_STEPS // steps_per_epoch))
 
 
+def fitting_batch(batch_size: int, images: int) -> int:
+    """The batch size, or the number of images if they are fewer, which is logged."""
+    if images < batch_size:
+        log.warning("batch_size: %d images a step, but there are only %d; all are taken", batch_size, images)
+    return min(batch_size, images)
+
+
 def polynomial(steps: int, power: float = 0.9, every: int = 1) -> Callable[[int], float]:
     """Learning-rate factor ``(1 - k / steps) ** power``, updated every `every` steps.
 

@@ -13,12 +13,14 @@ from wsss_core.data.augment import ColourJitter, multi_hot, training_crop
 from wsss_core.data.decoded import Decoded, read_record
 from wsss_core.data.table import ImageRecord
 from wsss_core.errors import UserError
+from wsss_core.training import fitting_batch
 
 
 class ClassifierBatches:
     """``batches[k]`` is (images float32 [B, 3, S, S], labels float32 [B, C]) and depends on (seed, stage, k) alone.
 
-    An epoch sees the images in an order of its own; its last, incomplete batch is dropped.
+    An epoch sees the images in an order of its own; its last, incomplete batch is dropped. With fewer images than a batch
+    takes, all make one batch.
 
     Parameters
     ----------
@@ -32,7 +34,7 @@ class ClassifierBatches:
     Raises
     ------
     UserError
-        If there are fewer images than a batch takes, or none has a class.
+        If no image has a class.
     """
 
     def __init__(
@@ -48,13 +50,12 @@ class ClassifierBatches:
         stage: str,
         colour_jitter: ColourJitter | None = None,
     ) -> None:
-        if len(records) < batch_size:
-            raise UserError(f"batch_size: {batch_size} images a step, but there are only {len(records)} to train on")
         if not any(record.classes for record in records):
             raise UserError("no image of the role 'train' has a class, there is nothing to learn from")
         self.images = Decoded(records, read_record)
         self.labels = multi_hot([r.classes for r in records], n_classes)
-        self.epochs, self.batch_size, self.long_side, self.crop = epochs, batch_size, long_side, crop
+        self.epochs, self.batch_size = epochs, fitting_batch(batch_size, len(records))
+        self.long_side, self.crop = long_side, crop
         self.seed, self.stage, self.colour_jitter = seed, stage, colour_jitter
 
     @property

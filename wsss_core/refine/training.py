@@ -20,7 +20,7 @@ from wsss_core.models.backbones import Backbone, BackboneNetwork, backbone
 from wsss_core.store.labels import LabelMap
 from wsss_core.store.posteriors import Posteriors
 from wsss_core.store.shards import RecordKind, RecordStore, fingerprint
-from wsss_core.training import Inputs, enough_epochs
+from wsss_core.training import Inputs, enough_epochs, fitting_batch
 
 log = logging.getLogger(__name__)
 
@@ -209,7 +209,7 @@ class SampleBatches:
     ) -> None:
         self.names, self.sample, self.epochs = list(names), sample, epochs
         self.seed, self.stage = seed, stage
-        self.batch_size = min(batch_size, len(self.names))
+        self.batch_size = fitting_batch(batch_size, len(self.names))
         self.steps_per_epoch = len(self.names) // self.batch_size
 
     @classmethod
