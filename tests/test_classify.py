@@ -62,8 +62,12 @@ def test_an_epoch_drops_the_incomplete_batch_and_repeats_nothing(table):
     epochs = [[i for step in (2 * e, 2 * e + 1) for i in batches.indices(step)] for e in range(3)]
     assert all(len(set(epoch)) == 8 for epoch in epochs)
     assert epochs[0] != epochs[1]
-    with pytest.raises(UserError, match="batch_size: 11"):
-        batches_of(table, batch_size=11)
+
+
+def test_a_batch_larger_than_the_data_takes_all_of_it_and_says_so(table, caplog):
+    batches = batches_of(table, batch_size=11)
+    assert len(batches) == 3 and sorted(batches.indices(0)) == list(range(len(table.records)))
+    assert "batch_size: 11 images a step, but there are only" in caplog.text
 
 
 def test_crop_shows_the_resized_image_or_the_mean_colour():

@@ -19,8 +19,8 @@ from wsss_core.training import fitting_batch
 class ClassifierBatches:
     """``batches[k]`` is (images float32 [B, 3, S, S], labels float32 [B, C]) and depends on (seed, stage, k) alone.
 
-    An epoch sees the images in an order of its own; its last, incomplete batch is dropped. With fewer images than a batch
-    takes, all make one batch.
+    An epoch sees the images in an order of its own; its last, incomplete batch is dropped. Fewer images than a batch
+    takes all make one batch.
 
     Parameters
     ----------
