@@ -13,8 +13,9 @@ from PIL import Image
 
 from wsss_core.data import coco, tags, voc
 from wsss_core.data.coco import CocoSettings
+from wsss_core.data.label_files import read_labels
 from wsss_core.data.listing import listing_digest
-from wsss_core.data.reading import class_list, read_class_names, read_labels
+from wsss_core.data.reading import class_list, read_class_names
 from wsss_core.data.tags import TableSettings
 from wsss_core.data.voc import VOC_CLASSES, VocSettings
 from wsss_core.errors import UserError
@@ -282,9 +283,9 @@ def test_table_problems_are_collected(table_root):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "must name the columns image and labels, found nothing"),
-        ("file,labels\n", "found file, labels"),
-        ("image;labels\n", "separate columns with commas"),
+        ("", "found the columns nothing; expected are a column or key of images"),
+        ("photo,labels\n", "found the columns photo, labels; expected are"),
+        ("image;lables\n00;cat\n", r"found the columns image, lables \(lables holds 'cat'\); expected are"),
         ("image,labels\n00,\n", "no row holds a label"),
     ],
 )

@@ -30,13 +30,17 @@ def split_labels(cell: str, separator: str) -> list[str]:
     return [label.strip() for label in labels if label.strip()]
 
 
-def check_labels(rows: Sequence[Sequence[str]], separator: str, names: Collection[str] | None, where: str) -> None:
+def check_labels(
+    rows: Sequence[Sequence[str]], separator: str | None, names: Collection[str] | None, where: str
+) -> None:
     """Refuse labels that betray another separator, or two ways of writing one name.
 
     Parameters
     ----------
     rows
         Labels of every image, as `split_labels` gives them.
+    separator
+        What took cells apart; "" where a cell is one label, None where labels do not stand in cells.
     names
         The class list, if there is one: its names are never doubted.
     where
@@ -58,8 +62,8 @@ set it to ',', or list the names as they are in dataset.classes
     """
     counts = Counter(label for row in rows for label in row)
     for found in (
-        _other_separators(counts, separator, names or ()),
-        _cut_names(separator, names or ()),
+        "" if separator is None else _other_separators(counts, separator, names or ()),
+        _cut_names(separator, names or ()) if separator else "",
         *([] if names is not None else [_always_together(rows, separator), _written_differently(counts)]),
     ):
         if found:
@@ -76,7 +80,8 @@ def _other_separators(counts: Counter[str], separator: str, names: Collection[st
     if character in _OF_LISTS:
         advice = f"as a list does that a program wrote; write the labels plainly, separated by {separator!r}"
     else:
-        advice = f"though dataset.separator is {separator!r}; set it to {character!r}"
+        why = f"though dataset.separator is {separator!r}" if separator else "though a cell of this column is one label"
+        advice = f"{why}; set {'it' if separator else 'dataset.separator'} to {character!r}"
     return f"{shown}, {advice}, or list the names as they are in dataset.classes"
 
 
@@ -90,7 +95,7 @@ def _cut_names(separator: str, names: Collection[str]) -> str:
     )
 
 
-def _always_together(rows: Iterable[Sequence[str]], separator: str) -> str:
+def _always_together(rows: Iterable[Sequence[str]], separator: str | None) -> str:
     """Words that always stand behind certain others, which never stand alone: "stop sign", or "big cow, small cow"."""
     if separator != " ":
         return ""

@@ -1,25 +1,25 @@
-"""What the readers of all formats share: problems, class lists, tags in CSV files, split lists, folders of images."""
+"""What the readers of all formats share: problems, class lists, split lists, folders of images."""
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from wsss_core.constants import BACKGROUND, MEAN_ROW
 from wsss_core.data.decode import IMAGE_SUFFIXES
 from wsss_core.data.folders import Entry, walk
-from wsss_core.data.label_text import split_labels
 from wsss_core.data.names import Lookalikes, did_you_mean, plain
 from wsss_core.data.table import ImageRecord
 from wsss_core.errors import UserError
 from wsss_core.store.masks import mask_name
+
+if TYPE_CHECKING:
+    from wsss_core.data.label_files import LabelRow
 
 ROLES = ("train", "score", "val", "ood")
 
@@ -359,69 +359,6 @@ def class_indices(names: Iterable[str], class_names: Sequence[str]) -> tuple[int
             raise LookupError(f"unknown class {name!r}{did_you_mean(name, class_names)}")
         indices.add(class_names.index(name))
     return tuple(sorted(indices))
-
-
-_MORE = "cells without a column"
-"""Key of the cells that stand behind the last named column."""
-
-
-@dataclass(frozen=True)
-class LabelRow:
-    """One row of a labels file."""
-
-    image: str
-    labels: tuple[str, ...]
-    split: str | None
-    where: str
-
-
-def read_labels(path: Path, separator: str) -> tuple[list[LabelRow], list[Problem]]:
-    """Read a CSV with a header and the columns `image`, `labels` and, if it likes, `split`; others are ignored.
-
-    Parameters
-    ----------
-    separator
-        What separates the labels of one image; " " stands for any white space.
-
-    Returns
-    -------
-    The rows, and the problems of the rows left out (too few columns, no image name).
-
-    Raises
-    ------
-    UserError
-        If the file or one of the two columns is missing.
-    """
-    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), restkey=_MORE)
-    columns = [column.strip() for column in reader.fieldnames or ()]
-    missing = [column for column in ("image", "labels") if column not in columns]
-    if missing:
-        hint = "; separate columns with commas" if len(columns) == 1 and {";", "\t"} & set(columns[0]) else ""
-        found = ", ".join(columns) or "nothing"
-        raise UserError(f"{path}: its first line must name the columns image and labels, found {found}{hint}")
-    twice = [column for column in ("image", "labels", "split") if columns.count(column) > 1]
-    if twice:
-        raise UserError(f"{path}: its first line names the column {twice[0]} twice")
-    reader.fieldnames = columns
-    rows, problems = [], []
-    for row in reader:
-        where = f"{path}, row {reader.line_num}"
-        image = (row["image"] or "").strip()
-        more = [cell for cell in row.get(_MORE) or () if cell.strip()]
-        if not image:
-            problems.append(Problem("", where, "the row names no image", "row"))
-        elif row["labels"] is None:
-            problems.append(Problem(image, where, "the row has too few columns"))
-        elif more:
-            text = (
-                f"the row has more cells than the first line has columns ({', '.join(map(repr, more))} is left over); "
-            )
-            shown = "white space" if separator == " " else repr(separator)
-            problems.append(Problem(image, where, f"{text}write all labels in one cell, separated by {shown}"))
-        else:
-            names = tuple(split_labels(row["labels"], separator))
-            rows.append(LabelRow(image, names, (row["split"] or "").strip() if "split" in columns else None, where))
-    return rows, problems
 
 
 def rows_by_file(

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Literal
 
 from wsss_core import keyed
+from wsss_core.data.label_files import LabelFile, LabelRow, read_labels, rows_of_folders
 from wsss_core.data.label_text import check_labels
 from wsss_core.data.names import did_you_mean
 from wsss_core.data.reading import (
     ROLES,
     Draft,
     ImageFolder,
-    LabelRow,
     MaskFolder,
     Problem,
     Reading,
@@ -29,7 +29,6 @@ from wsss_core.data.reading import (
     named_file,
     named_folder,
     read_class_names,
-    read_labels,
     rows_by_file,
     tag_from_rows,
     wanted_roles,
@@ -43,7 +42,11 @@ class TableSettings:
     """Settings of a table of tags; what it names is looked for from `root`, then from the working folder."""
 
     root: str = setting(REQUIRED, "folder that holds the CSV and the folder of images")
-    labels: str = setting("labels.csv", "CSV with the columns image, labels and, if wanted, split (train, score, …)")
+    labels: str = setting(
+        "labels.csv",
+        "file of tags: a table with the columns image, labels and, if wanted, split (train, score, …), or of another "
+        "shape (docs/configuration.md); folders: every image has the name of the folder that it lies in as its label",
+    )
     separator: str = setting(
         " ", "what separates the labels of an image; choose ; or | for names with spaces", minLength=1
     )
@@ -73,11 +76,21 @@ class TableSettings:
     shard_size: int = setting(128, "images a shard, roughly", minimum=1)
 
 
+FOLDERS = "folders"
+"""In place of a file of tags: folders are classes."""
+
+PLAIN = "an image and its labels a row, in the columns image and labels, separated by commas"
+"""The shape of a file of tags that is not remarked on."""
+
+
 def classes(settings: TableSettings) -> tuple[str, ...]:
     """The names in the class file, else the labels in the CSV, sorted; errors as for `read`."""
     root = existing_folder(Path(settings.root), "root")
+    if settings.labels == FOLDERS:
+        images = ImageFolder(_image_folder(settings, root), "images")
+        return _class_names(settings, _tags_of_folders(settings, images).rows, images.folder)
     path = named_file(root, settings.labels, "labels")
-    return _class_names(settings, read_labels(path, settings.separator)[0], path)
+    return _class_names(settings, read_labels(path, settings.separator).rows, path)
 
 
 def read(settings: TableSettings, workers: int = 0, drawn: Path | None = None) -> Reading:
@@ -94,11 +107,15 @@ def read(settings: TableSettings, workers: int = 0, drawn: Path | None = None) -
     """
     root = existing_folder(Path(settings.root), "root")
     images = ImageFolder(_image_folder(settings, root), "images")
-    path = named_file(root, settings.labels, "labels")
-    rows, problems = read_labels(path, settings.separator)
-    problems += images.problems
+    if settings.labels == FOLDERS:
+        path, found = images.folder, _tags_of_folders(settings, images)
+    else:
+        path = named_file(root, settings.labels, "labels")
+        found = read_labels(path, settings.separator)
+    rows, problems = found.rows, [*found.problems, *images.problems]
+    problems += [Problem("", str(path), f"is read as {found.shape}", "note")] if found.shape != PLAIN else []
     class_names = _class_names(settings, rows, path)
-    check_labels([row.labels for row in rows], settings.separator, class_names if settings.classes else None, str(path))
+    check_labels([row.labels for row in rows], found.separator, class_names if settings.classes else None, str(path))
     lists = _lists(settings)
     by_file = rows_by_file(rows, images, problems, needed=not settings.train)
     drafts = listed_images(lists, root, settings.lists, images, problems)
@@ -125,8 +142,16 @@ def sources(settings: TableSettings) -> Sources:
     folders = [_image_folder(settings, root), *(path for path in lists if path.is_dir())]
     folders += [] if settings.masks is None else [named(root, settings.masks)]
     files = [path for path in lists if path.is_file()]
-    files += [named(root, name) for name in (settings.labels, settings.classes) if name is not None]
+    labels = None if settings.labels == FOLDERS else settings.labels
+    files += [named(root, name) for name in (labels, settings.classes) if name is not None]
     return Sources(tuple(folders), tuple(files))
+
+
+def _tags_of_folders(settings: TableSettings, images: ImageFolder) -> LabelFile:
+    """The tags of images in folders that are classes; masks among them are no images."""
+    masks = None if settings.masks is None else named(Path(settings.root), settings.masks).resolve()
+    files = [file for file in images.files if masks is None or masks not in (images.folder / file).resolve().parents]
+    return LabelFile(tuple(rows_of_folders(files, images.folder)), (), "folders that are classes")
 
 
 def _image_folder(settings: TableSettings, root: Path) -> Path:

@@ -10,6 +10,7 @@ from typing import Literal
 from xml.etree import ElementTree
 
 from wsss_core.data.folders import walk
+from wsss_core.data.label_files import read_labels
 from wsss_core.data.label_text import check_labels
 from wsss_core.data.names import Lookalikes
 from wsss_core.data.reading import (
@@ -30,7 +31,6 @@ from wsss_core.data.reading import (
     named_folder,
     no_tags,
     read_class_names,
-    read_labels,
     rows_by_file,
     tag_from_rows,
     wanted_roles,
@@ -103,9 +103,10 @@ def read(settings: VocSettings, workers: int = 0, drawn: Path | None = None) -> 
         existing_folder(root / ANNOTATIONS, "tags (xml)")
     elif settings.tags != "masks":
         path = named_file(root, settings.tags, "tags")
-        rows, wrong = read_labels(path, settings.separator)
-        problems += wrong
-        check_labels([row.labels for row in rows], settings.separator, class_names, str(path))
+        found = read_labels(path, settings.separator)
+        problems += found.problems
+        rows = found.rows
+        check_labels([row.labels for row in rows], found.separator, class_names, str(path))
         tag_from_rows(drafts, rows_by_file(rows, images, problems, needed=False), path, class_names, problems)
     _annotate(drafts.values(), root / ANNOTATIONS, class_names, problems, tags=settings.tags == "xml")
     records = tuple(draft.record() for draft in drafts.values())
