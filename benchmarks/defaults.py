@@ -6,7 +6,8 @@ PHOTOS is a folder in VOC's layout with ``labels.csv`` (image,labels), ``classes
 photos without any class; WEIGHTS is torchvision's MobileNetV2. Every row of the table is one draw of photos, whose ids
 decide by a hash what is drawn. Rows that the table holds already are not computed again.
 
-A second table, TABLE.signs.csv, has the signs of health of every training, and what its masks scored.
+With --signs a second table, TABLE.signs.csv, has the signs of health of every training, also of some that are too
+short, and what its maps scored.
 
 "Default" is what a configuration with nothing but the data, the backbone and the weights gives, at the sizes of crops
 that suit the photos, with Otsu's thresholds. "Tuned" is the best in hindsight, on the masks that are scored: of
@@ -135,7 +136,10 @@ def drawn(photos: Sequence[Photo], count: int, draw: int) -> list[Photo]:
 
 
 def measure(
-    cell: Cell, weights: Mapping[str, torch.Tensor], known: Sequence[str], tell: Callable[[dict[str, object]], None]
+    cell: Cell,
+    weights: Mapping[str, torch.Tensor],
+    known: Sequence[str],
+    tell: Callable[[dict[str, object]], None] | None,
 ) -> dict[str, object]:
     """The row of a cell; `known` are the names of all classes in the masks, `tell` gets the signs of every training."""
     table = _table(cell)
@@ -143,14 +147,15 @@ def measure(
     truth = {image_id: _truth(photo, cell.classes, known) for image_id, photo in scored.items()}
     maps: dict[str, dict[str, SeedMaps]] = {}
     found = {}
-    for name, settings in (CANDIDATES | POOR).items():
+    for name, settings in (CANDIDATES | (POOR if tell else {})).items():
         network = _trained(settings, table, weights)
         maps[name] = _maps(network, [record for record in table.records if record.id in scored])
         pairs = _pairs(maps[name], truth)
         one = score_thresholds(pairs, [], list(scored), ScoresSettings(rule="otsu"), len(cell.classes) + 1)
         if name in CANDIDATES:
             found[name] = one
-        tell({"training": name, **_signs(cell, network, table, maps[name]), "cam": _miou(one.at_chosen)})
+        if tell:
+            tell({"training": name, **_signs(cell, network, table, maps[name]), "cam": _miou(one.at_chosen)})
     hindsight = {name: max(one.miou(one.best), _miou(one.at_chosen)) for name, one in found.items()}
     best = max(hindsight, key=hindsight.__getitem__)
     crf = {
@@ -268,6 +273,7 @@ def main() -> None:
     parser.add_argument("table", type=Path, metavar="TABLE.csv")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of photos (default: %(default)s)")
     parser.add_argument("--draws", type=int, default=3, help="draws of each (default: %(default)s)")
+    parser.add_argument("--signs", action="store_true", help="also write the signs of health")
     options = parser.parse_args()
     logging.disable(logging.INFO)
     torch.set_num_threads(1)
@@ -294,7 +300,7 @@ def main() -> None:
                     signs_writer.writerow(which | signs)
                     signs_handle.flush()
 
-                row = measure(cell, weights, classes, tell)
+                row = measure(cell, weights, classes, tell if options.signs else None)
                 writer.writerow(row)
                 handle.flush()
                 print(*row.values(), f"{time.process_time() - start:.0f} CPU s", flush=True)

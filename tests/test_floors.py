@@ -10,7 +10,7 @@ from tests.conftest import REPOSITORY
 
 FLOORS = (
     {"cli"},
-    {"workflow", "schema", "describe", "check", "status"},
+    {"workflow", "schema", "describe", "check", "init", "status"},
     {"steps"},
     {"jobs"},
     {"classify", "seeds", "refine", "toy"},

@@ -96,6 +96,22 @@ def _parser() -> argparse.ArgumentParser:
     copy.add_argument("names", nargs="*", metavar="NAME", help="such as config/voc12.yaml; without any: list all")
     copy.set_defaults(call=_copy)
 
+    init = command(
+        "init",
+        "write a first configuration for a folder of photos",
+        "Look at a folder of photos: find their tags and, if there are any, true masks; show the classes; and write a"
+        " short configuration that suits them, with its reasons. Nothing is written into the folder.",
+    )
+    init.add_argument("photos", type=Path, metavar="PHOTOS", help="folder of photos, with their tags")
+    init.add_argument("--labels", type=Path, metavar="FILE", help="file of tags, if it is not in the folder")
+    init.add_argument(
+        "--weights", type=Path, metavar="FILE", help="ImageNet weights of a backbone, as torchvision has them"
+    )
+    init.add_argument(
+        "--out", type=Path, metavar="FILE", default=Path("mine.yaml"), help="what to write (default: %(default)s)"
+    )
+    init.set_defaults(call=_init)
+
     check = command("check", "validate a configuration file, and look at the files that it names")
     check.add_argument("configuration", type=Path, metavar="FILE", help="the configuration, YAML")
     check.set_defaults(call=_check)
@@ -249,6 +265,20 @@ def _copy(options: argparse.Namespace) -> None:
         print(workflow.copy_shipped(name))
     if not options.names:
         print(*workflow.shipped(), sep="\n")
+
+
+def _init(options: argparse.Namespace) -> None:
+    from wsss_core import init
+
+    if options.out.exists():
+        raise UserError(f"{options.out}: is there already; remove it, or give another name with --out")
+    found = init.look(options.photos, options.labels)
+    weights, machine = init.find_weights(options.weights), init.this_machine()
+    choice = init.choose(found, weights, machine)
+    text = init.configuration(found, weights, choice, machine, options.out.stem)
+    options.out.write_text(text, encoding="utf-8")
+    print(*init.told(found, weights), sep="\n")
+    print(f"{options.out} is written. Next: wsss check {options.out}, then wsss run {options.out} --cores all")
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -147,11 +147,16 @@ def sources(settings: TableSettings) -> Sources:
     return Sources(tuple(folders), tuple(files))
 
 
+def tags_of_folders(folder: Path, files: Collection[str]) -> LabelFile:
+    """The tags of images whose folders are classes."""
+    return LabelFile(tuple(rows_of_folders(files, folder)), (), "folders that are classes")
+
+
 def _tags_of_folders(settings: TableSettings, images: ImageFolder) -> LabelFile:
-    """The tags of images in folders that are classes; masks among them are no images."""
+    """The same of a data set; masks among the images are none."""
     masks = None if settings.masks is None else named(Path(settings.root), settings.masks).resolve()
     files = [file for file in images.files if masks is None or masks not in (images.folder / file).resolve().parents]
-    return LabelFile(tuple(rows_of_folders(files, images.folder)), (), "folders that are classes")
+    return tags_of_folders(images.folder, files)
 
 
 def _image_folder(settings: TableSettings, root: Path) -> Path:

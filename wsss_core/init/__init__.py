@@ -1,0 +1,80 @@
+"""A first configuration for a folder of photos (``wsss init``).
+
+`look` at the folder, `choose` settings for what was found, and fill them into the page ``mine.yaml`` beside this file,
+with the reasons beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+from wsss_core.init.choose import Choice, Machine, Weights, choose, find_weights, this_machine
+from wsss_core.init.look import Found, look, trouble
+
+__all__ = [
+    "Choice",
+    "Found",
+    "Machine",
+    "Weights",
+    "choose",
+    "configuration",
+    "find_weights",
+    "look",
+    "this_machine",
+    "told",
+]
+
+LISTED = 12
+"""Classes that the first line of the file names."""
+
+
+def configuration(found: Found, weights: Weights, choice: Choice, machine: Machine, run: str) -> str:
+    """Text of the configuration of a run."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["text"] = _text
+    counts = [f"{name} {count}" for name, (count, _) in found.classes.items()]
+    return environment.get_template("mine.yaml").render(
+        found=found,
+        weights=weights,
+        choice=choice,
+        machine=machine,
+        run=run,
+        counts=", ".join(counts) if len(counts) <= LISTED else "",
+        scales=list(choice.scales),
+        trouble=trouble(found),
+    )
+
+
+def told(found: Found, weights: Weights) -> Iterator[str]:
+    """What was found, for the terminal: a line a class, with the number of its photos and one of them."""
+    yield f"{found.photos} photos in {found.root}, of about {found.longest} pixels"
+    yield f"tags: {found.labels} ({found.file.shape})"
+    width = max(map(len, [*found.classes, "(no class)"]))
+    for name, (count, example) in found.classes.items():
+        yield f"  {name:<{width}} {count:>6}  such as {example}"
+    if found.untagged:
+        yield f"  {'(no class)':<{width}} {found.untagged:>6}"
+    if found.others:
+        yield f"{found.others} photos have no tags and are not used"
+    yield f"true masks: {found.masks}, for scores alone" if found.masks else "no true masks, so nothing will be scored"
+    if weights.file:
+        yield f"weights: {weights.file} fits the backbone {weights.backbone}"
+    else:
+        yield "no weight file, so the masks will be poor; the configuration says which files there are"
+    yield from (f"ATTENTION: {line}" for line in trouble(found))
+
+
+def _text(value: str) -> str:
+    """A text as YAML holds it."""
+    return yaml.safe_dump(value, allow_unicode=True, width=10_000).removesuffix("\n").removesuffix("\n...")
