@@ -36,7 +36,7 @@ def check(capsys, **configuration) -> tuple[int, str]:
 
 
 def test_it_says_what_the_files_hold(photos, capsys):
-    assert check(capsys) == (0, "run mine: table data\n2 classes: cat, dog\n")
+    assert check(capsys) == (0, "run mine: table data\n2 classes: cat, dog\n3 images for training: cat 2, dog 2\n")
 
 
 def test_files_that_are_not_here_are_no_mistake(photos, capsys):
@@ -63,6 +63,7 @@ def test_weight_files_are_looked_at_with_the_backbone_that_they_are_for(photos, 
     assert check(capsys, classifiers=classifiers) == (
         0,
         "run mine: table data\n  classifiers/one: bce\n  classifiers/two: bce\n2 classes: cat, dog\n"
+        "3 images for training: cat 2, dog 2\n"
         "classifiers.one: small.pth fits the backbone small\nclassifiers.two: there is no weight file absent.pth yet\n",
     )
     classifiers["one"]["backbone"] = "vgg16"
@@ -74,3 +75,25 @@ def test_weight_files_are_looked_at_with_the_backbone_that_they_are_for(photos, 
     assert "classifiers.one: small.pth: the weights do not fit the backbone vgg16" in said
     assert "empty.pth: is not a readable weight file; it is empty" in said
     assert "refinements.irn: small.pth: the weights do not fit the backbone mobilenet_v2" in said
+
+
+def test_images_that_are_missing_stop_it_now(photos, capsys):
+    with open("photos/labels.csv", "a") as handle:
+        handle.write("absent,cat\n")
+    status, said = check(capsys)
+    assert status == 2 and "1 problem in the data set" in said and "absent: there is no such image" in said
+
+
+def test_a_class_of_every_image_is_told_with_the_way_out(photos, capsys):
+    text = Path("photos/labels.csv").read_text().splitlines()
+    Path("photos/labels.csv").write_text("\n".join([text[0], *(line.partition(",")[0] + ",cat" for line in text[1:])]))
+    status, said = check(capsys)
+    assert status == 0 and "ATTENTION: every image for training has the class 'cat'" in said and "add images" in said
+
+
+def test_a_second_file_adds_to_the_first(photos, capsys):
+    Path("more.yaml").write_text("classifiers: {bce: {objective: bce, epochs: 3}}\ntargets: []\n")
+    assert check(capsys)[0] == 0
+    assert cli.main(["check", "mine.yaml", "more.yaml"]) == 0
+    said = capsys.readouterr().out
+    assert "classifiers/bce: bce (no target is built upon it, so it is not made)" in said

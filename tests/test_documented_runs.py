@@ -38,7 +38,8 @@ refinements:
 
 SMALL = """
 classifiers:
-  bce: {epochs: 1, batch_size: 4, long_side: [64, 96], crop: 64, learning_rate: 0.0001, tag_scores: {stop: false}}
+  bce: {epochs: 1, batch_size: 4, long_side: [64, 96], crop: 64, learning_rate: 0.0001, classifier_rate: 10.0,
+        tag_scores: {stop: false}}
 seeds:
   rib: {scales: [1.0], steps: 1, batch_size: 2, pool_long: [64, 96], pool_crop: 64}
 refinements:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from wsss_core.config import Configuration
+from wsss_core.data.examine import in_every_image
 from wsss_core.data.listing import dataset_settings, reader
 from wsss_core.errors import UserError
+
+LISTED = 5
+"""Problems and notes of the data set that are shown."""
 
 
 def look_ahead(configuration: Configuration) -> list[str]:
@@ -23,12 +28,16 @@ def look_ahead(configuration: Configuration) -> list[str]:
     UserError
         With a line for everything that the run would refuse.
     """
-    looks: list[Callable[[], str]] = [partial(_classes, configuration.dataset), *_weights(configuration)]
+    looks: list[Callable[[], str]] = [
+        partial(_classes, configuration.dataset),
+        partial(_tags, configuration.dataset),
+        *_weights(configuration),
+    ]
     lines: list[str] = []
     mistakes: list[str] = []
     for look in looks:
         try:
-            lines.append(look())
+            lines += filter(None, [look()])
         except UserError as error:
             mistakes.append(str(error))
     if mistakes:
@@ -43,6 +52,31 @@ def _classes(dataset: Mapping[str, Any]) -> str:
         return f"dataset.root: there is no folder {settings.root} yet"
     names = reader(dataset["format"])[0].classes(settings)
     return f"{len(names)} classes: {', '.join(names)}"
+
+
+def _tags(dataset: Mapping[str, Any]) -> str:
+    """How many images have each class, given the data set's section; "" where tags are seen with the images alone."""
+    settings = dataset_settings(dataset)
+    if dataset["format"] not in ("table", "voc") or not os.path.isdir(settings.root):
+        return ""
+    reading = reader(dataset["format"])[0].read(settings)
+    wrong = [problem for problem in reading.problems if problem.severity != "note"]
+    if wrong and settings.unreadable == "stop":
+        shown = [f"{problem.path}: {problem.image}: {problem.text}" for problem in wrong[:LISTED]]
+        raise UserError(
+            "\n    ".join(
+                [f"{len(wrong)} problem{'s' * (len(wrong) > 1)} in the data set (unreadable: skip goes on):", *shown]
+            )
+        )
+    if reading.tags_from_masks:
+        return ""
+    train = [record for record in reading.records if "train" in record.splits]
+    counts = Counter(c for record in train for c in record.classes)
+    by_class = ", ".join(f"{name} {counts[c]}" for c, name in enumerate(reading.class_names))
+    everywhere = in_every_image(reading.class_names, train)
+    notes = [f"note: {problem.text}" for problem in reading.problems if problem.severity == "note"][:LISTED]
+    attention = f"ATTENTION: {everywhere}" if everywhere else ""
+    return "\n".join(filter(None, [f"{len(train)} images for training: {by_class}", *notes, attention]))
 
 
 def _weights(configuration: Configuration) -> Iterator[Callable[[], str]]:

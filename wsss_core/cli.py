@@ -113,7 +113,9 @@ def _parser() -> argparse.ArgumentParser:
     init.set_defaults(call=_init)
 
     check = command("check", "validate a configuration file, and look at the files that it names")
-    check.add_argument("configuration", type=Path, metavar="FILE", help="the configuration, YAML")
+    check.add_argument(
+        "configurations", type=Path, metavar="FILE", nargs="+", help="the configuration, YAML; a later file adds to it"
+    )
     check.set_defaults(call=_check)
 
     status = command(
@@ -285,11 +287,12 @@ def _check(options: argparse.Namespace) -> None:
     from wsss_core.check import look_ahead
     from wsss_core.config import read_configuration
 
-    configuration = read_configuration(options.configuration)
+    configuration = read_configuration(*options.configurations)
     print(f"run {configuration.run}: {configuration.dataset['format']} data")
     for stage in configuration.stages.values():
         source = ", ".join(f"{edge} {name}" for edge, name in stage.upstream.items())
-        print(f"  {stage.section}/{stage.name}: {stage.method}{f' from {source}' if source else ''}")
+        aside = "" if stage.name in configuration.current else " (no target is built upon it, so it is not made)"
+        print(f"  {stage.section}/{stage.name}: {stage.method}{f' from {source}' if source else ''}{aside}")
     print(*look_ahead(configuration), sep="\n")
 
 

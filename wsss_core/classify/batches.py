@@ -34,7 +34,7 @@ class ClassifierBatches:
     Raises
     ------
     UserError
-        If no image has a class.
+        If no image has a class, or all have the same.
     """
 
     def __init__(
@@ -54,6 +54,11 @@ class ClassifierBatches:
             raise UserError("no image of the role 'train' has a class, there is nothing to learn from")
         self.images = Decoded(records, read_record)
         self.labels = multi_hot([r.classes for r in records], n_classes)
+        if len(records) > 1 and (self.labels == self.labels[0]).all():
+            raise UserError(
+                "all images of the role 'train' have the same classes, so that nothing tells one from another; add "
+                "images without them, such as of the same places, whose cell of labels is empty"
+            )
         self.epochs, self.batch_size = epochs, fitting_batch(batch_size, len(records))
         self.long_side, self.crop = long_side, crop
         self.seed, self.stage, self.colour_jitter = seed, stage, colour_jitter

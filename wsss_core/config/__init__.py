@@ -19,7 +19,7 @@ from typing import Any
 
 from wsss_core.config.given import given_dataset, given_stages
 from wsss_core.config.graph import Configuration, Stage
-from wsss_core.config.reading import read_file
+from wsss_core.config.reading import merged, read_file
 from wsss_core.config.steps import configured_stages, read_run, step_json
 from wsss_core.config.sweeps import expanded, targeted, without_sweeps
 from wsss_core.config.validate import SCHEMA, Mistakes, allowed_words, filled, read_schema
@@ -91,8 +91,8 @@ def _check_folder(results: str, mistakes: Mistakes) -> None:
         mistakes.add("results", f"a folder's name has {len(longest)} bytes, file systems take 255")
 
 
-def read_configuration(path: Path | str) -> Configuration:
-    """`load` a YAML file.
+def read_configuration(path: Path | str, *more: Path | str) -> Configuration:
+    """`load` a YAML file, to which others add, as Snakemake's ``--configfile`` does: what they give stands.
 
     Raises
     ------
@@ -114,4 +114,7 @@ def read_configuration(path: Path | str) -> Configuration:
     >>> configuration.stages["rib@steps=4"].settings["maps"]["learning_rate"]
     8e-06
     """
-    return load(read_file(path))
+    whole = read_file(path)
+    for other in more:
+        whole = merged(whole, read_file(other))
+    return load(whole)

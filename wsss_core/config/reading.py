@@ -84,3 +84,19 @@ def _twice(node: Any, where: str, seen: set[Any]) -> Iterator[str]:
         if before is not key:
             yield f"{name}, in lines {before.start_mark.line + 1} and {key.start_mark.line + 1}"
         yield from _twice(value, name, seen)
+
+
+def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Two configurations as one: mappings are merged, everything else is taken from the second where it has it.
+
+    Examples
+    --------
+    >>> merged({"seeds": {"cam": {"method": "cam"}}, "seed": 0}, {"seeds": {"cam": {"scales": [1]}}, "seed": 1})
+    {'seeds': {'cam': {'method': 'cam', 'scales': [1]}}, 'seed': 1}
+    """
+    both = {
+        key: merged(first[key], value)
+        for key, value in second.items()
+        if isinstance(value, Mapping) and isinstance(first.get(key), Mapping)
+    }
+    return {**first, **second, **both}

@@ -248,6 +248,24 @@ def require_classes(class_names: Sequence[str], records: Sequence[ImageRecord]) 
         )
 
 
+def in_every_image(class_names: Sequence[str], records: Sequence[ImageRecord]) -> str:
+    """What to do about classes that every train image has, which no classifier can tell from what is around them.
+
+    Returns
+    -------
+    A sentence; "" if there are none.
+    """
+    tagged = [record.classes for record in records if "train" in record.splits]
+    named = [repr(name) for c, name in enumerate(class_names) if tagged and all(c in classes for classes in tagged)]
+    if not named:
+        return ""
+    classes = f"class{'es' * (len(named) > 1)} {', '.join(named)}"
+    return (
+        f"every image for training has the {classes}, so that nothing tells {'them' if len(named) > 1 else 'it'} from "
+        "what is around; add images without, such as of the same places, whose cell of labels is empty"
+    )
+
+
 def without_truth(record: ImageRecord) -> ImageRecord:
     splits = tuple(split for split in record.splits if split != "score")
     return replace(record, mask="", mask_digest="", splits=splits)

@@ -9,7 +9,15 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from wsss_core.data.examine import KnownFiles, digest_of, examine, require_classes, require_roles, without_truth
+from wsss_core.data.examine import (
+    KnownFiles,
+    digest_of,
+    examine,
+    in_every_image,
+    require_classes,
+    require_roles,
+    without_truth,
+)
 from wsss_core.data.reading import Problem, Reader
 from wsss_core.data.table import ImageRecord, ImageTable, deal, write_manifest, write_table
 from wsss_core.errors import UserError
@@ -69,6 +77,9 @@ def run(
     _stop_or_log(found, problems, skip, len(reading.records))
     require_roles(reading, records)
     require_classes(reading.class_names, records)
+    everywhere = in_every_image(reading.class_names, records)
+    if everywhere:
+        log.warning("%s", everywhere)
     images = ImageTable(reading.class_names, tuple(sorted(records, key=lambda r: r.id)))
     write_table(table, images)
     _write_shards(shards, images, settings.shard_size, known)
