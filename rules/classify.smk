@@ -1,6 +1,21 @@
 # Class tags -> classifier checkpoint -> how well it tells the classes apart; for W-OoD also out-of-distribution photos -> candidates -> those to train on.
 
 
+# On the machine where Snakemake runs, as nodes of a cluster may have no network; they see the cache in the home folder.
+rule imagenet:
+    output:
+        f"{R}/weights/{{backbone}}.txt",
+    log:
+        f"{R}/logs/weights/{{backbone}}.log",
+    localrule: True
+    conda:
+        "../envs/wsss.yaml"
+    message:
+        "ImageNet weights of {wildcards.backbone}; log: {log}"
+    shell:
+        "python -m wsss_core.cli fetch {wildcards.backbone:q} --note {output:q} > {log:q} 2>&1"
+
+
 rule candidates:
     input:
         config=f"{R}/config/classifiers/{{classifier}}/candidates.json",

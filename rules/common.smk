@@ -101,10 +101,12 @@ def settings(name, step):
 
 
 def weight_files(wildcard):
-    """Input function: the weight file that the settings of a stage's training name, if it is a file."""
+    """Input function: the weight file that the settings of a stage's training name, or the note that it was fetched."""
 
     def files(wildcards):
         weights = settings(wildcards[wildcard], "train").get("weights")
+        if weights == "imagenet":
+            return [f"{R}/weights/{CONFIGURATION.backbone_of(wildcards[wildcard])}.txt"]
         return [weights] if weights and weights != "classifier" else []
 
     return files

@@ -41,7 +41,21 @@ def offered(capsys, step: str) -> set[str]:
 def test_help_lists_the_commands_of_users_first_and_then_the_steps(capsys):
     text = shown(capsys)
     users, steps = re.search(r"\ncommands:\n(.*)\n\nsteps, [^\n]*:\n(.*)\n\noptions:", text, re.S).groups()
-    own = ["run", "demo", "copy", "init", "check", "status", "clean", "predict", "export", "inspect", "table", "schema"]
+    own = [
+        "run",
+        "demo",
+        "copy",
+        "init",
+        "fetch",
+        "check",
+        "status",
+        "clean",
+        "predict",
+        "export",
+        "inspect",
+        "table",
+        "schema",
+    ]
     assert [line.split()[0] for line in users.splitlines()] == own
     assert [line.split()[0] for line in steps.splitlines()] == STEPS
     assert all(len(line.split()) > 2 for line in [*users.splitlines(), *steps.splitlines()])

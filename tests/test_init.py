@@ -18,6 +18,7 @@ from PIL import Image
 from tests.conftest import REPOSITORY
 from wsss_core import cli, init
 from wsss_core.config import load
+from wsss_core.config.reading import merged
 from wsss_core.data.demo import DemoSettings, generate
 from wsss_core.errors import UserError
 from wsss_core.init import Machine, Weights, choose, find_weights, look
@@ -122,18 +123,24 @@ def test_a_class_of_every_photo_is_told_with_the_way_out(tmp_path, capsys, monke
 
 def test_weights_are_known_by_their_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert find_weights(None) == Weights("small", None)
+    laptop = Machine(2, False)
+    assert find_weights(None, laptop) == Weights("mobilenet_v2", "imagenet")
+    assert find_weights(None, Machine(2, True)) == Weights("resnet50", "imagenet")
+    assert find_weights("none", laptop) == Weights("small", None)
     (tmp_path / "weights").mkdir()
     network = backbone("vgg16")
     state = {network._published_name(name): value for name, value in network.state_dict().items()}
     torch.save({"x": torch.zeros(1)}, "weights/another.pth")
     torch.save(state, "weights/vgg.pth")
-    assert find_weights(None) == find_weights(Path("weights/vgg.pth")) == Weights("vgg16", "weights/vgg.pth")
+    expected = Weights("vgg16", "weights/vgg.pth")
+    assert find_weights(None, laptop) == find_weights("weights/vgg.pth", laptop) == expected
     with pytest.raises(UserError, match="fits no backbone; there are resnet50"):
-        find_weights(Path("weights/another.pth"))
+        find_weights("weights/another.pth", laptop)
 
 
-@pytest.mark.parametrize("weights", [Weights("small", None), Weights("resnet50", "weights/r: 50.pth")])
+@pytest.mark.parametrize(
+    "weights", [Weights("small", None), Weights("resnet50", "weights/r: 50.pth"), Weights("mobilenet_v2", "imagenet")]
+)
 @pytest.mark.parametrize("machine", [Machine(2, False), Machine(16, True)])
 def test_the_file_is_a_configuration_also_with_its_next_block(tmp_path, weights, machine):
     photos = tmp_path / "photos: mine"
@@ -226,13 +233,13 @@ def test_from_a_folder_to_masks(drawn, tmp_path, shape, target):
     }
     if shape != "folders":
         (photos / shape).write_text(texts[shape])
-    assert "8 photos in photos" in wsss(tmp_path, "init", "photos")
+    assert "8 photos in photos" in wsss(tmp_path, "init", "photos", "--weights", "none")
     assert "classes: " in wsss(tmp_path, "check", "mine.yaml")
-    (tmp_path / "small.yaml").write_text(
-        "classifiers: {bce: {epochs: 1, batch_size: 4, learning_rate: 0.0001, tag_scores: {stop: false}}}\n"
-        "seeds: {cam: {scales: [1.0]}}\n"
-    )
-    wsss(tmp_path, "run", "mine.yaml", "small.yaml", "--cores", "2", *([target] if target else []))
+    quick = {"epochs": 1, "batch_size": 4, "learning_rate": 1e-4, "tag_scores": {"stop": False}}
+    given = yaml.safe_load((tmp_path / "mine.yaml").read_text())
+    given = merged(given, {"classifiers": {"bce": quick}, "seeds": {"cam": {"scales": [1.0]}}})
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(given))
+    wsss(tmp_path, "run", "mine.yaml", *([target] if target else []), "--cores", "2")
     if not target:
         assert len(list(tmp_path.glob("results/mine/refinements/masks/masks/*/*.png"))) == 8
         assert "Given were 8 photos" in (tmp_path / "results/mine/report.html").read_text()

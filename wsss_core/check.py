@@ -84,13 +84,17 @@ def _weights(configuration: Configuration) -> Iterator[Callable[[], str]]:
     for stage in configuration.stages.values():
         train = stage.settings.get("train", {})
         if train.get("weights") not in (None, "classifier"):
-            own = configuration.ancestor(stage.name, "classifiers")
-            name = train.get("backbone") or own.settings["train"]["backbone"]
+            name = configuration.backbone_of(stage.name)
             yield partial(_fit, f"{stage.section}.{stage.name}", train["weights"], name)
 
 
 def _fit(where: str, path: str, name: str) -> str:
     """Whether a weight file fits the backbone that a stage would load it into."""
+    if path == "imagenet":
+        from wsss_core.models.imagenet import cached
+
+        file = cached(name)
+        return f"{where}: {file.name} {'is in' if file.exists() else 'will be fetched into'} {file.parent}"
     if not os.path.exists(path):
         return f"{where}: there is no weight file {path} yet"
     from wsss_core.models.backbones import backbone, load_weights

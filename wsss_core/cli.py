@@ -104,13 +104,25 @@ def _parser() -> argparse.ArgumentParser:
     )
     init.add_argument("photos", type=Path, metavar="PHOTOS", help="folder of photos, with their tags")
     init.add_argument("--labels", type=Path, metavar="FILE", help="file of tags, if it is not in the folder")
-    init.add_argument(
-        "--weights", type=Path, metavar="FILE", help="ImageNet weights of a backbone, as torchvision has them"
+    weights = (
+        "ImageNet weights of a backbone, as torchvision has them; none: random ones (default: fetched by torchvision)"
     )
+    init.add_argument("--weights", metavar="FILE", help=weights)
     init.add_argument(
         "--out", type=Path, metavar="FILE", default=Path("mine.yaml"), help="what to write (default: %(default)s)"
     )
     init.set_defaults(call=_init)
+
+    fetch = command(
+        "fetch",
+        "fetch ImageNet weights of a backbone into torch's cache",
+        "Fetch the ImageNet weights that torchvision publishes for a backbone into torch's cache, once; a run with"
+        " `weights: imagenet` does so when it starts.",
+    )
+    fetch.add_argument("backbone", metavar="BACKBONE", help="resnet50, resnet101, mobilenet_v2 or vgg16")
+    fetch.add_argument("--offline", action="store_true", help="only look whether they are there")
+    fetch.add_argument("--note", type=Path, metavar="FILE", help="file in which the name and digest are noted")
+    fetch.set_defaults(call=_fetch)
 
     check = command("check", "validate a configuration file, and look at the files that it names")
     check.add_argument(
@@ -275,12 +287,24 @@ def _init(options: argparse.Namespace) -> None:
     if options.out.exists():
         raise UserError(f"{options.out}: is there already; remove it, or give another name with --out")
     found = init.look(options.photos, options.labels)
-    weights, machine = init.find_weights(options.weights), init.this_machine()
+    machine = init.this_machine()
+    weights = init.find_weights(options.weights, machine)
     choice = init.choose(found, weights, machine)
     text = init.configuration(found, weights, choice, machine, options.out.stem)
     options.out.write_text(text, encoding="utf-8")
     print(*init.told(found, weights), sep="\n")
     print(f"{options.out} is written. Next: wsss check {options.out}, then wsss run {options.out} --cores all")
+
+
+def _fetch(options: argparse.Namespace) -> None:
+    from wsss_core.jobs.inputs import file_digest
+    from wsss_core.models.imagenet import fetch
+    from wsss_core.store.atomic import write_text
+
+    path = fetch(options.backbone, offline=options.offline)
+    print(f"{path} holds the ImageNet weights of {options.backbone}")
+    if options.note:
+        write_text(options.note, f"{path.name} {file_digest(path)}\n")
 
 
 def _check(options: argparse.Namespace) -> None:

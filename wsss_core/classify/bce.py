@@ -36,7 +36,8 @@ class BceSettings:
     backbone: BackboneName = setting("resnet50", "backbone network")
     weights: str | None = setting(
         None,
-        "file of ImageNet weights with torchvision's parameter names (resnet38d: PSA's), or null for random ones",
+        "file of ImageNet weights with torchvision's parameter names (resnet38d: PSA's); imagenet: those that "
+        "torchvision publishes, fetched once; null: random ones",
     )
     frozen_stages: int | None = setting(
         None,

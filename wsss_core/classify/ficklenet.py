@@ -36,7 +36,7 @@ class FickleNetSettings:
 
     backbone: BackboneName = setting("vgg16", "backbone network")
     weights: str | None = setting(
-        None, "file of ImageNet weights with torchvision's parameter names, or null for random ones"
+        None, "file of ImageNet weights with torchvision's parameter names; imagenet: fetched once; null: random ones"
     )
     frozen_stages: int | None = setting(
         None,

@@ -65,6 +65,12 @@ class Configuration:
             stage = self.stages[next(iter(stage.upstream.values()))]
         return stage
 
+    def backbone_of(self, name: str) -> str:
+        """The backbone of a stage's network: its own, or that of the first stage above it that has one."""
+        stage = self.stages[name]
+        own = stage.settings.get("train", {}).get("backbone")
+        return own or self.backbone_of(next(iter(stage.upstream.values())))
+
     def oracle_of(self, name: str) -> str:
         """The stage, this one or one it is built on, whose masks are cut at a threshold that was chosen with true masks
         on these very images (rule oracle); "" if there is none.

@@ -68,10 +68,12 @@ def told(found: Found, weights: Weights) -> Iterator[str]:
     if found.others:
         yield f"{found.others} photos have no tags and are not used"
     yield f"true masks: {found.masks}, for scores alone" if found.masks else "no true masks, so nothing will be scored"
-    if weights.file:
+    if weights.file == "imagenet":
+        yield f"weights: torchvision's of {weights.backbone}, fetched when the run starts (--weights FILE for others)"
+    elif weights.file:
         yield f"weights: {weights.file} fits the backbone {weights.backbone}"
     else:
-        yield "no weight file, so the masks will be poor; the configuration says which files there are"
+        yield "random weights: the network learns from nothing, so that the masks will be poor"
     yield from (f"ATTENTION: {line}" for line in trouble(found))
 
 

@@ -25,34 +25,37 @@ training), and the network's 1000 steps. Measured on one core of an x86 server; 
 
 @dataclass(frozen=True)
 class Weights:
-    """What a classifier starts from: a backbone and its weight file; None for random weights."""
+    """What a classifier starts from: a backbone and its weight file, "imagenet" to fetch it, or None for random."""
 
     backbone: str
     file: str | None
 
 
-def find_weights(given: Path | None) -> Weights:
+def find_weights(given: str | None, machine: Machine) -> Weights:
     """The backbone that a weight file is for, by the names of its parameters.
 
     Parameters
     ----------
     given
-        The file; None: one in the folder ``weights``, if there is any that fits a backbone.
+        The file, or "none" for random weights; None: one in the folder ``weights`` that fits a backbone, else those
+        that torchvision publishes, of a small backbone where there is no GPU.
 
     Raises
     ------
     UserError
         If the given file fits no backbone.
     """
+    if given == "none":
+        return Weights("small", None)
     here = sorted(path for path in Path("weights").glob("*") if path.suffix in (".pth", ".pt"))
-    for path in [given] if given else here:
+    for path in [Path(given)] if given else here:
         name = _backbone_of(path)
         if name is not None:
             return Weights(name, str(path))
     if given:
         names = ", ".join(get_args(BackboneName))
         raise UserError(f"{given}: fits no backbone; there are {names}, with the names of torchvision's weight files")
-    return Weights("small", None)
+    return Weights("resnet50" if machine.gpu else "mobilenet_v2", "imagenet")
 
 
 def _backbone_of(path: Path) -> str | None:

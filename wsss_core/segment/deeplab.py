@@ -35,7 +35,7 @@ class DeepLabSettings:
     weights: str | None = setting(
         None,
         "initial weights of the backbone: a file with torchvision's parameter names (resnet38d: PSA's), 'classifier' "
-        "for those of the upstream classifier, or null for random ones",
+        "for those of the upstream classifier, imagenet for those that torchvision publishes, or null for random ones",
     )
     variant: Literal["paper", "official"] = setting(
         "paper",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -19,7 +20,9 @@ from wsss_core.jobs.classifier import open_classifier
 from wsss_core.jobs.inputs import file_digest
 from wsss_core.jobs.kept import kept
 from wsss_core.jobs.step import read_step
+from wsss_core.models import imagenet
 from wsss_core.models.backbones import load_weights
+from wsss_core.models.cam import CamNetwork
 from wsss_core.store.atomic import atomic_path
 from wsss_core.store.checkpoints import save_network
 from wsss_core.store.shards import fingerprint
@@ -72,10 +75,9 @@ def run(
     if not records:
         raise UserError(f"{table}: no image plays the role 'train'")
     photos = read_table(ood).records if ood else ()
-    weights = getattr(step.settings, "weights", None)
-    weight_file = Path(weights) if weights and weights != "classifier" else None
-    initial = load_weights(weight_file) if weight_file else None
     start = open_classifier(classifier, images.class_names, execution.torch_device()) if classifier else None
+    weight_file = _weight_file(step.settings, start)
+    initial = load_weights(weight_file) if weight_file else None
     computed = state.with_suffix(".images.pt")
     mark = fingerprint(
         step.digest,
@@ -122,3 +124,13 @@ def run(
         pd.DataFrame(rows).to_csv(temporary, index=False)
     for path in (state, computed):  # last: a kill before loses nothing
         path.unlink(missing_ok=True)
+
+
+def _weight_file(settings: Any, start: CamNetwork | None) -> Path | None:
+    """The file of initial weights that the settings name, if they name one."""
+    weights = getattr(settings, "weights", None)
+    if weights in (None, "classifier"):
+        return None
+    if weights != imagenet.WORD:
+        return Path(weights)
+    return imagenet.require_cached(settings.backbone or (start.backbone.name if start else ""))

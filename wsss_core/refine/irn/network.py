@@ -46,7 +46,8 @@ class TrainSettings:
     weights: str | None = setting(
         "classifier",
         "weights of the backbone: a file with torchvision's parameter names (the paper uses ImageNet weights), "
-        "'classifier' for those of the upstream classifier, or null for random ones",
+        "'classifier' for those of the upstream classifier, imagenet for those that torchvision publishes, or null for "
+        "random ones",
     )
     radius: int = setting(10, "pixels closer than this many cells of stride 4 make a pair", minimum=2)
     crop: int = setting(512, "side of the training crops in pixels", minimum=64, multipleOf=16)

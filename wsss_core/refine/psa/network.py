@@ -44,7 +44,8 @@ class TrainSettings:
     weights: str | None = setting(
         "classifier",
         "initial weights of the backbone: a file with published parameter names (the paper uses ImageNet weights), "
-        "'classifier' for those of the upstream classifier, or null for random ones",
+        "'classifier' for those of the upstream classifier, imagenet for those that torchvision publishes, or null for "
+        "random ones",
     )
     radius: int = setting(5, "cells of stride 8 closer than this make a pair", minimum=2)
     crop: int = setting(448, "side of the training crops in pixels", minimum=8, multipleOf=8)

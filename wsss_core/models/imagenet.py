@@ -1,0 +1,105 @@
+"""ImageNet weights of torchvision's backbones, fetched once into torch's cache by torch's own download.
+
+The file is that of the weights which the papers start from (``IMAGENET1K_V1``). Its name ends with the beginning of its
+SHA-256, against which what was fetched is checked.
+"""
+
+from __future__ import annotations
+
+import logging
+import urllib.error
+from pathlib import Path
+
+import torch
+import torchvision.models
+
+from wsss_core.errors import UserError
+
+log = logging.getLogger(__name__)
+
+WORD = "imagenet"
+"""In place of a weight file: these weights."""
+
+
+def published(backbone: str) -> str:
+    """Address of a backbone's weight file.
+
+    Raises
+    ------
+    UserError
+        If torchvision has none.
+
+    Examples
+    --------
+    >>> published("mobilenet_v2").rpartition("/")[2]
+    'mobilenet_v2-b0353104.pth'
+    """
+    try:
+        return torchvision.models.get_model_weights(backbone)["IMAGENET1K_V1"].url
+    except ValueError:
+        raise UserError(
+            f"weights: {WORD} is for backbones of torchvision, which {backbone} is not; name a weight file, or set null"
+        ) from None
+
+
+def cached(backbone: str) -> Path:
+    """Where torch keeps the weight file of a backbone, whether it is there or not; errors as for `published`."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / published(backbone).rpartition("/")[2]
+
+
+def require_cached(backbone: str) -> Path:
+    """The weight file of a backbone.
+
+    Raises
+    ------
+    UserError
+        If it was not fetched, with what to do without a network.
+    """
+    path = cached(backbone)
+    if not path.exists():
+        raise UserError(f"{path.name} was not fetched: {by_hand(backbone)}")
+    return path
+
+
+def by_hand(backbone: str, url: str | None = None) -> str:
+    """What to do without a network, in one line: file, folder and digest."""
+    path = cached(backbone) if url is None else _place(url)
+    digest = path.stem.rpartition("-")[2]
+    return (
+        f"fetch {url or published(backbone)} where there is a network (its SHA-256 begins with {digest}), and put it "
+        f"into {path.parent}; or name a weight file in place of {WORD}"
+    )
+
+
+def fetch(backbone: str, *, offline: bool = False, url: str | None = None) -> Path:
+    """The weight file of a backbone, fetched if it is not in torch's cache.
+
+    Parameters
+    ----------
+    offline
+        Look into the cache alone.
+    url
+        Another address; None: torchvision's.
+
+    Raises
+    ------
+    UserError
+        If it cannot be had, in one line that names file, folder and digest.
+    """
+    address = url or published(backbone)
+    path = _place(address)
+    if path.exists():
+        log.info("%s: is there already", path)
+        return path
+    if offline:
+        raise UserError(f"{path.name} is not in the cache: {by_hand(backbone, url)}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        torch.hub.download_url_to_file(address, str(path), path.stem.rpartition("-")[2], progress=True)
+    except (urllib.error.URLError, OSError, RuntimeError) as error:
+        raise UserError(f"{path.name} cannot be fetched ({error}): {by_hand(backbone, url)}") from error
+    return path
+
+
+def _place(url: str) -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
