@@ -142,8 +142,9 @@ def test_many_images_train_the_last_stages_of_the_backbone(table, monkeypatch):
 def test_rates_are_the_backbones_own_unless_given(name, rates):
     network = cam_network(name, 2)
     assert [group["lr"] for group in bce.parameter_groups(network, bce.BceSettings())] == pytest.approx(rates)
-    given = bce.BceSettings(learning_rate=0.2, classifier_rate=3.0)
-    assert [group["lr"] for group in bce.parameter_groups(network, given)] == pytest.approx([0.2, 0.6])
+    for multiple, expected in ((3.0, 0.6), (None, 2.0)):
+        given = bce.BceSettings(learning_rate=0.2, classifier_rate=multiple)
+        assert [group["lr"] for group in bce.parameter_groups(network, given)] == pytest.approx([0.2, expected])
 
 
 def test_few_images_take_enough_steps_unless_the_epochs_are_given(table):

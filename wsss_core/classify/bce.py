@@ -58,7 +58,10 @@ class BceSettings:
         exclusiveMinimum=0,
     )
     classifier_rate: float | None = setting(
-        None, "rate of the classifier's weights, as a multiple; null: what makes it 0.1", exclusiveMinimum=0
+        None,
+        "rate of the classifier's weights, as a multiple; null: 10 if `learning_rate` is given, otherwise what makes "
+        "it 0.1",
+        exclusiveMinimum=0,
     )
     weight_decay: float = setting(1e-4, "weight decay", minimum=0)
     momentum: float = setting(
@@ -186,10 +189,10 @@ def adam(network: CamNetwork, settings: RateSettings) -> torch.optim.Adam:
 def parameter_groups(network: CamNetwork, settings: RateSettings) -> list[dict[str, Any]]:
     """The backbone's trainable parameters, and those behind the backbone at a multiple of the rate."""
     rate = settings.learning_rate or network.backbone.learning_rate
-    classifier_rate = settings.classifier_rate * rate if settings.classifier_rate else CLASSIFIER_RATE
+    multiple = settings.classifier_rate or (10.0 if settings.learning_rate else CLASSIFIER_RATE / rate)
     behind = [p for name, p in network.named_parameters() if not name.startswith("backbone.")]
     groups = [
         {"params": [p for p in network.backbone.parameters() if p.requires_grad], "lr": rate},
-        {"params": behind, "lr": classifier_rate},
+        {"params": behind, "lr": multiple * rate},
     ]
     return [group for group in groups if group["params"]]
