@@ -193,6 +193,16 @@ def current(section):
     return [name for name in CONFIGURATION.section(section) if name in CONFIGURATION.current]
 
 
+def all_maps(wildcards):
+    """The maps of all seeds that the targets are built upon."""
+    return [f"{R}/seeds/{name}/maps/{shard}.h5" for name in current("seeds") for shard in shards("train")]
+
+
+def all_masks(wildcards):
+    """The masks of all refinements that the targets are built upon."""
+    return [f"{R}/refinements/{name}/masks/{shard}" for name in current("refinements") for shard in shards("train")]
+
+
 def products(section):
     """Input function: what the run's targets of a section make."""
     return lambda wildcards: [

@@ -8,7 +8,7 @@ rule step_config:
         f"{R}/logs/config/{{stage}}/{{step}}.log",
     wildcard_constraints:
         stage=one_of(configured_stages(CONFIGURATION)),
-        step="(?!results|health|report)\\w+",
+        step="(?!results|health|sheet|report)\\w+",
     localrule: True
     conda:
         "../envs/wsss.yaml"
@@ -27,7 +27,7 @@ rule run_config:
     log:
         f"{R}/logs/config/run/{{step}}.log",
     wildcard_constraints:
-        step="results|health|report",
+        step="results|health|sheet|report",
     localrule: True
     params:
         text=lambda wildcards: step_json(CONFIGURATION, "run", wildcards.step),

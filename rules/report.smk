@@ -2,6 +2,7 @@
 
 REPORT = f"{R}/report.html"
 PAGE = PACKAGE / "report"
+SHEET = [f"{R}/sheet"] if CONFIGURATION.report["sheet"] else []
 FEATURES = [f"{R}/analyses/features.svg"] if CONFIGURATION.feature_classifiers else []
 
 
@@ -33,6 +34,35 @@ rule features:
         " {params.execution} > {log:q} 2>&1"
 
 
+rule sheet:
+    input:
+        config=f"{R}/config/run/sheet.json",
+        table=f"{R}/dataset/images.csv",
+        template=f"{PAGE}/sheet.html",
+        maps=all_maps,
+        masks=all_masks,
+        thresholds=lambda wildcards: [path for name in CONFIGURATION.targets for path in stage_products(name)],
+    output:
+        directory(f"{R}/sheet"),
+    log:
+        f"{R}/logs/sheet.log",
+    benchmark:
+        f"{R}/benchmarks/sheet.tsv"
+    conda:
+        "../envs/wsss.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=runtime(60),
+    params:
+        run=lambda wildcards, output: str(Path(output[0]).parent),
+    message:
+        "the contact sheet of run {CONFIGURATION.run}; log: {log}"
+    shell:
+        "python -m wsss_core.cli sheet --config {input.config:q} --run {params.run:q} --sheet {output:q}"
+        " --threads {threads} > {log:q} 2>&1"
+
+
 rule report:
     input:
         config=f"{R}/config/run/report.json",
@@ -41,6 +71,7 @@ rule report:
         style=f"{PAGE}/page.css",
         products=lambda wildcards: [path for name in CONFIGURATION.targets for path in stage_products(name)],
         health=HEALTH,
+        sheet=SHEET,
         figures=FIGURES,
         features=FEATURES,
     output:

@@ -70,12 +70,8 @@ rule health:
         config=f"{R}/config/run/health.json",
         table=f"{R}/dataset/images.csv",
         tag_scores=[health_path(name) for name in current("classifiers")],
-        maps=lambda wildcards: [
-            f"{R}/seeds/{name}/maps/{shard}.h5" for name in current("seeds") for shard in shards("train")
-        ],
-        masks=lambda wildcards: [
-            f"{R}/refinements/{name}/masks/{shard}" for name in current("refinements") for shard in shards("train")
-        ],
+        maps=all_maps,
+        masks=all_masks,
         products=lambda wildcards: [path for name in CONFIGURATION.targets for path in stage_products(name)],
     output:
         HEALTH,

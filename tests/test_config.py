@@ -241,7 +241,7 @@ def settings_files(configuration: Configuration) -> list[tuple[str, str]]:
     """Stage and step of every settings file of a run."""
     of_the_run = {"dataset": "index", "features": "features", "figures/seeds": "figure", "toy": "toy"}
     stages = [(f"{s.section}/{s.name}", step) for s in configuration.stages.values() for step in s.settings]
-    return [*stages, *of_the_run.items(), ("run", "results"), ("run", "health"), ("run", "report")]
+    return [*stages, *of_the_run.items(), ("run", "results"), ("run", "health"), ("run", "sheet"), ("run", "report")]
 
 
 def test_every_settings_file_has_the_same_keys_and_is_read_as_that_of_its_step(tmp_path):

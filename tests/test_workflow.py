@@ -115,8 +115,12 @@ def project(tmp_path_factory) -> Project:
 
 
 REPORT = "the report of run tiny"
-TABLE = "the table of results of run tiny"
-CLASSIFIER = {"training classifier bce"}
+RESULTS = {
+    "the table of results of run tiny",
+    "signs of health of run tiny",
+    "the contact sheet of run tiny",
+}
+CLASSIFIER = {"training classifier bce", "trying classifier bce on the tags"}
 CAM = {"seeds cam", "scoring seeds cam over all thresholds"}
 RIB_SCORES = {"scoring seeds rib over all thresholds"}
 RIB = {"seeds rib", *RIB_SCORES}
@@ -176,7 +180,7 @@ def test_touching_nothing_reruns_nothing(project):
     ],
 )
 def test_a_setting_reruns_its_stage_and_descendants(project, path, value, expected):
-    assert project.jobs(project.changed(path, value)) == expected | {REPORT} | ({TABLE} if expected else set())
+    assert project.jobs(project.changed(path, value)) == expected | {REPORT} | (RESULTS if expected else set())
 
 
 def test_same_meaning_reruns_nothing(project):
@@ -188,10 +192,10 @@ def test_same_meaning_reruns_nothing(project):
 @pytest.mark.parametrize(
     ("file", "expected"),
     [
-        ("wsss_core/seeds/rib.py", AFTER_RIB | {REPORT, TABLE}),
-        ("wsss_core/refine/crf.py", CRF | {REPORT, TABLE}),
-        ("wsss_core/segment/predict.py", PREDICT | FILLED | RETRAINED | {REPORT, TABLE}),
-        ("wsss_core/config/sweeps.py", {REPORT, TABLE}),
+        ("wsss_core/seeds/rib.py", AFTER_RIB | {REPORT} | RESULTS),
+        ("wsss_core/refine/crf.py", CRF | {REPORT} | RESULTS),
+        ("wsss_core/segment/predict.py", PREDICT | FILLED | RETRAINED | {REPORT} | RESULTS),
+        ("wsss_core/config/sweeps.py", {REPORT} | RESULTS),
         ("wsss_core/report/page.py", {REPORT}),
     ],
 )
@@ -211,7 +215,7 @@ def test_a_sweep_adds_variants_only(project):
     jobs = project.jobs(project.changed("refinements.rib-crf.iterations", [2, 5]))
     variants = [f"rib-crf@iterations={n}" for n in (2, 5)]
     expected = {f"masks {name} from seed maps" for name in variants}
-    assert jobs == expected | {f"scoring the pseudo-masks of {name}" for name in variants} | {REPORT, TABLE}
+    assert jobs == expected | {f"scoring the pseudo-masks of {name}" for name in variants} | {REPORT} | RESULTS
 
 
 def test_a_mistake_stops_before_anything_runs(project):
@@ -239,7 +243,7 @@ def test_added_images_rerun_their_shard_and_what_trains_on_them(project):
     assert done.returncode == 0, done.stdout + done.stderr
     touched = {f"predictions of {name}, shard 01-of-02" for name in ("deeplab", "retrained")}
     scored = {f"scoring the predictions of {name}" for name in ("deeplab", "retrained")}
-    assert project.messages() == touched | scored | {REPORT, TABLE}
+    assert project.messages() == touched | scored | {REPORT} | RESULTS
     project.add_photo("train", shard=0, count=2)
     done = project.snakemake("dataset")
     assert done.returncode == 0, done.stdout + done.stderr

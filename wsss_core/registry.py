@@ -333,6 +333,7 @@ RUN_STEPS: dict[str, Step] = {
         Step("results", "", "results", product="results.csv"),
         Step("health", "", "health", product="health.json"),
         Step("figure", "wsss_core.evaluate.figures:FigureSettings", "figure", product="figures/{name}.svg"),
+        Step("sheet", "", "sheet", product="sheet"),
         Step("report", "", "report", product="report.html"),
         Step("toy", "wsss_core.toy.experiment:ToySettings", "toy", product="toy/layers.svg"),
     )

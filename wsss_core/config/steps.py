@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from wsss_core.code_digest import code_digest
@@ -83,6 +83,9 @@ def _of_the_run(configuration: Configuration, stage: str, step: str) -> tuple[st
         return step, configuration.toy
     if step in ("results", "health"):
         return step, run_mapping(configuration.of_targets())
+    if step == "sheet":
+        shown = {"sheet": configuration.report["sheet"]}
+        return step, run_mapping(replace(configuration.of_targets(), report=shown))
     return step, run_mapping(configuration)
 
 

@@ -115,6 +115,25 @@ def mask_signs(
     )
 
 
+def confidence(maps: np.ndarray, labels: np.ndarray) -> float:
+    """Mean of the strongest class map where a class was found; 0 where none was.
+
+    Parameters
+    ----------
+    maps
+        float [K, H, W], each class scaled to [0, 1].
+    labels
+        uint8 [H, W]: 0 background, 255 undecided, otherwise a class.
+
+    Examples
+    --------
+    >>> confidence(np.array([[[0.2, 0.8]], [[0.1, 0.9]]]), np.array([[0, 2]], dtype=np.uint8))
+    0.9
+    """
+    found = (labels != 0) & (labels != IGNORE)
+    return float(maps.max(0)[found].mean()) if len(maps) and found.any() else 0.0
+
+
 def judge(stage: str, signs: MaskSigns, class_names: Sequence[str]) -> list[Finding]:
     """What is wrong with the masks of a stage."""
     found = []

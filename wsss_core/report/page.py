@@ -181,6 +181,8 @@ class Page:
         (label, value) pairs under the title.
     opening
         Sentences on the run as a whole.
+    sheet
+        The contact sheet, from the page's folder.
     path
         The results that lead to the last target, in order.
     labels
@@ -192,6 +194,7 @@ class Page:
     facts: Sequence[tuple[str, str]]
     labels: Sequence[str]
     opening: Sequence[str] = ()
+    sheet: str = ""
     health: Health | None = None
     results: Sequence[Result] = ()
     path: Sequence[Result] = ()

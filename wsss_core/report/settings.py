@@ -17,6 +17,9 @@ class ReportSettings:
     """The HTML page of a run; a stage that is swept stands for all its variants."""
 
     images: int = setting(9, "pictures shown: best, median and worst by the last stage's score", minimum=0)
+    sheet: int = setting(
+        2000, "photos on the contact sheet at most, chosen by a hash of their names; 0: no sheet is made", minimum=0
+    )
     scores: tuple[str, ...] = setting((), "stages whose precision, recall and F1 are shown for every class")
     gains: tuple[tuple[str, str], ...] = setting(
         (), "pairs of stages, [from, to], whose IoU is compared class by class, greatest gain first"

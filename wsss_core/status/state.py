@@ -196,8 +196,9 @@ def _of_run(run: Run) -> Iterator[Task]:
     """The steps of the run itself: logs and benchmarks are named as what they make."""
     names = [("features", "features", "")] if run.configuration.feature_classifiers else []
     names += [("run", "results", "")]
+    sheet = [("run", "sheet", "")] if run.configuration.report["sheet"] else []
     names += [(f"figures/{figure['name']}", "figure", figure["name"]) for figure in run.configuration.figures]
-    for stage, name, figure in [*names, ("run", "health", ""), ("run", "report", "")]:
+    for stage, name, figure in [*names, ("run", "health", ""), *sheet, ("run", "report", "")]:
         step = RUN_STEPS[name]
         product = Path(step.product.format(name=figure))
         log, benchmark = (run.folder / kind / product for kind in ("logs", "benchmarks"))

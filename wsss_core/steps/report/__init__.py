@@ -48,6 +48,7 @@ def run(*, config: Path, run: Path, report: Path, execution: Execution) -> None:
         facts=facts(files, spent),
         labels=files.labels,
         opening=opening(files, results, found),
+        sheet="sheet/index.html" if (files.run / "sheet/index.html").exists() else "",
         health=found,
         results=list(results.values()),
         path=path_of(files, results),
