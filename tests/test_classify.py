@@ -137,7 +137,8 @@ def test_many_images_train_the_last_stages_of_the_backbone(table, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "rates"), [("resnet50", [0.01, 0.1]), ("mobilenet_v2", [0.001, 0.1]), ("small", [0.05, 0.1])]
+    ("name", "rates"),
+    [("resnet50", [0.01, 0.1]), ("mobilenet_v2", [0.01, 0.1]), ("vgg16", [0.001, 0.1]), ("small", [0.05, 0.1])],
 )
 def test_rates_are_the_backbones_own_unless_given(name, rates):
     network = cam_network(name, 2)

@@ -53,8 +53,8 @@ class BceSettings:
     batch_size: int = setting(16, "images a step", minimum=1)
     learning_rate: float | None = setting(
         None,
-        "of the backbone, for SGD with the momentum 0.9; null: the backbone's own (ResNet 0.01, MobileNetV2, VGG-16 "
-        "and ResNet-38d 0.001, small 0.05). IRN and RIB have 0.1 without momentum, as fast as 0.01 with 0.9",
+        "of the backbone, for SGD with the momentum 0.9; null: the backbone's own (ResNet and MobileNetV2 0.01, "
+        "VGG-16 and ResNet-38d 0.001, small 0.05). IRN and RIB have 0.1 without momentum, as fast as 0.01 with 0.9",
         exclusiveMinimum=0,
     )
     classifier_rate: float | None = setting(

@@ -212,7 +212,7 @@ def backbone(name: str, output_stride: Literal[8, 16] | None = None) -> Backbone
             Taps after ``features`` 2, 3, 6, 13 and 18: 24/24/32/96/1280 channels at strides 4/4/8/16/16; the last
             stride of 2 (``features.14``) is removed and what follows it is dilated by 2, so that every cell sees what
             the pretrained network saw (docs/results.md has what that is worth). Frozen: up to ``features.6``; rate
-            0.001.
+            0.01.
         resnet38d
             The wide pre-activation network of Wu, Shen & van den Hengel (arXiv 1611.10080; "A1"), dilated as in PSA and
             SEAM, 105 million parameters. Taps are the normalised and rectified inputs of the blocks ``b3``, ``b4``,
@@ -354,7 +354,7 @@ def _mobilenet_v2(name: str, output_stride: int) -> Backbone:
         _dilate_behind_stride(stages[3], 2)
     _dilate_behind_stride(stages[4], 32 // output_stride)
     strides = (4, 4, 8, output_stride, output_stride)
-    return Backbone(name, stages, (24, 24, 32, 96, 1280), strides, 3, 0.001, names)
+    return Backbone(name, stages, (24, 24, 32, 96, 1280), strides, 3, 0.01, names)
 
 
 def _vgg16(name: str, output_stride: int) -> Backbone:
