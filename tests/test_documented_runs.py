@@ -142,7 +142,7 @@ def test_the_five_lines_of_the_readme_go_from_photos_to_masks(described):
     (described / "small.yaml").write_text(SMALL)
     wsss(described, "run", "mine.yaml", "--cores", "2", "--configfile", "small.yaml")
     page = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    wsss(described, *re.search(r"`wsss (export [^`]*)`", page)[1].split())
+    wsss(described, *re.search(r"^wsss (export [^#\n]*)", page, re.MULTILINE)[1].split())
     masks = {path.stem: read_mask(path) for path in (described / "masks").glob("*.png")}
     assert masks.keys() == {path.stem for path in (described / "photos").glob("*.jpg")}
     assert all(set(mask.ravel().tolist()) <= {*range(6)} for mask in masks.values())
