@@ -451,6 +451,9 @@ def test_page_without_masks_scores_nothing(tmp_path, schema):
     page = write_page(tmp_path, make_run(tmp_path, stages, masks=False))
     Reader(page)
     assert "There are no true masks, so nobody can say how good that is" in page
+    training, validation = page.split("Validation images</h3>")
+    assert "The classes in turn. There are no true masks" in training
+    assert "The classes in turn" not in validation and 'class="reason' not in validation
     assert 'id="results"' not in page and 'href="#results"' not in page
     assert "truth" not in page
     assert 'id="pictures"' in page and 'id="classes"' not in page and 'id="thresholds"' not in page

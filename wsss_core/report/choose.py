@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -46,6 +47,38 @@ def choose(scores: Mapping[str, float], count: int) -> list[Choice]:
         *(Choice(i, "median") for i in rest[start : start + middle]),
         *(Choice(i, "worst") for i in ranked[len(ranked) - worst :]),
     ]
+
+
+def choose_in_turn(scores: Mapping[str, float], classes: Mapping[str, Sequence[int]], count: int) -> list[Choice]:
+    """As `choose`, but the classes take turns, so that no class fills the page.
+
+    Parameters
+    ----------
+    classes
+        Image id to its classes, at least one.
+
+    Examples
+    --------
+    >>> scores = {"a": 0.9, "b": 0.8, "c": 0.2, "d": 0.5, "e": 0.1}
+    >>> classes = {"a": (0,), "b": (0,), "c": (0,), "d": (1,), "e": (1,)}
+    >>> [(c.id, c.reason) for c in choose_in_turn(scores, classes, 3)]
+    [('a', 'best'), ('e', 'median'), ('c', 'worst')]
+    """
+    ranked = sorted(scores, key=lambda i: (-scores[i], i))
+    groups = {c: [i for i in ranked if c in classes[i]] for c in sorted({c for i in ranked for c in classes[i]})}
+    if len(ranked) <= count:
+        return [Choice(image_id) for image_id in ranked]
+    best, worst = -(-count // 3), (count + 1) // 3
+    reasons = ["best"] * best + ["median"] * (count - best - worst) + ["worst"] * worst
+    found: dict[str, Choice] = {}
+    turns = itertools.cycle(groups.values())
+    for reason in reasons:
+        left: list[str] = []
+        while not left:
+            left = [image_id for image_id in next(turns) if image_id not in found]
+        image_id = left[{"best": 0, "median": len(left) // 2, "worst": -1}[reason]]
+        found[image_id] = Choice(image_id, reason)
+    return list(found.values())
 
 
 def sample(ids: Sequence[str], limit: int) -> list[str]:

@@ -10,9 +10,10 @@ import numpy as np
 
 from wsss_core.data.decode import read_image
 from wsss_core.data.table import ImageRecord
+from wsss_core.evaluate.mask_signs import confidence
 from wsss_core.jobs.run_files import KINDS, Labels, RunFiles
 from wsss_core.report import overlays
-from wsss_core.report.choose import Choice, choose, image_miou, mistakes, sample
+from wsss_core.report.choose import Choice, choose, choose_in_turn, image_miou, mistakes, sample
 from wsss_core.report.page import (
     Cell,
     Gallery,
@@ -62,9 +63,14 @@ def _gallery(files: RunFiles, title: str, split: str, role: str, names: Sequence
     scored = [r.id for r in records.values() if role in r.splits and r.mask and r.id in shards]
     ranked = sample(scored, RANKED)
     choices, matrix = _ranking(files, reader, names[-1], [records[i] for i in ranked], count)
-    if not choices:
-        tagged = [i for i, record in records.items() if record.classes and i in shards]
-        choices = [Choice(i) for i in (tagged or sorted(records))[:count]]
+    by_sign = not choices
+    if by_sign:
+        tagged = [record for i, record in records.items() if record.classes and i in shards]
+        signs = _confidences(files, reader, names[-1], [records[i] for i in sample([r.id for r in tagged], RANKED)])
+        choices = choose_in_turn(signs, {r.id: r.classes for r in tagged}, count)
+        if len(set(signs.values())) == 1:  # of images without maps nothing is better than another
+            choices = [Choice(choice.id) for choice in choices]
+        choices = choices or [Choice(i) for i in sorted(records)[:count]]
     rows = [_row(files, reader, records[choice.id], choice, names, role) for choice in choices]
     with_truth = any(row.cells[-1].uri for row in rows)
     columns = [("image", "")]
@@ -74,7 +80,7 @@ def _gallery(files: RunFiles, title: str, split: str, role: str, names: Sequence
         rows = [Row(row.id, row.reason, row.tags, row.cells[:-1]) for row in rows]
     return Gallery(
         title,
-        _gallery_note(files, names, scored, ranked, choices),
+        _gallery_note(files, names, scored, ranked, choices, by_sign),
         columns,
         rows,
         mistakes(matrix, MISTAKES) if matrix is not None else [],
@@ -82,11 +88,31 @@ def _gallery(files: RunFiles, title: str, split: str, role: str, names: Sequence
     )
 
 
+def _confidences(files: RunFiles, reader: Labels, name: str, records: Sequence[ImageRecord]) -> dict[str, float]:
+    """How confident the maps under a stage's masks are of each image; 0 where there are no maps."""
+    seed = files.configuration.ancestor(name, "seeds").name
+    found = {}
+    for record in records:
+        maps, labels = reader.maps(seed, record.id), reader.labels(name, record)
+        found[record.id] = 0.0 if maps is None or labels is None else confidence(maps[0].numpy(), labels)
+    return found
+
+
 def _gallery_note(
-    files: RunFiles, names: Sequence[str], scored: Sequence[str], ranked: Sequence[str], choices: Sequence[Choice]
+    files: RunFiles,
+    names: Sequence[str],
+    scored: Sequence[str],
+    ranked: Sequence[str],
+    choices: Sequence[Choice],
+    by_sign: bool,
 ) -> str:
     words = []
-    if any(choice.reason for choice in choices):
+    if by_sign and any(choice.reason for choice in choices):
+        words.append(
+            "The classes in turn. There are no true masks: best, median and worst are by the mean of the strongest "
+            "class map where a class was found, which is no score."
+        )
+    elif any(choice.reason for choice in choices):
         among = (
             f"{len(scored):,} images" if len(ranked) == len(scored) else f"{len(ranked):,} of {len(scored):,} images"
         )
