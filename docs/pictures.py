@@ -22,9 +22,9 @@ from PIL import Image
 
 from wsss_core.config import Configuration
 from wsss_core.jobs.configuration import read_run_configuration
+from wsss_core.jobs.run_files import RunFiles
 from wsss_core.report.page import Cell, Gallery
 from wsss_core.steps.report.galleries import galleries
-from wsss_core.steps.report.run_files import RunFiles
 
 PAGES = {
     "advcam": ("cam", "advcam", "advcam-free"),

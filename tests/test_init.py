@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +12,7 @@ import torch
 import yaml
 from PIL import Image
 
-from tests.conftest import REPOSITORY
+from tests.test_documented_runs import wsss
 from wsss_core import cli, init
 from wsss_core.config import load
 from wsss_core.config.reading import merged
@@ -189,15 +186,6 @@ def drawn(tmp_path_factory) -> Path:
     """Drawn photos with tags."""
     folder = tmp_path_factory.mktemp("drawn")
     return generate(DemoSettings(root=str(folder), train=8, val=1, background=0, min_side=64, max_side=80))
-
-
-def wsss(folder: Path, *words: str) -> str:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "PATH": path}
-    command = [sys.executable, "-m", "wsss_core.cli", *words]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    return done.stdout + done.stderr
 
 
 @pytest.mark.workflow

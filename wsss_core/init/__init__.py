@@ -13,6 +13,7 @@ import yaml
 
 from wsss_core.init.choose import Choice, Machine, Weights, choose, find_weights, this_machine
 from wsss_core.init.look import Found, look, trouble
+from wsss_core.report.template import environment
 
 __all__ = [
     "Choice",
@@ -33,18 +34,11 @@ LISTED = 12
 
 def configuration(found: Found, weights: Weights, choice: Choice, machine: Machine, run: str) -> str:
     """Text of the configuration of a run."""
-    import jinja2
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["text"] = _text
+    templates = environment(Path(__file__).parent, escaped=False)
+    templates.filters["text"] = _text
     counts = [f"{name} {count}" for name, (count, _) in found.classes.items()]
-    return environment.get_template("mine.yaml").render(
+    return templates.get_template("mine.yaml").render(
         found=found,
         weights=weights,
         choice=choice,

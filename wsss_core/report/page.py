@@ -12,6 +12,7 @@ from wsss_core.evaluate.health import Finding
 from wsss_core.report.choose import Mistake
 from wsss_core.report.palette import SERIES, style_rules
 from wsss_core.report.provenance import Cost, Setting, duration, megabytes
+from wsss_core.report.template import environment
 
 HERE = Path(__file__).parent
 
@@ -248,19 +249,12 @@ def slug(name: str) -> str:
 
 def render(page: Page) -> str:
     """The whole page as HTML; nothing on it is loaded from elsewhere."""
-    import jinja2
     from markupsafe import Markup
 
     from wsss_core.report.charts import swatch
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {
+    templates = environment(HERE)
+    templates.filters |= {
         "pct": percent,
         "number": number,
         "slug": slug,
@@ -269,6 +263,6 @@ def render(page: Page) -> str:
         "svg": Markup,
         "swatch": lambda series: Markup(swatch(series)),
     }
-    environment.globals |= {"isnan": math.isnan, "SERIES": SERIES}
+    templates.globals |= {"isnan": math.isnan, "SERIES": SERIES}
     css = style_rules() + (HERE / "page.css").read_text(encoding="utf-8")
-    return environment.get_template("page.html").render(page=page, css=Markup(css))
+    return templates.get_template("page.html").render(page=page, css=Markup(css))

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from wsss_core.report.template import environment
+
 HERE = Path(__file__).parent
 
 A_PAGE = 240
@@ -71,17 +73,10 @@ def page_name(number: int) -> str:
 
 def render_sheet(page: SheetPage) -> str:
     """A page as HTML; nothing on it is loaded from elsewhere."""
-    import jinja2
     from markupsafe import Markup
 
     from wsss_core.report.palette import style_rules
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.globals["page_name"] = page_name
-    return environment.get_template("sheet.html").render(page=page, css=Markup(style_rules()))
+    templates = environment(HERE)
+    templates.globals["page_name"] = page_name
+    return templates.get_template("sheet.html").render(page=page, css=Markup(style_rules()))
