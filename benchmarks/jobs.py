@@ -111,6 +111,7 @@ def _rib_job(count: int, case: rib.Case, device: torch.device) -> Callable[[int]
         maps.run(
             config=folder / "step.json",
             classifier=folder / "model.pt",
+            health=None,
             manifest=folder / "shard.json",
             table=folder / "images.csv",
             maps=folder / "maps.h5",

@@ -96,7 +96,7 @@ def test_a_broken_row_is_a_problem_and_the_rest_is_read(tmp_path, name, text, pr
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    for name in ("cow/a.png", "fire truck/b.png", "fire truck/deep/c.png", "d.png", "masks/cow/a.png"):
+    for name in ("cow/a.png", "fire truck/b.png", "train/fire truck/c.png", "d.png", "masks/cow/a.png"):
         path = tmp_path / "photos" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path)
@@ -110,7 +110,7 @@ def test_folders_are_classes(photos):
     assert {record.id: record.classes for record in reading.records} == {
         "cow/a": (0,),
         "fire truck/b": (1,),
-        "fire truck/deep/c": (1,),
+        "train/fire truck/c": (1,),
         "d": (),
     }
     assert any(problem.text == "is read as folders that are classes" for problem in reading.problems)

@@ -128,6 +128,7 @@ def test_weights_are_known_by_their_names(tmp_path, monkeypatch):
     network = backbone("vgg16")
     state = {network._published_name(name): value for name, value in network.state_dict().items()}
     torch.save({"x": torch.zeros(1)}, "weights/another.pth")
+    Path("weights/a-broken.pt").write_text("no weights")
     torch.save(state, "weights/vgg.pth")
     expected = Weights("vgg16", "weights/vgg.pth")
     assert find_weights(None, laptop) == find_weights("weights/vgg.pth", laptop) == expected

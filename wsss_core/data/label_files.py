@@ -116,16 +116,14 @@ def read_labels(path: Path, separator: str) -> LabelFile:
 
 
 def rows_of_folders(files: Collection[str], folder: Path) -> list[LabelRow]:
-    """A row for every image, by the first folder of its path: its label. Images in no folder hold no class.
+    """A row for every image, by the folder that it lies in: its label. Images in no folder hold no class.
 
     Examples
     --------
-    >>> [(row.image, row.labels) for row in rows_of_folders(["cow/a.jpg", "b.jpg"], Path("photos"))]
-    [('b.jpg', ()), ('cow/a.jpg', ('cow',))]
+    >>> [(row.image, row.labels) for row in rows_of_folders(["train/cow/a.jpg", "b.jpg"], Path("photos"))]
+    [('b.jpg', ()), ('train/cow/a.jpg', ('cow',))]
     """
-    return [
-        LabelRow(file, (file.partition("/")[0],) if "/" in file else (), None, str(folder)) for file in sorted(files)
-    ]
+    return [LabelRow(file, tuple(_whole(Path(file).parent.name)), None, str(folder)) for file in sorted(files)]
 
 
 def _read_table(path: Path, text: str, separator: str) -> LabelFile:

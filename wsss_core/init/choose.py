@@ -49,7 +49,12 @@ def find_weights(given: str | None, machine: Machine) -> Weights:
         return Weights("small", None)
     here = sorted(path for path in Path("weights").glob("*") if path.suffix in (".pth", ".pt"))
     for path in [Path(given)] if given else here:
-        name = _backbone_of(path)
+        try:
+            name = _backbone_of(path)
+        except UserError:  # a file that lies there is no matter, if it is not the one that was asked for
+            if given:
+                raise
+            continue
         if name is not None:
             return Weights(name, str(path))
     if given:

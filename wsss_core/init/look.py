@@ -141,7 +141,7 @@ def _tags(root: Path, folder: Path, images: ImageFolder, given: Path | None) -> 
         if file.rows and fitting >= SHARE * len(file.rows):
             return str(path), file, separator
         tried.append(f"{path}: {fitting} of its {len(file.rows)} rows name a photo of {folder}")
-    inside = Counter(file.partition("/")[0] for file in images.files if "/" in file)
+    inside = Counter(Path(file).parent.name for file in images.files if "/" in file)
     classes = [name for name in inside if name not in MASKS]
     if not given and classes and sum(inside[name] for name in classes) >= SHARE * len(images.files):
         return tags.FOLDERS, None, " "
