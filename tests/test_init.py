@@ -86,6 +86,7 @@ def test_masks_are_found_and_are_no_photos(tmp_path):
         ({"labels.csv": "photo,tag\n0.jpg,cow\n"}, "labels.csv: found the columns photo, tag; expected are"),
         ({"labels.csv": "image,labels\nx.jpg,cow\ny.jpg,cow\n"}, "labels.csv: 0 of its 2 rows name a photo"),
         ({"labels.csv": "image,labels\n0.jpg,\n1.jpg,\n"}, "no photo has a tag"),
+        ({"labels.csv": "image,labels\n0.jpg,big cow\n1.jpg,big cow\n2.jpg,car\n"}, "'big cow' always stand together"),
     ],
 )
 def test_a_folder_without_tags_is_told_what_was_looked_at(tmp_path, files, message):

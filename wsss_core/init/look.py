@@ -122,16 +122,10 @@ def look(root: Path, labels: Path | None = None) -> Found:
 
 def _tags(root: Path, folder: Path, images: ImageFolder, given: Path | None) -> tuple[str, LabelFile | None, str]:
     """The file of tags as the configuration names it, what it holds, and the separator; folders hold None."""
-    candidates = (
-        [given]
-        if given
-        else sorted(
-            (path for path in root.iterdir() if path.suffix.lower() in ENDINGS and path.is_file()),
-            key=lambda path: (not path.stem.lower().startswith(("label", "tag", "class", "train")), path.name),
-        )
-    )
+    here = sorted(path for path in root.iterdir() if path.suffix.lower() in ENDINGS and path.is_file())
+    here.sort(key=lambda path: not path.stem.lower().startswith(("label", "tag", "class", "train")))
     tried = []
-    for path in candidates:
+    for path in [given] if given else here:
         try:
             file, separator = _taken_apart(path)
         except UserError as error:
@@ -154,7 +148,7 @@ def _tags(root: Path, folder: Path, images: ImageFolder, given: Path | None) -> 
 
 
 def _taken_apart(path: Path) -> tuple[LabelFile, str]:
-    """A file of tags, and the first separator by which its labels look whole.
+    """A file of tags, and the first separator by which its labels look whole; any but white space must part some.
 
     Raises
     ------
@@ -169,7 +163,8 @@ def _taken_apart(path: Path) -> tuple[LabelFile, str]:
         except UserError as error:
             first = first or error
         else:
-            return file, separator
+            if first is None or any(len(row.labels) > 1 for row in file.rows):
+                return file, separator
     assert first is not None
     raise first
 
