@@ -27,8 +27,8 @@ GPU_RULES = {step.rule for step in all_steps() if step.device} - {"selection"}
 """Rules that a GPU is asked for; `selection` may wait for a person, and needs one for erasing alone."""
 SHORT_RULES = {step.rule for step in all_steps() if step.each == "shard" and not step.device}
 """CPU steps of a stage's shards."""
-SETTINGS_FILES = {"step_config", "run_config"}
-"""Rules that write the settings files of steps."""
+LOCAL = {"step_config", "run_config", "imagenet"}
+"""Rules that are no step: they write settings files and fetch weights, where Snakemake itself runs."""
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def rules(tmp_path_factory) -> dict[str, Rule]:
 
 def of_steps(rules: dict[str, Rule]) -> set[str]:
     """Names of the rules that make something, but for settings files."""
-    return {name for name, rule in rules.items() if rule.output} - SETTINGS_FILES
+    return {name for name, rule in rules.items() if rule.output} - LOCAL
 
 
 def test_every_step_has_its_rule(rules):
