@@ -130,3 +130,12 @@ def test_several_labels_in_a_cell_of_one_label_stop_with_the_separator(photos):
         tags.read(TableSettings(root=str(photos)))
     reading = tags.read(TableSettings(root=str(photos), separator=","))
     assert reading.class_names == ("cow", "dog")
+
+
+def test_a_label_that_is_made_of_others_stops_with_the_cure(photos):
+    text = "image,{}\ncow/a.png,cow dog\nd.png,cow\ntrain/fire truck/c.png,dog\n"
+    (photos / "labels.csv").write_text(text.format("label"))
+    with pytest.raises(UserError, match="cow dog. are made of other labels; call the column labels"):
+        tags.read(TableSettings(root=str(photos)))
+    (photos / "labels.csv").write_text(text.format("labels"))
+    assert tags.read(TableSettings(root=str(photos))).class_names == ("cow", "dog")

@@ -49,8 +49,9 @@ def check_labels(
     Raises
     ------
     UserError
-        If a label holds what separates labels elsewhere; if the class list holds names that the separator cuts; without
-        a class list, if words always stand together, as those of one name do, or labels differ by their writing alone.
+        If a label holds what separates labels elsewhere, or a cell of one label is made of others; if the class list
+        holds names that the separator cuts; without a class list, if words always stand together, as those of one name
+        do, or labels differ by their writing alone.
 
     Examples
     --------
@@ -64,6 +65,7 @@ set it to ',', or list the names as they are in dataset.classes
     for found in (
         "" if separator is None else _other_separators(counts, separator, names or ()),
         _cut_names(separator, names or ()) if separator else "",
+        _made_of_others(counts, names or ()) if separator == "" else "",
         *([] if names is not None else [_always_together(rows, separator), _written_differently(counts)]),
     ):
         if found:
@@ -92,6 +94,18 @@ def _cut_names(separator: str, names: Collection[str]) -> str:
     return (
         f"the class list holds {_listed(cut)}, which dataset.separator, {separator!r}, would cut; "
         "separate labels by another character, such as ;"
+    )
+
+
+def _made_of_others(counts: Counter[str], names: Collection[str]) -> str:
+    """Cells of one label whose words are labels themselves: "cow dog" beside "cow" and "dog"."""
+    words = {label: label.split() for label in counts if label not in names}
+    made = [label for label, parts in words.items() if len(parts) > 1 and counts.keys() >= set(parts)]
+    if not made:
+        return ""
+    return (
+        f"a cell of this column is one label, but cells such as {_listed(made)} are made of other labels; call the "
+        "column labels, whose cells are taken apart at white space, or list the names as they are in dataset.classes"
     )
 
 
