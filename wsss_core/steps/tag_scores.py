@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from wsss_core.classify.tag_scores import Tried, folds_of, judge, tag_scores, try_image
-from wsss_core.data.augment import normalise
+from wsss_core.data.augment import normalise, resize, scaled_size
 from wsss_core.data.decoded import read_record
 from wsss_core.data.table import read_table
 from wsss_core.evaluate.health import write_health
@@ -20,9 +20,12 @@ from wsss_core.pace import Clock
 
 log = logging.getLogger(__name__)
 
+MOST_SIDE = 512
+"""Longer side of images in pixels, to which larger ones are reduced: whole photos of a camera would take gigabytes."""
+
 
 def run(*, config: Path, table: Path, classifier: Path, history: Path, scores: Path, execution: Execution) -> None:
-    """Write what the classifier makes of the images of the role "train", each at its own size.
+    """Write what the classifier makes of the images of the role "train", of large ones by smaller copies.
 
     Parameters
     ----------
@@ -48,7 +51,9 @@ def run(*, config: Path, table: Path, classifier: Path, history: Path, scores: P
     network = open_classifier(classifier, images.class_names, device)
     rows, clock = [], Clock("image", len(records), 0)
     for number, record in enumerate(records, 1):
-        pixels = torch.from_numpy(normalise(read_record(record)))[None].to(device)
+        image = read_record(record)
+        small = resize(image, scaled_size(image.shape[:2], min(1.0, MOST_SIDE / max(image.shape[:2]))))
+        pixels = torch.from_numpy(normalise(small))[None].to(device)
         rows.append([part.float().cpu().numpy() for part in try_image(network, pixels)])
         pace = clock.pace(number, last=number == len(records))
         if pace:
