@@ -78,9 +78,11 @@ onstart:
 
 
 onsuccess:
-    print(*health_lines([Path(HEALTH)]), sep="\n")
+    for line in health_lines([Path(HEALTH)]):
+        print(line)
 
 
 onerror:
     print(f"A step failed. Its log is named above; all logs are in {R}/logs. Finished files are kept.")
-    print(*health_lines(Path(health_path(name)) for name in current("classifiers")), sep="\n")
+    for line in health_lines(Path(health_path(name)) for name in current("classifiers")):
+        print(line)

@@ -30,7 +30,7 @@ import torch
 from wsss_core import keyed, training
 from wsss_core.classify import bce
 from wsss_core.classify.tag_scores import Tried, folds_of, tag_scores, try_image
-from wsss_core.data.augment import normalise
+from wsss_core.data.augment import multi_hot, normalise
 from wsss_core.data.decode import read_image
 from wsss_core.data.table import ImageRecord, ImageTable
 from wsss_core.evaluate.confusion import mask_confusion, metrics
@@ -219,9 +219,7 @@ def _signs(cell: Cell, network: CamNetwork, table: ImageTable, maps: Mapping[str
     """The signs of a classifier and of its masks at Otsu's thresholds; agreement is that with their CRF."""
     parts = [try_image(network, torch.from_numpy(normalise(read_image(Path(r.path))))[None]) for r in table.records]
     tried = Tried(*(torch.stack(part).numpy() for part in zip(*parts, strict=True)))
-    labels = np.zeros(tried.logits.shape, dtype=bool)
-    for row, record in zip(labels, table.records, strict=True):
-        row[list(record.classes)] = True
+    labels = multi_hot([record.classes for record in table.records], len(cell.classes)).numpy().astype(bool)
     signs = tag_scores(tried, labels, cell.classes, folds_of([r.id for r in table.records], 5)).values()
     masks = []
     paths = {photo.id: photo.path for photo in cell.photos}
@@ -287,7 +285,7 @@ def main() -> None:
     with open(options.table, "a", newline="") as handle, open(signs, "a", newline="") as signs_handle:
         writer = csv.DictWriter(handle, COLUMNS)
         signs_writer = csv.DictWriter(signs_handle, ("task", "photos", "draw", "training", *SIGNS, "cam"))
-        if not done:
+        if not handle.tell():
             writer.writeheader()
         if not signs_handle.tell():
             signs_writer.writeheader()

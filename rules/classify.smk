@@ -1,4 +1,5 @@
-# Class tags -> classifier checkpoint -> how well it tells the classes apart; for W-OoD also out-of-distribution photos -> candidates -> those to train on.
+# Class tags -> classifier checkpoint -> how well it tells the classes apart; for W-OoD also out-of-distribution photos
+# -> candidates -> those to train on.
 
 
 # On the machine where Snakemake runs, as nodes of a cluster may have no network; they see the cache in the home folder.

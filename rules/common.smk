@@ -11,6 +11,7 @@ from snakemake.exceptions import WorkflowError
 try:
     import wsss_core
     from wsss_core.config import configured_stages, load, read_file, step_json
+    from wsss_core.constants import IMAGENET
     from wsss_core.data.listing import folder_digest, listing_digest
     from wsss_core.errors import UserError
     from wsss_core.evaluate.health import health_lines
@@ -105,7 +106,7 @@ def weight_files(wildcard):
 
     def files(wildcards):
         weights = settings(wildcards[wildcard], "train").get("weights")
-        if weights == "imagenet":
+        if weights == IMAGENET:
             return [f"{R}/weights/{CONFIGURATION.backbone_of(wildcards[wildcard])}.txt"]
         return [weights] if weights and weights != "classifier" else []
 
@@ -211,6 +212,11 @@ def products(section):
         if CONFIGURATION.stages[name].section == section
         for path in stage_products(name)
     ]
+
+
+def target_products(wildcards):
+    """What the run's targets make, of all sections."""
+    return [path for name in CONFIGURATION.targets for path in stage_products(name)]
 
 
 def digit_files(wildcards):

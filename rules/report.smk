@@ -41,7 +41,7 @@ rule sheet:
         template=f"{PAGE}/sheet.html",
         maps=all_maps,
         masks=all_masks,
-        thresholds=lambda wildcards: [path for name in CONFIGURATION.targets for path in stage_products(name)],
+        thresholds=target_products,
     output:
         directory(f"{R}/sheet"),
     log:
@@ -69,7 +69,7 @@ rule report:
         table=f"{R}/dataset/images.csv",
         template=f"{PAGE}/page.html",
         style=f"{PAGE}/page.css",
-        products=lambda wildcards: [path for name in CONFIGURATION.targets for path in stage_products(name)],
+        products=target_products,
         health=HEALTH,
         sheet=SHEET,
         figures=FIGURES,

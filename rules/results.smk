@@ -9,7 +9,7 @@ HEALTH = f"{R}/health.json"
 rule results:
     input:
         config=f"{R}/config/run/results.json",
-        products=lambda wildcards: [path for name in CONFIGURATION.targets for path in stage_products(name)],
+        products=target_products,
     output:
         report(
             RESULTS,
@@ -72,7 +72,7 @@ rule health:
         tag_scores=[health_path(name) for name in current("classifiers")],
         maps=all_maps,
         masks=all_masks,
-        products=lambda wildcards: [path for name in CONFIGURATION.targets for path in stage_products(name)],
+        products=target_products,
     output:
         HEALTH,
     log:

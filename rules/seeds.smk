@@ -29,8 +29,8 @@ rule maps:
         "seeds {wildcards.seed}, shard {wildcards.shard}; log: {log}"
     shell:
         "python -m wsss_core.cli maps --config {input.config:q} --classifier {input.classifier:q}"
-        " --health {input.health:q} --manifest {input.manifest:q} --table {input.table:q} --maps {output:q} --cache {params.cache:q}"
-        " {params.execution} > {log:q} 2>&1"
+        " --health {input.health:q} --manifest {input.manifest:q} --table {input.table:q} --maps {output:q}"
+        " --cache {params.cache:q} {params.execution} > {log:q} 2>&1"
 
 
 rule maps_from_maps:

@@ -52,6 +52,12 @@ def test_a_reserved_word_among_the_tags_stops_it(photos, capsys, word):
     assert status == 2 and f"labels.csv: {word!r} cannot be the name of a class" in said
 
 
+def test_a_mistake_in_the_tags_is_told_once(photos, capsys):
+    (photos / "labels.csv").write_text("image,labels\na,background\n")
+    status, said = check(capsys)
+    assert status == 2 and said.count("cannot be the name of a class") == 1
+
+
 def test_weight_files_are_looked_at_with_the_backbone_that_they_are_for(photos, capsys):
     state = backbone("small").state_dict()
     torch.save({"model": {f"module.{name}": value for name, value in state.items()}}, "small.pth")

@@ -69,6 +69,8 @@ def test_the_shape_is_told(tmp_path):
         ("a.json", "3", "is neither a mapping from images to labels nor a list"),
         ("a.json", "[3]", "entry 1: has no image or no labels"),
         ("a.yaml", "a: [b\n", "a.yaml: cannot be read"),
+        ("a.json", '{"x": ["cow"], "x": ["car"]}', "a.json: x stands twice; write all labels of an image in one list"),
+        ("a.yaml", "x: [cow]\ny: [cow]\nx: [car]\n", "a.yaml: x, in lines 1 and 3 stands twice"),
         ("a.yaml", "", "is neither a mapping"),
     ],
 )

@@ -109,6 +109,19 @@ def test_what_is_no_folder_of_photos_is_refused(tmp_path, monkeypatch):
         look(Path())
 
 
+def test_photos_that_cannot_be_opened_and_names_that_are_no_runs_are_refused(tmp_path, monkeypatch, capsys):
+    photos = make_photos(tmp_path / "photos")
+    (photos / "labels.csv").write_text(as_csv(TAGS))
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["init", "photos", "--out", "my run.yaml"]) == 2
+    assert "my run.yaml: the run takes the name of the file" in capsys.readouterr().err
+    for name in TAGS:
+        (photos / name).write_bytes(b"no photo")
+    assert cli.main(["init", "photos"]) == 2
+    assert "photos: none of the photos can be opened, such as 0.jpg" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.yaml"))
+
+
 def test_a_class_of_every_photo_is_told_with_the_way_out(tmp_path, capsys, monkeypatch):
     photos = make_photos(tmp_path / "photos")
     (photos / "labels.csv").write_text(as_csv({name: ["cow"] for name in TAGS}))

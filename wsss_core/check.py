@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from wsss_core.config import Configuration
-from wsss_core.data.examine import in_every_image
+from wsss_core.constants import IMAGENET
+from wsss_core.data.examine import class_counts, in_every_image
 from wsss_core.data.listing import dataset_settings, reader
 from wsss_core.errors import UserError
 
@@ -28,16 +28,12 @@ def look_ahead(configuration: Configuration) -> list[str]:
     UserError
         With a line for everything that the run would refuse.
     """
-    looks: list[Callable[[], str]] = [
-        partial(_classes, configuration.dataset),
-        partial(_tags, configuration.dataset),
-        *_weights(configuration),
-    ]
+    looks: list[Callable[[], str]] = [partial(_dataset, configuration.dataset), *_weights(configuration)]
     lines: list[str] = []
     mistakes: list[str] = []
     for look in looks:
         try:
-            lines += filter(None, [look()])
+            lines.append(look())
         except UserError as error:
             mistakes.append(str(error))
     if mistakes:
@@ -45,8 +41,13 @@ def look_ahead(configuration: Configuration) -> list[str]:
     return lines
 
 
+def _dataset(dataset: Mapping[str, Any]) -> str:
+    """The classes of the data set, given its section of the configuration, and the tags if these can be read."""
+    return "\n".join(filter(None, [_classes(dataset), _tags(dataset)]))
+
+
 def _classes(dataset: Mapping[str, Any]) -> str:
-    """The classes of the data set, given its section of the configuration."""
+    """The classes of the data set."""
     settings = dataset_settings(dataset)
     if dataset["format"] != "demo" and not os.path.isdir(settings.root):
         return f"dataset.root: there is no folder {settings.root} yet"
@@ -55,28 +56,24 @@ def _classes(dataset: Mapping[str, Any]) -> str:
 
 
 def _tags(dataset: Mapping[str, Any]) -> str:
-    """How many images have each class, given the data set's section; "" where tags are seen with the images alone."""
+    """How many images have each class; "" where tags are seen with the images alone."""
     settings = dataset_settings(dataset)
     if dataset["format"] not in ("table", "voc") or not os.path.isdir(settings.root):
         return ""
     reading = reader(dataset["format"])[0].read(settings)
     wrong = [problem for problem in reading.problems if problem.severity != "note"]
     if wrong and settings.unreadable == "stop":
-        shown = [f"{problem.path}: {problem.image}: {problem.text}" for problem in wrong[:LISTED]]
-        raise UserError(
-            "\n    ".join(
-                [f"{len(wrong)} problem{'s' * (len(wrong) > 1)} in the data set (unreadable: skip goes on):", *shown]
-            )
-        )
+        count = f"{len(wrong)} problem{'s' * (len(wrong) > 1)} in the data set (unreadable: skip goes on):"
+        shown = (f"{problem.path}: {problem.image}: {problem.text}" for problem in wrong[:LISTED])
+        raise UserError("\n    ".join([count, *shown]))
     if reading.tags_from_masks:
         return ""
-    train = [record for record in reading.records if "train" in record.splits]
-    counts = Counter(c for record in train for c in record.classes)
-    by_class = ", ".join(f"{name} {counts[c]}" for c, name in enumerate(reading.class_names))
-    everywhere = in_every_image(reading.class_names, train)
+    train = sum("train" in record.splits for record in reading.records)
+    by_class = class_counts(reading.class_names, reading.records)
+    everywhere = in_every_image(reading.class_names, reading.records)
     notes = [f"note: {problem.text}" for problem in reading.problems if problem.severity == "note"][:LISTED]
     attention = f"ATTENTION: {everywhere}" if everywhere else ""
-    return "\n".join(filter(None, [f"{len(train)} images for training: {by_class}", *notes, attention]))
+    return "\n".join(filter(None, [f"{train} images for training: {by_class}", *notes, attention]))
 
 
 def _weights(configuration: Configuration) -> Iterator[Callable[[], str]]:
@@ -90,7 +87,7 @@ def _weights(configuration: Configuration) -> Iterator[Callable[[], str]]:
 
 def _fit(where: str, path: str, name: str) -> str:
     """Whether a weight file fits the backbone that a stage would load it into."""
-    if path == "imagenet":
+    if path == IMAGENET:
         from wsss_core.models.imagenet import cached
 
         file = cached(name)

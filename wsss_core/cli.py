@@ -11,6 +11,7 @@ import glob
 import importlib
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -283,7 +284,10 @@ def _copy(options: argparse.Namespace) -> None:
 
 def _init(options: argparse.Namespace) -> None:
     from wsss_core import init
+    from wsss_core.constants import NAME, NAME_WORDS
 
+    if not re.fullmatch(NAME, options.out.stem):
+        raise UserError(f"{options.out}: the run takes the name of the file, which may hold {NAME_WORDS}")
     if options.out.exists():
         raise UserError(f"{options.out}: is there already; remove it, or give another name with --out")
     found = init.look(options.photos, options.labels)

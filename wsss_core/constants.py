@@ -21,3 +21,6 @@ NAME_WORDS = f"letters, digits, '.', '_' and '-', at most {LONGEST_NAME}, first 
 
 EPSILON = 1e-5
 """Added to divisors, such as the maximum of a map, and within logarithms, as in the published code of IRN."""
+
+IMAGENET = "imagenet"
+"""In place of a weight file in a configuration: the ImageNet weights that torchvision publishes."""

@@ -11,19 +11,20 @@ A third one is the share of tags whose class activation map is zero everywhere: 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from wsss_core import keyed
-from wsss_core.evaluate.health import Finding, above_chance, average_precision, expected_precision
+from wsss_core.evaluate.health import Finding, above_chance, expected_precision, mean_of, rounded
 from wsss_core.models.cam import CamNetwork
 from wsss_core.settings import setting
 
@@ -100,10 +101,10 @@ def tag_scores(
         count, told = int(present.sum()), bool(present.any() and not present.all())
         found[name] = {
             "images": count,
-            "chance": _rounded(expected_precision(count, len(present))) if count else None,
-            "precision": _rounded(average_precision(tried.logits[:, c], present)) if told else None,
-            "unseen": _rounded(_unseen(tried.features, present, folds)) if told else None,
-            "zero_maps": _rounded(float((tried.peaks[present, c] <= 0).mean())) if count else None,
+            "chance": rounded(expected_precision(count, len(present))) if count else None,
+            "precision": rounded(float(average_precision_score(present, tried.logits[:, c]))) if told else None,
+            "unseen": rounded(_unseen(tried.features, present, folds)) if told else None,
+            "zero_maps": rounded(float((tried.peaks[present, c] <= 0).mean())) if count else None,
         }
     return found
 
@@ -124,7 +125,7 @@ def judge(stage: str, scores: dict[str, dict[str, Any]], advice: str) -> list[Fi
     tags = sum(one["images"] for one in scores.values())
     zero = sum(one["zero_maps"] * one["images"] for one in scores.values() if one["images"]) / max(tags, 1)
     ways = {name: _above_chance(one, "precision") for name, one in scores.items()}
-    seen, unseen = _mean(ways.values()), _mean(_above_chance(one, "unseen") for one in scores.values())
+    seen, unseen = mean_of(ways.values()), mean_of(_above_chance(one, "unseen") for one in scores.values())
     if zero > ZERO:
         text = f"{zero:.0%} of the tags have a map that is zero everywhere, so their masks would be empty. {advice}"
         return [Finding("stop", stage, "zero_maps", zero, ZERO, text)]
@@ -164,17 +165,8 @@ def _unseen(features: np.ndarray, present: np.ndarray, folds: np.ndarray) -> flo
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=200))
         model.fit(features[~held], present[~held])
         scores[held] = model.decision_function(features[held])
-    return average_precision(scores, present)
+    return float(average_precision_score(present, scores))
 
 
 def _above_chance(signs: dict[str, Any], key: str) -> float | None:
     return None if signs[key] is None else above_chance(signs[key], signs["chance"])
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,7 @@ def read_file(path: Path | str) -> Mapping[str, Any]:
     import yaml
 
     try:
-        text = Path(path).read_text(encoding="utf-8")
-        try:
-            content, twice = _json(text)
-        except ValueError:
-            content, twice = _yaml(text, str(path))
+        content, twice = parsed(Path(path).read_text(encoding="utf-8"), str(path))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: configuration cannot be read ({error})") from error
     if twice:
@@ -37,13 +34,37 @@ def read_file(path: Path | str) -> Mapping[str, Any]:
     return content
 
 
+def parsed(text: str, name: str) -> tuple[Any, list[str]]:
+    """What a text of JSON or YAML holds, and the keys that stand twice in one mapping of it.
+
+    Parameters
+    ----------
+    name
+        File, for the errors of YAML.
+
+    Raises
+    ------
+    yaml.YAMLError
+        If it is neither.
+
+    Examples
+    --------
+    >>> parsed("a: 1\\nb: 2\\na: 3\\n", "some.yaml")
+    ({'a': 3, 'b': 2}, ['a, in lines 1 and 3'])
+    """
+    try:
+        return _json(text)
+    except ValueError:
+        return _yaml(text, name)
+
+
 def _json(text: str) -> tuple[Any, list[str]]:
     """Content, and the keys that stand twice."""
     twice: list[str] = []
 
     def mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
-        twice.extend(dict.fromkeys(key for key in keys if keys.count(key) > 1))
+        counts = Counter(key for key, _ in pairs)
+        twice.extend(key for key, count in counts.items() if count > 1)
         return dict(pairs)
 
     return json.loads(text, object_pairs_hook=mapping), twice

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -246,6 +247,12 @@ def require_classes(class_names: Sequence[str], records: Sequence[ImageRecord]) 
             f"dataset.classes: no train image has the class{'es' * (len(absent) > 1)} {named}; "
             f"take {'them' if len(absent) > 1 else 'it'} out of the class list or add images"
         )
+
+
+def class_counts(class_names: Sequence[str], records: Sequence[ImageRecord]) -> str:
+    """Every class with the number of its train images: a wrong separator or a mistyped name is seen here."""
+    tagged = Counter(c for record in records if "train" in record.splits for c in record.classes)
+    return ", ".join(f"{name} {tagged[c]}" for c, name in enumerate(class_names))
 
 
 def in_every_image(class_names: Sequence[str], records: Sequence[ImageRecord]) -> str:

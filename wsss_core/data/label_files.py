@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any
 
 import yaml
 
+from wsss_core.config.reading import parsed
 from wsss_core.data.label_text import split_labels
 from wsss_core.data.reading import Problem, read_text
 from wsss_core.errors import UserError
@@ -135,21 +135,20 @@ def _read_table(path: Path, text: str, separator: str) -> LabelFile:
     split = _column(header, (SPLIT,), path)
     if image is None:
         raise UserError(f"{path}: found the columns {', '.join(header) or 'nothing'}; expected are {EXPECTED}")
-    cells = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
-    where = {number: f"{path}, row {number}" for number, _ in cells}
+    cells = [(f"{path}, row {reader.line_num}", row) for row in reader if any(cell.strip() for cell in row)]
     if labels is not None:
         single = header[labels].lower() in LABEL
         words = "one label a row" if single else "an image and its labels a row"
         rows, problems = [], []
-        for number, row in cells:
-            problem = _wrong_row(row, header, image, labels, where[number], separator)
+        apart = "" if single and separator == " " else separator
+        for where, row in cells:
+            problem = _wrong_row(row, header, image, labels, where, separator)
             if problem is None:
-                whole = single and separator == " "
-                names = _whole(row[labels]) if whole else tuple(split_labels(row[labels], separator))
-                rows.append(LabelRow(row[image].strip(), names, _cell(row, split), where[number]))
+                names = tuple(split_labels(row[labels], apart)) if apart else _whole(row[labels])
+                rows.append(LabelRow(row[image].strip(), names, _cell(row, split), where))
             else:
                 problems.append(problem)
-        found, apart = (_merged(rows), "" if separator == " " else separator) if single else (rows, separator)
+        found = _merged(rows) if single else rows
         shape = f"{words}, in the columns {header[image]} and {header[labels]}"
     else:
         classes = {place: name for place, name in enumerate(header) if place not in (image, split) and name}
@@ -194,7 +193,7 @@ def _wrong_row(
 
 def _one_hot(
     path: Path,
-    cells: Sequence[tuple[int, Sequence[str]]],
+    cells: Sequence[tuple[str, Sequence[str]]],
     header: Sequence[str],
     image: int,
     split: int | None,
@@ -220,8 +219,7 @@ def _one_hot(
         shown = f" ({odd[0]} holds {odd[1]!r})" if odd else ""
         raise UserError(f"{path}: found the columns {', '.join(header)}{shown}; expected are {EXPECTED}")
     rows, problems = [], []
-    for number, row in cells:
-        where = f"{path}, row {number}"
+    for where, row in cells:
         name = row[image].strip() if image < len(row) else ""
         if not name:
             problems.append(Problem("", where, "the row names no image", "row"))
@@ -236,9 +234,11 @@ def _one_hot(
 def _read_mapping(path: Path, text: str, separator: str) -> LabelFile:
     """A file of JSON or YAML."""
     try:
-        content = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
+        content, twice = parsed(text, str(path))
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read ({str(error).splitlines()[0] if str(error) else error!r})") from None
+    if twice:
+        raise UserError(f"{path}: {twice[0]} stands twice; write all labels of an image in one list")
     rows, problems = [], []
     pairs = _pairs_of_list(path, content) if isinstance(content, list) else _pairs_of_mapping(path, content)
     for image, given, split, where in pairs:

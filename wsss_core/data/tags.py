@@ -86,11 +86,8 @@ PLAIN = "an image and its labels a row, in the columns image and labels, separat
 def classes(settings: TableSettings) -> tuple[str, ...]:
     """The names in the class file, else the labels in the CSV, sorted; errors as for `read`."""
     root = existing_folder(Path(settings.root), "root")
-    if settings.labels == FOLDERS:
-        images = ImageFolder(_image_folder(settings, root), "images")
-        return _class_names(settings, _tags_of_folders(settings, images).rows, images.folder)
-    path = named_file(root, settings.labels, "labels")
-    return _class_names(settings, read_labels(path, settings.separator).rows, path)
+    path, found = _tags(settings, root, ImageFolder(_image_folder(settings, root), "images"))
+    return _class_names(settings, found.rows, path)
 
 
 def read(settings: TableSettings, workers: int = 0, drawn: Path | None = None) -> Reading:
@@ -107,11 +104,7 @@ def read(settings: TableSettings, workers: int = 0, drawn: Path | None = None) -
     """
     root = existing_folder(Path(settings.root), "root")
     images = ImageFolder(_image_folder(settings, root), "images")
-    if settings.labels == FOLDERS:
-        path, found = images.folder, _tags_of_folders(settings, images)
-    else:
-        path = named_file(root, settings.labels, "labels")
-        found = read_labels(path, settings.separator)
+    path, found = _tags(settings, root, images)
     rows, problems = found.rows, [*found.problems, *images.problems]
     problems += [Problem("", str(path), f"is read as {found.shape}", "note")] if found.shape != PLAIN else []
     class_names = _class_names(settings, rows, path)
@@ -152,11 +145,14 @@ def tags_of_folders(folder: Path, files: Collection[str]) -> LabelFile:
     return LabelFile(tuple(rows_of_folders(files, folder)), (), "folders that are classes")
 
 
-def _tags_of_folders(settings: TableSettings, images: ImageFolder) -> LabelFile:
-    """The same of a data set; masks among the images are none."""
-    masks = None if settings.masks is None else named(Path(settings.root), settings.masks).resolve()
+def _tags(settings: TableSettings, root: Path, images: ImageFolder) -> tuple[Path, LabelFile]:
+    """The tags, and the file or folder that they are from; masks among the images of folders are no images."""
+    if settings.labels != FOLDERS:
+        path = named_file(root, settings.labels, "labels")
+        return path, read_labels(path, settings.separator)
+    masks = None if settings.masks is None else named(root, settings.masks).resolve()
     files = [file for file in images.files if masks is None or masks not in (images.folder / file).resolve().parents]
-    return tags_of_folders(images.folder, files)
+    return images.folder, tags_of_folders(images.folder, files)
 
 
 def _image_folder(settings: TableSettings, root: Path) -> Path:

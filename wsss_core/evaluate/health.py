@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from wsss_core.errors import UserError
+from wsss_core.store.atomic import write_text
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,6 @@ def findings(mappings: Sequence[Mapping[str, Any]]) -> list[Finding]:
 
 def write_health(path: Path, content: Mapping[str, Any], found: Sequence[Finding]) -> None:
     """Write a health file: signs and findings, as JSON."""
-    from wsss_core.store.atomic import write_text
-
     whole = {**content, "findings": [asdict(finding) for finding in found]}
     write_text(path, json.dumps(whole, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
@@ -85,7 +84,7 @@ def require_no_stop(path: Path) -> None:
     """
     content = read_health(path)
     stops = [finding for finding in findings(content["findings"]) if finding.severity == "stop"]
-    if stops and content["stop"]:
+    if stops and content.get("stop", True):
         raise UserError(
             f"{stops[0].line()}. {path} has the figures; to go on all the same, give the classifier "
             "tag_scores: {stop: false}"
@@ -131,28 +130,6 @@ def expected_precision(positives: int, images: int) -> float:
     return (positives - 1) / (images - 1) * (1 - harmonic) + harmonic
 
 
-def average_precision(scores: np.ndarray, present: np.ndarray) -> float:
-    """Mean over the images with a tag of the precision at their rank; images of equal score share the last rank.
-
-    Parameters
-    ----------
-    scores
-        float [N].
-    present
-        bool [N], at least one True.
-
-    Examples
-    --------
-    >>> average_precision(np.array([0.9, 0.8, 0.7]), np.array([True, False, True])).__round__(3)
-    0.833
-    """
-    order = np.argsort(-scores, kind="stable")
-    ranked, hits = scores[order], present[order]
-    last = np.searchsorted(-ranked, -ranked, side="right")
-    precision = np.cumsum(hits)[last - 1] / last
-    return float(precision[hits].mean())
-
-
 def above_chance(precision: float, chance: float) -> float:
     """Part of the way from a random order (0) to a perfect one (1).
 
@@ -162,3 +139,14 @@ def above_chance(precision: float, chance: float) -> float:
     (0.5, 0.0)
     """
     return (precision - chance) / (1 - chance) if chance < 1 else 0.0
+
+
+def mean_of(values: Iterable[float | None]) -> float | None:
+    """Mean of the values that are known; None without any."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def rounded(value: float | None) -> float | None:
+    """To the four places that a health file holds."""
+    return None if value is None else round(value, 4)

@@ -11,7 +11,7 @@ from skimage.measure import label as connected
 
 from wsss_core.constants import IGNORE
 from wsss_core.evaluate.confusion import confusion, metrics
-from wsss_core.evaluate.health import Finding
+from wsss_core.evaluate.health import Finding, mean_of, rounded
 
 EMPTY, LOST, FULL = 0.5, 0.3, 0.8
 """Beyond these it is warned: share of photos with tags whose mask is all background, share of tags that no pixel has,
@@ -50,14 +50,14 @@ class MaskSigns:
     def content(self, class_names: Sequence[str]) -> dict[str, Any]:
         """As a health file holds them."""
         named = {
-            name: {"coverage": _rounded(coverage), "pieces": _rounded(pieces)}
+            name: {"coverage": rounded(coverage), "pieces": rounded(pieces)}
             for name, coverage, pieces in zip(class_names, self.coverage, self.pieces, strict=True)
         }
         return {
             "images": self.images,
-            "empty": _rounded(self.empty),
-            "kept": _rounded(self.kept),
-            "agreement": _rounded(self.agreement),
+            "empty": rounded(self.empty),
+            "kept": rounded(self.kept),
+            "agreement": rounded(self.agreement),
             "classes": named,
         }
 
@@ -109,8 +109,8 @@ def mask_signs(
         images,
         empty / images,
         float(np.mean([value > 0 for value in tagged])),
-        tuple(_mean(values) for values in coverage),
-        tuple(_mean(values) for values in pieces),
+        tuple(mean_of(values) for values in coverage),
+        tuple(mean_of(values) for values in pieces),
         float(metrics(total).mean("iou")) if compared else None,
     )
 
@@ -158,11 +158,3 @@ def judge(stage: str, signs: MaskSigns, class_names: Sequence[str]) -> list[Find
             )
             found.append(Finding("warning", stage, "coverage", share, FULL, text))
     return found
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return float(np.mean(values)) if values else None
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)

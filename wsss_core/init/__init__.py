@@ -11,6 +11,7 @@ from pathlib import Path
 
 import yaml
 
+from wsss_core.constants import IMAGENET
 from wsss_core.init.choose import Choice, Machine, Weights, choose, find_weights, this_machine
 from wsss_core.init.look import Found, look, trouble
 from wsss_core.report.template import environment
@@ -34,7 +35,6 @@ LISTED = 12
 
 def configuration(found: Found, weights: Weights, choice: Choice, machine: Machine, run: str) -> str:
     """Text of the configuration of a run."""
-
     templates = environment(Path(__file__).parent, escaped=False)
     templates.filters["text"] = _text
     counts = [f"{name} {count}" for name, (count, _) in found.classes.items()]
@@ -62,7 +62,7 @@ def told(found: Found, weights: Weights) -> Iterator[str]:
     if found.others:
         yield f"{found.others} photos have no tags and are not used"
     yield f"true masks: {found.masks}, for scores alone" if found.masks else "no true masks, so nothing will be scored"
-    if weights.file == "imagenet":
+    if weights.file == IMAGENET:
         yield f"weights: torchvision's of {weights.backbone}, fetched when the run starts (--weights FILE for others)"
     elif weights.file:
         yield f"weights: {weights.file} fits the backbone {weights.backbone}"

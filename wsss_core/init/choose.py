@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from wsss_core.constants import IMAGENET
 from wsss_core.errors import UserError
 from wsss_core.init.look import Found
 from wsss_core.models import BackboneName
@@ -20,7 +21,9 @@ STEPS = 450
 
 RIB_SECONDS, IRN_SECONDS, NETWORK_SECONDS = 60.0, 6.0, 3000.0
 """What the second block takes one core, for photos of 320 pixels with MobileNetV2: RIB a photo, IRN a photo (with its
-training), and the network's 1000 steps. Measured on one core of an x86 server; others differ by a factor of three."""
+training), and the network's 1000 steps. Guesses from runs on busy cores, not measurements: they tell an hour from a
+day, and no more.
+"""
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def find_weights(given: str | None, machine: Machine) -> Weights:
     if given:
         names = ", ".join(get_args(BackboneName))
         raise UserError(f"{given}: fits no backbone; there are {names}, with the names of torchvision's weight files")
-    return Weights("resnet50" if machine.gpu else "mobilenet_v2", "imagenet")
+    return Weights("resnet50" if machine.gpu else "mobilenet_v2", IMAGENET)
 
 
 def _backbone_of(path: Path) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,11 +95,9 @@ def look(root: Path, labels: Path | None = None) -> Found:
     images = ImageFolder(folder, "images")
     if not images.files:
         raise UserError(f"{folder}: holds no photo (read are {', '.join(IMAGE_SUFFIXES)})")
-    masks = _masks(root, folder, images)
+    masks = _masks(root, images)
     photos = frozenset(f for f in images.files if masks is None or not f.startswith(f"{Path(masks).name}/"))
-    name, file, separator = _tags(root, folder, images, labels)
-    if file is None:
-        file = tags.tags_of_folders(images.folder, photos)
+    name, file, separator = _tags(root, images, photos, labels)
     rows = rows_by_file(file.rows, images, [], needed=False)
     counts = Counter(label for row in rows.values() for label in row.labels)
     examples = {label: found for found, row in reversed(rows.items()) for label in row.labels}
@@ -120,8 +118,8 @@ def look(root: Path, labels: Path | None = None) -> Found:
     )
 
 
-def _tags(root: Path, folder: Path, images: ImageFolder, given: Path | None) -> tuple[str, LabelFile | None, str]:
-    """The file of tags as the configuration names it, what it holds, and the separator; folders hold None."""
+def _tags(root: Path, images: ImageFolder, photos: Collection[str], given: Path | None) -> tuple[str, LabelFile, str]:
+    """The file of tags as the configuration names it, what it holds, and the separator."""
     here = sorted(path for path in root.iterdir() if path.suffix.lower() in ENDINGS and path.is_file())
     here.sort(key=lambda path: not path.stem.lower().startswith(("label", "tag", "class", "train")))
     tried = []
@@ -134,11 +132,10 @@ def _tags(root: Path, folder: Path, images: ImageFolder, given: Path | None) -> 
         fitting = len(rows_by_file(file.rows, images, [], needed=False))
         if file.rows and fitting >= SHARE * len(file.rows):
             return str(path), file, separator
-        tried.append(f"{path}: {fitting} of its {len(file.rows)} rows name a photo of {folder}")
-    inside = Counter(Path(file).parent.name for file in images.files if "/" in file)
-    classes = [name for name in inside if name not in MASKS]
-    if not given and classes and sum(inside[name] for name in classes) >= SHARE * len(images.files):
-        return tags.FOLDERS, None, " "
+        tried.append(f"{path}: {fitting} of its {len(file.rows)} rows name a photo of {images.folder}")
+    inside = sum("/" in file and Path(file).parent.name not in MASKS for file in images.files)
+    if not given and inside and inside >= SHARE * len(images.files):
+        return tags.FOLDERS, tags.tags_of_folders(images.folder, photos), " "
     looked = "".join(f"\n  {line}" for line in tried) or "\n  nothing that could hold tags"
     raise UserError(
         f"{root}: found {len(images.files)} photos, but no tags for them. Looked at:{looked}\nTags may stand in a file "
@@ -169,13 +166,12 @@ def _taken_apart(path: Path) -> tuple[LabelFile, str]:
     raise first
 
 
-def _masks(root: Path, folder: Path, images: ImageFolder) -> str | None:
+def _masks(root: Path, images: ImageFolder) -> str | None:
     """The folder of true masks: one that holds a PNG named as a photo for at least half of its files."""
-    for name in MASKS:
-        path = root / name
-        if not path.is_dir() or path == folder:
+    ids = {images.id(file) for file in images.files}
+    for path in (root / name for name in MASKS):
+        if not path.is_dir():
             continue
-        ids = {images.id(file) for file in images.files}
         files = MaskFolder(path)
         fitting = sum(files.find(image) is not None for image in ids)
         if fitting and fitting >= SHARE * len(files.files):
@@ -184,15 +180,23 @@ def _masks(root: Path, folder: Path, images: ImageFolder) -> str | None:
 
 
 def _longest(folder: Path, files: Sequence[str]) -> int:
-    """Median of the longer sides of some photos, in pixels; those that cannot be opened are left out."""
+    """Median of the longer sides of some photos, in pixels; those that cannot be opened are left out.
+
+    Raises
+    ------
+    UserError
+        If none can be opened.
+    """
     sides = []
     for file in files[:: -(-len(files) // LOOKED_AT)]:
         try:
             with Image.open(folder / file) as image:
                 sides.append(max(image.size))
-        except OSError:
+        except Exception:  # noqa: S112  # whatever a decoder raises; the index names each of these photos
             continue
-    return sorted(sides)[len(sides) // 2] if sides else 0
+    if not sides:
+        raise UserError(f"{folder}: none of the photos can be opened, such as {files[0]}")
+    return sorted(sides)[len(sides) // 2]
 
 
 def trouble(found: Found) -> list[str]:

@@ -13,12 +13,10 @@ from pathlib import Path
 import torch
 import torchvision.models
 
+from wsss_core.constants import IMAGENET
 from wsss_core.errors import UserError
 
 log = logging.getLogger(__name__)
-
-WORD = "imagenet"
-"""In place of a weight file: these weights."""
 
 
 def published(backbone: str) -> str:
@@ -38,13 +36,14 @@ def published(backbone: str) -> str:
         return torchvision.models.get_model_weights(backbone)["IMAGENET1K_V1"].url
     except ValueError:
         raise UserError(
-            f"weights: {WORD} is for backbones of torchvision, which {backbone} is not; name a weight file, or set null"
+            f"weights: {IMAGENET} is for backbones of torchvision, which {backbone} is not; name a weight file, or set "
+            "null"
         ) from None
 
 
 def cached(backbone: str) -> Path:
     """Where torch keeps the weight file of a backbone, whether it is there or not; errors as for `published`."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / published(backbone).rpartition("/")[2]
+    return _place(published(backbone))
 
 
 def require_cached(backbone: str) -> Path:
@@ -57,18 +56,8 @@ def require_cached(backbone: str) -> Path:
     """
     path = cached(backbone)
     if not path.exists():
-        raise UserError(f"{path.name} was not fetched: {by_hand(backbone)}")
+        raise UserError(f"{path.name} was not fetched: {_by_hand(published(backbone))}")
     return path
-
-
-def by_hand(backbone: str, url: str | None = None) -> str:
-    """What to do without a network, in one line: file, folder and digest."""
-    path = cached(backbone) if url is None else _place(url)
-    digest = path.stem.rpartition("-")[2]
-    return (
-        f"fetch {url or published(backbone)} where there is a network (its SHA-256 begins with {digest}), and put it "
-        f"into {path.parent}; or name a weight file in place of {WORD}"
-    )
 
 
 def fetch(backbone: str, *, offline: bool = False, url: str | None = None) -> Path:
@@ -92,14 +81,28 @@ def fetch(backbone: str, *, offline: bool = False, url: str | None = None) -> Pa
         log.info("%s: is there already", path)
         return path
     if offline:
-        raise UserError(f"{path.name} is not in the cache: {by_hand(backbone, url)}")
+        raise UserError(f"{path.name} is not in the cache: {_by_hand(address)}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        torch.hub.download_url_to_file(address, str(path), path.stem.rpartition("-")[2], progress=True)
+        torch.hub.download_url_to_file(address, str(path), _digest(path), progress=True)
     except (urllib.error.URLError, OSError, RuntimeError) as error:
-        raise UserError(f"{path.name} cannot be fetched ({error}): {by_hand(backbone, url)}") from error
+        raise UserError(f"{path.name} cannot be fetched ({error}): {_by_hand(address)}") from error
     return path
 
 
 def _place(url: str) -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+
+
+def _digest(path: Path) -> str:
+    """The beginning of the SHA-256 with which the name of a weight file ends."""
+    return path.stem.rpartition("-")[2]
+
+
+def _by_hand(url: str) -> str:
+    """What to do without a network, in one line: file, folder and digest."""
+    path = _place(url)
+    return (
+        f"fetch {url} where there is a network (its SHA-256 begins with {_digest(path)}), and put it into "
+        f"{path.parent}; or name a weight file in place of {IMAGENET}"
+    )

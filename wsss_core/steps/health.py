@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from wsss_core import keyed
 from wsss_core.data.table import ImageRecord
 from wsss_core.evaluate.health import findings, read_health, write_health
 from wsss_core.evaluate.mask_signs import judge, mask_signs
 from wsss_core.execution import Execution
 from wsss_core.jobs.configuration import read_run_configuration
 from wsss_core.jobs.run_files import Labels, RunFiles
+from wsss_core.report.choose import sample
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,8 @@ def run(*, config: Path, run: Path, health: Path, execution: Execution) -> None:
         content = read_health(files.folder(name) / "tag_scores.json")
         stages[name] = {"classes": content["classes"]}
         found += findings(content["findings"])
-    records = _some([record for record in files.table.split("train") if record.classes])
+    tagged = {record.id: record for record in files.table.split("train") if record.classes}
+    records = [tagged[image_id] for image_id in sample(sorted(tagged), MOST)]
     reader = Labels(files, files.shards("train"))
     for section, product in (("seeds", "maps"), ("refinements", "masks")):
         for name in files.having(section, product):
@@ -56,12 +57,6 @@ def run(*, config: Path, run: Path, health: Path, execution: Execution) -> None:
     for finding in found:
         log.warning("%s", finding.line())
     write_health(health, {"stages": stages, "images": len(records)}, found)
-
-
-def _some(records: Sequence[ImageRecord]) -> list[ImageRecord]:
-    """All records, or `MOST` of them."""
-    chosen = sorted(records, key=lambda record: keyed.key_bytes("health", record.id))[:MOST]
-    return sorted(chosen, key=lambda record: record.id)
 
 
 def _masks(

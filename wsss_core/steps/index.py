@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import logging
 import os
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from wsss_core.data.examine import (
     KnownFiles,
+    class_counts,
     digest_of,
     examine,
     in_every_image,
@@ -19,7 +19,7 @@ from wsss_core.data.examine import (
     without_truth,
 )
 from wsss_core.data.reading import Problem, Reader
-from wsss_core.data.table import ImageRecord, ImageTable, deal, write_manifest, write_table
+from wsss_core.data.table import ImageTable, deal, write_manifest, write_table
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution
 from wsss_core.jobs.step import read_step
@@ -71,7 +71,7 @@ def run(
     records, found = examine(reading, known, execution.threads)
     known.write()
     found = sorted({*reading.problems, *found}, key=lambda p: (p.severity == "note", p.image, p.path, p.text))
-    log.info("images for training by class: %s", _counts(reading.class_names, records))
+    log.info("images for training by class: %s", class_counts(reading.class_names, records))
     skip = settings.unreadable == "skip"
     _write_problems(problems, found, skip)
     _stop_or_log(found, problems, skip, len(reading.records))
@@ -86,12 +86,6 @@ def run(
     known.write()
     counts = ", ".join(f"{len(images.split(role))} {role}" for role in ("train", "score", "val", "ood"))
     log.info("%d images (%s), %d classes", len(images.records), counts, len(images.class_names))
-
-
-def _counts(class_names: Sequence[str], records: Sequence[ImageRecord]) -> str:
-    """Every class with the number of its train images: a wrong separator or a mistyped name is seen here."""
-    tagged = Counter(c for record in records if "train" in record.splits for c in record.classes)
-    return ", ".join(f"{name} {tagged[c]}" for c, name in enumerate(class_names))
 
 
 def _write_problems(path: Path, problems: Sequence[Problem], skip: bool) -> None:

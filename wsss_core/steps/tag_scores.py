@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from wsss_core.classify.tag_scores import Tried, folds_of, judge, tag_scores, try_image
-from wsss_core.data.augment import normalise, resize, scaled_size
+from wsss_core.data.augment import multi_hot, normalise, resize, scaled_size
 from wsss_core.data.decoded import read_record
 from wsss_core.data.table import read_table
 from wsss_core.evaluate.health import write_health
@@ -59,9 +59,7 @@ def run(*, config: Path, table: Path, classifier: Path, history: Path, scores: P
         if pace:
             log.info("%s", pace)
     tried = Tried(*(np.stack(part) for part in zip(*rows, strict=True)))
-    labels = np.zeros(tried.logits.shape, dtype=bool)
-    for row, record in zip(labels, records, strict=True):
-        row[list(record.classes)] = True
+    labels = multi_hot([record.classes for record in records], len(images.class_names)).numpy().astype(bool)
     folds = folds_of([record.id for record in records], step.settings.folds)
     found = tag_scores(tried, labels, images.class_names, folds)
     steps = int(history.read_text(encoding="utf-8").splitlines()[-1].partition(",")[0])

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from wsss_core import keyed, training
+from wsss_core.constants import IMAGENET
 from wsss_core.data.table import read_table
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution
@@ -131,6 +132,6 @@ def _weight_file(settings: Any, start: CamNetwork | None) -> Path | None:
     weights = getattr(settings, "weights", None)
     if weights in (None, "classifier"):
         return None
-    if weights != imagenet.WORD:
+    if weights != IMAGENET:
         return Path(weights)
     return imagenet.require_cached(settings.backbone or (start.backbone.name if start else ""))

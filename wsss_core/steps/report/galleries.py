@@ -66,11 +66,7 @@ def _gallery(files: RunFiles, title: str, split: str, role: str, names: Sequence
     by_sign = not choices
     if by_sign:
         tagged = [record for i, record in records.items() if record.classes and i in shards]
-        signs = _confidences(files, reader, names[-1], [records[i] for i in sample([r.id for r in tagged], RANKED)])
-        choices = choose_in_turn(signs, {r.id: r.classes for r in tagged}, count)
-        if len(set(signs.values())) == 1:  # of images without maps nothing is better than another
-            choices = [Choice(choice.id) for choice in choices]
-        choices = choices or [Choice(i) for i in sorted(records)[:count]]
+        choices = _by_sign(files, reader, names[-1], tagged, count) or [Choice(i) for i in sorted(records)[:count]]
     rows = [_row(files, reader, records[choice.id], choice, names, role) for choice in choices]
     with_truth = any(row.cells[-1].uri for row in rows)
     columns = [("image", "")]
@@ -86,6 +82,16 @@ def _gallery(files: RunFiles, title: str, split: str, role: str, names: Sequence
         mistakes(matrix, MISTAKES) if matrix is not None else [],
         names[-1],
     )
+
+
+def _by_sign(files: RunFiles, reader: Labels, name: str, tagged: Sequence[ImageRecord], count: int) -> list[Choice]:
+    """The images to show where there are no true masks: the classes in turn, by how confident the maps are."""
+    records = {record.id: record for record in tagged}
+    signs = _confidences(files, reader, name, [records[i] for i in sample(list(records), RANKED)])
+    choices = choose_in_turn(signs, {i: record.classes for i, record in records.items()}, count)
+    if len(set(signs.values())) == 1:  # of images without maps nothing is better than another
+        return [Choice(choice.id) for choice in choices]
+    return choices
 
 
 def _confidences(files: RunFiles, reader: Labels, name: str, records: Sequence[ImageRecord]) -> dict[str, float]:
