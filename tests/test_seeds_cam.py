@@ -17,7 +17,7 @@ from wsss_core.execution import Execution
 from wsss_core.jobs import together
 from wsss_core.models import cam_network
 from wsss_core.seeds import cam
-from wsss_core.seeds.cam import CamSettings, cam_seed, cam_seeds, flip_sum, view_pair, view_pairs
+from wsss_core.seeds.cam import CamSettings, cam_seed, cam_seeds, flip_sum
 from wsss_core.steps import maps as maps_step
 from wsss_core.store.seeds import SeedStore
 
@@ -54,14 +54,6 @@ def test_flip_sum_drops_negative_logits_before_adding():
 
 def pictures(count, height=40, width=52):
     return list(np.random.default_rng(1).integers(0, 256, (count, height, width, 3), dtype=np.uint8))
-
-
-def test_views_of_several_images_are_those_of_each_to_the_bit():
-    network = cam_network("small", 2).eval()
-    images = pictures(3)
-    for scale in (1.0, 0.5, 1.5):
-        together = view_pairs(network, images, scale)
-        assert torch.equal(together, torch.cat([view_pair(network, image, scale) for image in images]))
 
 
 @pytest.mark.parametrize("pixels", [0, 2 * 2 * 40 * 52, 10**9])

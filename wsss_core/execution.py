@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 Made = TypeVar("Made")
+Network = TypeVar("Network", bound="nn.Module")
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,17 @@ class Execution:
         return torch.autocast(device, torch.bfloat16, enabled=mixed, cache_enabled=not weights_change)
 
 
+def placed(network: Network, device: torch.device) -> Network:
+    """The network on a device; on a GPU its weights lie with their channels last, as convolutions there want them."""
+    import torch
+
+    if device.type == "cuda":
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack this
+    return network.to(device)
+
+
 def in_precision(execution: Execution, network: nn.Module, make: Callable[..., Made]) -> Callable[..., Made]:
-    """What a seed method does with a network, in the execution's precision.
+    """What a method does with a network, in the execution's precision.
 
     For bfloat16, weights lie with their channels last; not if there are depthwise convolutions, whose gradients are
     slower that way on a CPU than float32.

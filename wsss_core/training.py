@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from wsss_core import keyed
 from wsss_core.errors import UserError
-from wsss_core.execution import Execution
+from wsss_core.execution import Execution, placed
 from wsss_core.pace import Clock
 from wsss_core.store.atomic import atomic_path
 
@@ -199,7 +199,7 @@ def fit(
         If the loss stops being finite.
     """
     device = execution.torch_device()
-    network.to(device)
+    placed(network, device)
     _optimizer_to(optimizer, device)
     base_rates = [group["lr"] for group in optimizer.param_groups]
     start, history, window = _resume(state, fingerprint, network, optimizer, device)

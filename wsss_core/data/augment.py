@@ -31,7 +31,9 @@ _NORMALISED = ((np.arange(256)[:, None] / 255.0 - MEAN) / STD).astype(np.float32
 
 
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize with Pillow's bicubic filter, rounded and clipped to uint8.
+    """Resize with Pillow's bicubic filter, rounded and clipped to uint8: first the width, then the height.
+
+    Pillow itself takes the height of some tall images first from version 13 on, which changes single levels.
 
     Parameters
     ----------
@@ -40,7 +42,8 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     size
         Target (H, W); at the image's own size it is returned untouched.
     """
-    return _resized(image, size, Image.Resampling.BICUBIC)
+    wider = _resized(image, (image.shape[0], size[1]), Image.Resampling.BICUBIC)
+    return _resized(wider, size, Image.Resampling.BICUBIC)
 
 
 def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -1,7 +1,8 @@
 """The random walk's recurrence as one Triton kernel a step, for GPUs; `random_walk` says what is computed.
 
 In torch a step is one addition for each of the 68 neighbours, which reads and writes whole maps. Here a program holds a
-block of cells, visits their neighbours and writes them once, for all images and channels in one launch.
+block of cells of several channels, which share their weights, visits the neighbours and writes each cell once, for all
+images and channels in one launch.
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ from torch import Tensor
 BLOCK = 256
 """Cells of one program."""
 
+CHANNELS = 8
+"""Most channels of one program."""
 
-@triton.jit
+
+@triton.jit(do_not_specialize=("k", "channels", "cells"))
 def _step(  # type: ignore[no-untyped-def]  # Triton compiles it anew for the types that it is called with
     current,
     previous,
@@ -31,28 +35,33 @@ def _step(  # type: ignore[no-untyped-def]  # Triton compiles it anew for the ty
     channels,
     cells,
     n_offsets: tl.constexpr,
+    width: tl.constexpr,
     block: tl.constexpr,
 ):
     """``previous := scale * (2 S current - previous)``, of which c_k times is added to the result."""
     at = tl.program_id(0) * block + tl.arange(0, block)
     inside = at < cells
-    channel = tl.program_id(1).to(tl.int64)
-    image = channel // channels
-    own = channel * cells + at
-    total = tl.zeros((block,), dtype=current.dtype.element_ty)
+    image = tl.program_id(1).to(tl.int64)
+    channel = tl.program_id(2) * width + tl.arange(0, width)
+    ours = (channel < channels)[:, None]
+    own = (image * channels + channel)[:, None] * cells + at[None, :]
+    total = tl.zeros((width, block), dtype=current.dtype.element_ty)
     for number in range(n_offsets):
         offset = tl.load(offsets + number)
         pairs = weights + (image * n_offsets + number) * cells + at
         after, before = inside & (at + offset < cells), inside & (at >= offset)
-        total += tl.load(pairs, mask=after, other=0) * tl.load(current + own + offset, mask=after, other=0)
-        total += tl.load(pairs - offset, mask=before, other=0) * tl.load(current + own - offset, mask=before, other=0)
-    total -= tl.load(previous + own, mask=inside, other=0)
+        later = tl.load(current + own + offset, mask=ours & after[None, :], other=0)
+        total += tl.load(pairs, mask=after, other=0)[None, :] * later
+        earlier = tl.load(current + own - offset, mask=ours & before[None, :], other=0)
+        total += tl.load(pairs - offset, mask=before, other=0)[None, :] * earlier
+    here = ours & inside[None, :]
+    total -= tl.load(previous + own, mask=here, other=0)
     centre = tl.load(diagonal + image * cells + at, mask=inside, other=0)
-    total += centre * tl.load(current + own, mask=inside, other=0)
+    total += centre[None, :] * tl.load(current + own, mask=here, other=0)
     total *= scale
-    tl.store(previous + own, total, mask=inside)
-    summed = tl.load(result + own, mask=inside, other=0) + tl.load(coefficients + k) * total
-    tl.store(result + own, summed, mask=inside)
+    tl.store(previous + own, total, mask=here)
+    summed = tl.load(result + own, mask=here, other=0) + tl.load(coefficients + k) * total
+    tl.store(result + own, summed, mask=here)
 
 
 def polynomial(
@@ -83,10 +92,11 @@ def polynomial(
     current = (start * root).to(start.dtype).contiguous()
     previous, result = torch.zeros_like(current), coefficients[0] * current
     factors = torch.tensor(coefficients, dtype=start.dtype, device=start.device)
-    grid = (triton.cdiv(cells, BLOCK), images * channels)
+    width = min(CHANNELS, triton.next_power_of_2(channels))
+    grid = (triton.cdiv(cells, BLOCK), images, triton.cdiv(channels, width))
     for k in range(1, len(coefficients)):
         maps = (current, previous, result, pairs, diagonal)
         scale = 0.5 if k == 1 else 1.0
-        _step[grid](*maps, offsets, factors, k, scale, channels, cells, len(weights), BLOCK)
+        _step[grid](*maps, offsets, factors, k, scale, channels, cells, len(weights), width, BLOCK)
         current, previous = previous, current
     return result.div_(root)

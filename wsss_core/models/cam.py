@@ -88,7 +88,9 @@ class CamNetwork(BackboneNetwork):
 
     def classify(self, features: Tensor, classes: Sequence[int] | None = None) -> Tensor:
         """Logit maps [B, K, h, w] of features [B, D, h, w], for the given classes or for all; float32 always."""
-        weight = self.classifier.weight if classes is None else self.classifier.weight[list(classes)]
+        weight = self.classifier.weight
+        if classes is not None:  # not by a list of indices, which a GPU would have to wait for
+            weight = torch.cat([weight[c : c + 1] for c in classes])
         with _without_autocast(features.device):
             return F.conv2d(features.to(weight.dtype), weight)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from wsss_core.data.augment import normalise, resize, scaled_pair, scaled_size
+from wsss_core.data.augment import scaled_size
+from wsss_core.data.resampling import pairs, sent, views
 from wsss_core.data.table import ImageRecord
 from wsss_core.models.cam import CamNetwork
 from wsss_core.seeds import Inputs
@@ -98,14 +98,15 @@ def cam_seeds(
         Most pixels of views in one forward pass; a pair of views is never divided.
     """
     found: list[dict[float, Tensor]] = [{} for _ in images]
+    there = sent(images, network.classifier.weight.device)
     for scale in settings.scales:
         height, width = scaled_size(images[0].shape[:2], scale)
         count = max(1, pixels // (2 * height * width))
         for start in range(0, len(images), count):
             part = slice(start, start + count)
-            pairs = network.features(view_pairs(network, images[part], scale)).split(2)
-            for maps, features, present in zip(found[part], pairs, classes[part], strict=True):
-                maps[scale] = flip_sum(network.classify(features, present))
+            features = network.features(pairs(there[part], scale)).split(2)
+            for maps, of_pair, present in zip(found[part], features, classes[part], strict=True):
+                maps[scale] = flip_sum(network.classify(of_pair, present))
     return [
         SeedMaps(tuple(present), maps, image.shape[:2])
         for image, present, maps in zip(images, classes, found, strict=True)
@@ -114,26 +115,7 @@ def cam_seeds(
 
 def view_pair(network: CamNetwork, image: np.ndarray, scale: float) -> Tensor:
     """The image at a scale and its mirror image, normalised [2, 3, H_s, W_s], on the network's device."""
-    return torch.from_numpy(scaled_pair(image, scale)).to(network.classifier.weight.device)
-
-
-def view_pairs(network: CamNetwork, images: Sequence[np.ndarray], scale: float) -> Tensor:
-    """`view_pair` of images of one size, one after another: [2 * N, 3, H_s, W_s].
-
-    The images are resized on as many CPU threads as torch has, and travel as bytes; a table of 256 values a channel
-    normalises them on the device, to the same bits.
-    """
-    device = network.classifier.weight.device
-    size = scaled_size(images[0].shape[:2], scale)
-    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        scaled = torch.from_numpy(np.stack(list(threads.map(lambda image: resize(image, size), images))))
-    if device.type == "cuda":
-        scaled = scaled.pin_memory()
-    levels = np.arange(256, dtype=np.uint8)[:, None, None].repeat(3, 2)
-    table = torch.from_numpy(normalise(levels)[..., 0]).to(device)
-    values = scaled.to(device, non_blocking=True).int()
-    views = torch.stack([table[channel][values[..., channel]] for channel in range(3)], 1)
-    return torch.stack([views, views.flip(-1)], 1).flatten(0, 1)
+    return views([image], scale, network.classifier.weight.device)
 
 
 def flip_sum(maps: Tensor) -> Tensor:

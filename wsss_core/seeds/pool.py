@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsss_core import keyed
-from wsss_core.data.augment import MEAN, STD, multi_hot, scaled_size, training_crop
+from wsss_core.data.augment import multi_hot, scaled_size, training_crop
 from wsss_core.data.decoded import Decoded, read_record
+from wsss_core.data.resampling import normalised, resized
 from wsss_core.data.table import ImageRecord
 from wsss_core.errors import UserError
 
@@ -120,10 +121,7 @@ def _pillow_crop(image: np.ndarray, long_side: tuple[int, int], crop: int, rng: 
 
 
 def device_crop(image: Tensor, long_side: tuple[int, int], crop: int, rng: np.random.Generator) -> Tensor:
-    """`training_crop` where the image is: the same draws, the same window, pixels within two grey levels.
-
-    Pillow rounds to whole levels between its horizontal and its vertical pass, torch once. Where noise makes the filter
-    overshoot the range of levels, which Pillow cuts off in between, they differ by more.
+    """`training_crop` where the image is: the same draws, and the same bits.
 
     Parameters
     ----------
@@ -136,20 +134,15 @@ def device_crop(image: Tensor, long_side: tuple[int, int], crop: int, rng: np.ra
     """
     target = int(rng.integers(long_side[0], long_side[1] + 1))
     height, width = image.shape[1:]
-    size = scaled_size((height, width), target / max(height, width))
-    levels = image.float()
-    if size != (height, width):
-        enlarged = F.interpolate(levels[None], size, mode="bicubic", align_corners=False, antialias=True)
-        levels = enlarged[0].round().clamp(0, 255)
+    levels = resized(image, scaled_size((height, width), target / max(height, width)))
     if rng.random() >= 0.5:
         levels = levels.flip(-1)
-    mean, std = (levels.new_tensor(values)[:, None, None] for values in (MEAN, STD))
-    pixels = (levels / 255 - mean) / std
-    for axis, length in ((1, size[0]), (2, size[1])):
+    margins: list[int] = []
+    for axis in (1, 2):
+        length = levels.shape[axis]
         start = int(rng.integers(abs(length - crop) + 1))
         if length > crop:
-            pixels = pixels.narrow(axis, start, crop)
-        else:
-            before_after = (start, crop - length - start)
-            pixels = F.pad(pixels, before_after if axis == 2 else (0, 0, *before_after))
-    return pixels
+            levels = levels.narrow(axis, start, crop)
+        before_after = (0, 0) if length > crop else (start, crop - length - start)
+        margins = [*before_after, *margins]  # F.pad begins with the last axis
+    return F.pad(normalised(levels), margins)

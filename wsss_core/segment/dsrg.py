@@ -30,7 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsss_core.constants import IGNORE
-from wsss_core.kernels.dense_crf import dense_crf, unary_from_probabilities
+from wsss_core.kernels.dense_crf import dense_crf_batch, unary_from_probabilities
 from wsss_core.segment.deeplab import DeepLabSettings, reduced, training_plan
 from wsss_core.settings import setting
 from wsss_core.training import Inputs, Plan
@@ -160,18 +160,21 @@ def crf_posterior(probabilities: Tensor, images: Tensor, inside: Tensor, setting
     size = probabilities.shape[2:]
     colours = F.interpolate(images.permute(0, 3, 1, 2).float(), size, mode="bilinear", align_corners=False)
     colours = colours.round().to(torch.uint8).permute(0, 2, 3, 1)
+    windows = {}
+    for number, mask in enumerate(inside.cpu().numpy()):
+        rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+        if len(rows):
+            windows[number] = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    refined = dense_crf_batch(
+        [colours[number][window] for number, window in windows.items()],
+        [unary_from_probabilities(probabilities[number][:, *window]) for number, window in windows.items()],
+        gaussian=settings.gaussian,
+        bilateral=settings.bilateral,
+        iterations=settings.iterations,
+    )
     posterior = probabilities.clone()
-    for number, mask in enumerate(inside):
-        rows, columns = (mask.any(axis).nonzero()[:, 0].tolist() for axis in (1, 0))
-        if rows:
-            window = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-            posterior[number][:, *window] = dense_crf(
-                colours[number][window],
-                unary_from_probabilities(probabilities[number][:, *window]),
-                gaussian=settings.gaussian,
-                bilateral=settings.bilateral,
-                iterations=settings.iterations,
-            )
+    for (number, window), found in zip(windows.items(), refined, strict=True):
+        posterior[number][:, *window] = found
     return posterior
 
 

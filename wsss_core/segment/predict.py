@@ -10,6 +10,7 @@ The functions below do the same with a network that is already in memory.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -17,9 +18,11 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
-from wsss_core.data.augment import scaled_pair
-from wsss_core.kernels.dense_crf import dense_crf, unary_from_probabilities
+from wsss_core.data.resampling import views
+from wsss_core.execution import placed
+from wsss_core.kernels.dense_crf import dense_crf_batch, unary_from_probabilities
 from wsss_core.models.deeplab import CAFFE_MEAN, DeepLabV2, deeplab_v2
 from wsss_core.settings import setting
 from wsss_core.store.checkpoints import load_network
@@ -80,10 +83,9 @@ def load_segmenter(path: Path | str, device: torch.device | str = "cpu") -> Deep
     )
     network.load_state_dict(state)
     network.class_names = tuple(meta["class_names"])
-    return network.to(device).eval()
+    return placed(network, torch.device(device)).eval()
 
 
-@torch.no_grad()
 def predict_probabilities(network: DeepLabV2, image: np.ndarray, settings: PredictSettings | None = None) -> np.ndarray:
     """Class probabilities of one image: the softmax of the enlarged logits, then the CRF if the settings ask for it.
 
@@ -98,37 +100,49 @@ def predict_probabilities(network: DeepLabV2, image: np.ndarray, settings: Predi
     -------
     float32 [L, H, W], background first, each pixel summing to 1.
     """
-    settings = settings or PredictSettings()
-    device = next(network.parameters()).device
-    total = torch.zeros(())
-    for scale in settings.scales:
-        views = torch.as_tensor(scaled_pair(image, scale))[: 1 + settings.flip].to(device)
-        logits = F.interpolate(network(views).float(), image.shape[:2], mode="bilinear", align_corners=False)
-        probabilities = logits.softmax(1)
-        total = total + probabilities[0]
-        if settings.flip:
-            total = total + probabilities[1].flip(-1)
-    mean = total / (len(settings.scales) * (1 + settings.flip))
-    if settings.crf is None:
-        return mean.cpu().numpy()
-    return apply_crf(image, mean, settings.crf)
+    return probabilities_of(network, [image], settings)[0].cpu().numpy()
 
 
 def predict_labels(network: DeepLabV2, image: np.ndarray, settings: PredictSettings | None = None) -> np.ndarray:
     """The most probable label of every pixel, uint8 [H, W]; arguments as for `predict_probabilities`."""
-    return predict_probabilities(network, image, settings).argmax(0).astype(np.uint8)
+    return predict_labels_of(network, [image], settings)[0]
 
 
-def apply_crf(image: np.ndarray, probabilities: torch.Tensor, settings: CrfSettings) -> np.ndarray:
-    """Posterior float32 [L, H, W] of the dense CRF whose unary are the probabilities [L, H, W]."""
-    posterior = dense_crf(
-        wrapped(image) if settings.image == "official_wrap" else image,
-        unary_from_probabilities(probabilities),
+def predict_labels_of(
+    network: DeepLabV2, images: Sequence[np.ndarray], settings: PredictSettings | None = None
+) -> np.ndarray:
+    """`predict_labels` of images of one size, which pass through the network together: uint8 [N, H, W]."""
+    return probabilities_of(network, images, settings).argmax(1).byte().cpu().numpy()
+
+
+@torch.no_grad()
+def probabilities_of(network: DeepLabV2, images: Sequence[np.ndarray], settings: PredictSettings | None) -> Tensor:
+    """`predict_probabilities` of images of one size, on the network's device: [N, L, H, W]."""
+    settings = settings or PredictSettings()
+    device = next(network.parameters()).device
+    total = torch.zeros(())
+    for scale in settings.scales:
+        seen = views(images, scale, device)
+        seen = seen if settings.flip else seen[::2]
+        logits = F.interpolate(network(seen).float(), images[0].shape[:2], mode="bilinear", align_corners=False)
+        probabilities = logits.softmax(1)
+        total = total + probabilities[:: 1 + settings.flip]
+        if settings.flip:
+            total = total + probabilities[1::2].flip(-1)
+    mean = total / (len(settings.scales) * (1 + settings.flip))
+    return mean if settings.crf is None else apply_crf(images, mean, settings.crf)
+
+
+def apply_crf(images: Sequence[np.ndarray], probabilities: Tensor, settings: CrfSettings) -> Tensor:
+    """Posteriors [N, L, H, W] of the dense CRF whose unary are the probabilities [N, L, H, W]."""
+    posteriors = dense_crf_batch(
+        [wrapped(image) if settings.image == "official_wrap" else image for image in images],
+        list(unary_from_probabilities(probabilities)),
         gaussian=settings.gaussian,
         bilateral=settings.bilateral,
         iterations=settings.iterations,
     )
-    return posterior.cpu().numpy()
+    return torch.stack(posteriors)
 
 
 def wrapped(image: np.ndarray) -> np.ndarray:

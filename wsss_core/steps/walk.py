@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from wsss_core.data.decoded import read_image_of
 from wsss_core.data.table import ImageRecord, check_classes, read_manifest
-from wsss_core.execution import Execution
+from wsss_core.execution import Execution, in_precision, placed
 from wsss_core.jobs.inputs import file_digest, open_maps
 from wsss_core.jobs.step import read_step
 from wsss_core.jobs.together import batches, read_ahead, view_pixels
@@ -56,7 +57,7 @@ def run(
     network = method.NETWORK(backbone(meta["backbone"]))
     network.load_state_dict(state)
     device = execution.torch_device()
-    network.to(device).eval()
+    walk = in_precision(execution, network, partial(method.walk, placed(network, device).eval()))
     records = {record.id: record for record in table.records}
     model_digest = file_digest(model)
 
@@ -73,9 +74,7 @@ def run(
     def _walked(images: Sequence[np.ndarray], seeds: Sequence[SeedMaps]) -> Iterator[ScoreMaps]:
         tagged = [k for k, seed in enumerate(seeds) if seed.classes]
         found = (
-            iter(method.walk(network, [images[k] for k in tagged], [seeds[k] for k in tagged], step.settings))
-            if tagged
-            else iter(())
+            iter(walk([images[k] for k in tagged], [seeds[k] for k in tagged], step.settings)) if tagged else iter(())
         )
         for seed in seeds:
             yield next(found) if seed.classes else method.nothing(seed.size)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from wsss_core.data.augment import scaled_pair
+from wsss_core.data.resampling import views
 from wsss_core.kernels.random_walk import propagate
 from wsss_core.models.irn import IrnNetwork
 from wsss_core.settings import setting
@@ -63,10 +63,10 @@ def predict_boundaries(
     [N, (H-1)//4+1, (W-1)//4+1] in (0, 1), on `device`.
     """
     height, width = images[0].shape[:2]
-    views = torch.from_numpy(np.concatenate([scaled_pair(image, 1.0) for image in images])).to(device)
+    pixels = views(images, 1.0, device)
     if pad_to is not None:
-        views = F.pad(views, (0, max(0, pad_to - width), 0, max(0, pad_to - height)))
-    logits = network(views)[0][:, 0, : (height - 1) // 4 + 1, : (width - 1) // 4 + 1]
+        pixels = F.pad(pixels, (0, max(0, pad_to - width), 0, max(0, pad_to - height)))
+    logits = network(pixels)[0][:, 0, : (height - 1) // 4 + 1, : (width - 1) // 4 + 1].float()
     return (logits[::2] / 2 + logits[1::2].flip(-1) / 2).sigmoid()
 
 

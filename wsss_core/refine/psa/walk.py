@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from wsss_core.data.augment import normalise
+from wsss_core.data.resampling import normalised, sent
 from wsss_core.kernels import random_walk
 from wsss_core.kernels.paths import mean_differences
 from wsss_core.models.affinity import STRIDE, AffinityNetwork
@@ -56,7 +56,7 @@ def predict_affinities(network: AffinityNetwork, images: Sequence[np.ndarray], r
     """
     height, width = images[0].shape[:2]
     device = next(network.parameters()).device
-    pixels = torch.from_numpy(np.stack([normalise(image) for image in images])).to(device)
+    pixels = normalised(sent(images, device))
     features = network(F.pad(pixels, (0, -width % STRIDE, 0, -height % STRIDE)))
     differences = torch.stack(mean_differences(features, radius, border=torch.inf), 1)
     return (-beta * differences.double()).exp()
