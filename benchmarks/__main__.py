@@ -12,7 +12,7 @@ import torch
 from benchmarks import DEVICES, NAMES, SIZES, cores
 from benchmarks.measure import machine
 from benchmarks.table import Row, processor, put_into, quantity, seconds, section
-from benchmarks.turns import measured
+from benchmarks.turns import FEWEST_RUNS, measured
 
 
 def main() -> int:
@@ -25,6 +25,7 @@ def main() -> int:
     parser.add_argument("--size", choices=SIZES, default="full", help=argparse.SUPPRESS)
     parser.add_argument("--device", choices=DEVICES, help="only this one; both by default")
     parser.add_argument("--threads", type=int, default=cores(), help="CPU threads; all by default")
+    parser.add_argument("--runs", type=int, default=FEWEST_RUNS, help="fewest runs of a side; %(default)s by default")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table into this page too")
     options = parser.parse_args()
     unknown = [name for name in options.names if name not in NAMES]
@@ -40,7 +41,7 @@ def main() -> int:
         rows = []
         for name in options.names or NAMES:
             for number, work in enumerate(importlib.import_module(f"benchmarks.{name}").works(options.size, device)):
-                given = (name, options.size, device, number, work, options.threads)
+                given = (name, options.size, device, number, work, options.threads, options.runs)
                 rows.append(measured(*given) if present else Row(work.name))
                 _say(rows[-1])
         agree &= all(row.agrees for row in rows)

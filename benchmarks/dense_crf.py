@@ -18,7 +18,7 @@ from wsss_core.kernels.dense_crf import dense_crf, dense_crf_batch, unary_from_l
 
 GRIDS = {"tiny": (40, 52), "quick": (188, 250), "full": (375, 500)}
 
-COUNTS = {"tiny": 3, "quick": 8, "full": 64}
+COUNTS = {"tiny": 3, "quick": 8, "full": 24}
 """Images of the joint lattice, every other one upright."""
 
 LABELS, ITERATIONS = 3, 10

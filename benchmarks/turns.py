@@ -16,13 +16,16 @@ from benchmarks import Work
 from benchmarks.table import Row, Side
 
 SECONDS, FEWEST_RUNS, MOST_RUNS = 3.0, 5, 30
-"""A side is repeated until its runs took this long, at least and at most so often, after one that is not counted."""
+"""A side is repeated until its runs took this long, usually at least and always at most so often, after one that is not
+counted."""
 
 LONG = 30.0
 """A side whose first run took longer, in seconds, is not run again: there a first run costs nothing extra."""
 
 
-def take_turns(first: Sequence[float], again: Sequence[Callable[[], float]]) -> list[list[float]]:
+def take_turns(
+    first: Sequence[float], again: Sequence[Callable[[], float]], fewest: int = FEWEST_RUNS
+) -> list[list[float]]:
     """Seconds of the runs that count, of each side.
 
     Parameters
@@ -31,6 +34,8 @@ def take_turns(first: Sequence[float], again: Sequence[Callable[[], float]]) -> 
         Seconds of the first run of each side.
     again
         Functions that run a side once more and return the seconds.
+    fewest
+        Runs of each side at least.
 
     Examples
     --------
@@ -42,7 +47,7 @@ def take_turns(first: Sequence[float], again: Sequence[Callable[[], float]]) -> 
         pending = [
             side
             for side, runs in enumerate(times)
-            if first[side] <= LONG and len(runs) < MOST_RUNS and (len(runs) < FEWEST_RUNS or sum(runs) < SECONDS)
+            if first[side] <= LONG and len(runs) < MOST_RUNS and (len(runs) < fewest or sum(runs) < SECONDS)
         ]
         if not pending:
             return times
@@ -50,14 +55,14 @@ def take_turns(first: Sequence[float], again: Sequence[Callable[[], float]]) -> 
             times[side].append(again[side]())
 
 
-def measured(name: str, size: str, device: str, number: int, work: Work, threads: int) -> Row:
-    """The row of a work, which is number so and so of benchmark `name`."""
+def measured(name: str, size: str, device: str, number: int, work: Work, threads: int, fewest: int) -> Row:
+    """The row of a work, which is number so and so of benchmark `name`; `fewest` as for `take_turns`."""
     threads = work.threads or threads
     with tempfile.TemporaryDirectory() as folder:
         sides = [
             _Process(name, size, device, number, side, threads, Path(folder) / side) for side in ("baseline", "ours")
         ]
-        times = take_turns([side.first for side in sides], [side.again for side in sides])
+        times = take_turns([side.first for side in sides], [side.again for side in sides], fewest)
         found = [side.finished() for side in sides]
         if work.truth:
             truth = _Process(name, size, device, number, "truth", threads, Path(folder) / "truth").finished()

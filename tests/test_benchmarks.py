@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import benchmarks.__main__ as command
-from benchmarks import DEVICES, NAMES, SIZES, table
+from benchmarks import DEVICES, NAMES, SIZES, against_cpu, table
 from benchmarks.measure import first_run
 from benchmarks.table import BEGIN, END, Row, Side, line, put_into
 from benchmarks.turns import measured, take_turns
@@ -94,7 +94,7 @@ def test_sides_take_turns_and_a_long_one_runs_once():
 def test_a_side_that_fails_is_an_error():
     (work,) = works("sweep", "tiny", "cpu")
     with pytest.raises(CalledProcessError):
-        measured("sweep", "tiny", "cpu", 99, work, 1)
+        measured("sweep", "tiny", "cpu", 99, work, 1, 5)
 
 
 def test_row_of_answers_that_differ_and_row_without_a_machine():
@@ -109,3 +109,28 @@ def test_a_page_of_its_own(tmp_path):
     put_into(tmp_path / "new.md", "text")
     put_into(tmp_path / "new.md", "other")
     assert (tmp_path / "new.md").read_text() == f"{BEGIN}\n\nother\n{END}\n"
+
+
+def test_every_path_of_a_gpu_is_checked_and_agrees_where_the_device_is_the_cpu(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["against_cpu", "--device", "cpu", "walk", "crf", "pool", "irn"])
+    assert against_cpu.main() == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "all ok" and sum(line.startswith("ok") for line in lines) > 20
+
+
+def test_a_check_that_differs_is_named_and_fails(capsys):
+    place = against_cpu.Place(torch.device("cpu"), quick=True)
+
+    def section(place):
+        yield against_cpu.Check("one and two", lambda: torch.ones(3), torch.full((3,), 2.0), 0.4)
+        raise ValueError("cannot go on")
+
+    assert list(against_cpu._failures(section, place)) == ["one and two", "section"]
+    said = capsys.readouterr().out
+    assert "BAD one and two" in said and "apart 5.0e-01 of 4e-01" in said and "cannot go on" in said
+
+
+def test_an_answer_that_is_no_number_is_far_from_every_other():
+    assert against_cpu.difference(torch.tensor([torch.nan]), torch.ones(1)) == torch.inf
+    with pytest.raises(ValueError, match="shapes"):
+        against_cpu.difference(torch.ones(2), torch.ones(3))

@@ -272,8 +272,9 @@ def _execution_schema() -> dict[str, Any]:
             "precision": {
                 "enum": ["float32", "mixed"],
                 "default": "float32",
-                "description": "mixed: trainings and seed methods compute in bfloat16, with float32 weights, "
-                "maps and losses; faster on GPUs, and on CPUs that multiply bfloat16 themselves (AVX512-BF16, AMX)",
+                "description": "mixed: trainings, seed methods, walks and predictions compute in bfloat16, with "
+                "float32 weights, maps and losses; faster on GPUs, and on CPUs that multiply bfloat16 themselves "
+                "(AVX512-BF16, AMX)",
             },
             "images_at_once": {
                 "type": "integer",
