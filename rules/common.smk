@@ -1,8 +1,10 @@
 # Functions of the other rule files; no rules here.
 
+import base64
 import glob
 import re
 import shlex
+import zlib
 from functools import cache
 from pathlib import Path
 
@@ -230,6 +232,11 @@ def stage_products(name):
     stage = CONFIGURATION.stages[name]
     steps = METHODS[stage.section][stage.method].steps.values()
     return [f"{R}/{stage.section}/{name}/{file}" for step in steps for file in step.files]
+
+
+def packed(text):
+    """A long text as a short one of letters and digits."""
+    return base64.b64encode(zlib.compress(text.encode())).decode()
 
 
 def execution(rule):

@@ -20,7 +20,7 @@ rule step_config:
         "printf '%s\\n' {params.text:q} > {output:q} 2> {log:q}"
 
 
-# Not by a shell: it takes no command of more than 128 KiB, which the settings of some 200 stages fill.
+# Packed, as a shell takes no command of more than 128 KiB, which the settings of some 200 stages fill.
 rule run_config:
     output:
         f"{R}/config/run/{{step}}.json",
@@ -29,12 +29,15 @@ rule run_config:
     wildcard_constraints:
         step="results|health|sheet|report",
     localrule: True
+    conda:
+        "../envs/wsss.yaml"
     params:
-        text=lambda wildcards: step_json(CONFIGURATION, "run", wildcards.step),
+        packed=lambda wildcards: packed(step_json(CONFIGURATION, "run", wildcards.step)),
     message:
         "settings of the run: {wildcards.step}"
-    run:
-        Path(output[0]).write_text(f"{params.text}\n")
+    shell:
+        "printf '%s' {params.packed:q} | python -c 'import base64, sys, zlib;"
+        " print(zlib.decompress(base64.b64decode(sys.stdin.read())).decode())' > {output:q} 2> {log:q}"
 
 
 checkpoint index:

@@ -114,6 +114,18 @@ def test_a_table_of_something_else_is_no_image_table(text, tmp_path, capsys):
     assert "image table" in capsys.readouterr().err
 
 
+WITHOUT_TORCH = ("evaluation", "figure", "index", "results", "scores")
+"""Steps whose every job would start a second and a half later with it."""
+
+
+@pytest.mark.parametrize("step", sorted({step.name for step in all_steps()}))
+def test_steps_import_no_library_that_they_do_without(step):
+    code = f"import sys, wsss_core.steps.{step}; print(*sorted({{m.partition('.')[0] for m in sys.modules}}))"
+    imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "torchvision" not in imported and "snakemake" not in imported
+    assert ("torch" in imported) == (step not in WITHOUT_TORCH)
+
+
 def test_help_costs_no_torch():
     code = "import sys; from wsss_core import cli; cli._parser(); sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

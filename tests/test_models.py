@@ -46,15 +46,43 @@ def test_torchvision_weights_load_name_by_name_with_and_without_the_head(name):
     network.load({k: v for k, v in published.items() if not k.startswith(("fc.", "classifier."))})
 
 
-def test_stride_32_networks_agree_with_torchvision_where_nothing_was_changed():
-    published = torchvision.models.resnet50().eval()
-    network = backbone("resnet50")
-    network.load(published.state_dict())
+@pytest.mark.parametrize("name", ["resnet50", "mobilenet_v2", "vgg16"])
+def test_a_seed_gives_the_weights_that_torchvision_has_and_leaves_the_generator_where_it_does(name):
+    torch.manual_seed(5)
+    if name == "vgg16":  # of whose weights torchvision draws the classifier's too
+        features = vgg.make_layers(vgg.cfgs["D"])
+        for module in features:
+            if isinstance(module, torch.nn.Conv2d):
+                torch.nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                torch.nn.init.zeros_(module.bias)
+        published = {f"features.{k}": v for k, v in features.state_dict().items()}
+    else:
+        published = getattr(torchvision.models, name)().state_dict()
+    after = torch.rand(3)
+    torch.manual_seed(5)
+    drawn = backbone(name)
+    assert torch.equal(torch.rand(3), after)
+    loaded = backbone(name)
+    loaded.load(published)
+    for (own, value), other in zip(drawn.state_dict().items(), loaded.state_dict().values(), strict=True):
+        assert torch.equal(value, other), own
+
+
+def test_stages_agree_with_torchvision_where_nothing_was_changed():
     images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    published = torchvision.models.resnet50().eval()
+    mobile = torchvision.models.mobilenet_v2().eval()
+    features = vgg.make_layers(vgg.cfgs["D"])
+    network, small, large = (backbone(name).eval() for name in ("resnet50", "mobilenet_v2", "vgg16"))
+    network.load(published.state_dict())
+    small.load(mobile.state_dict())
+    large.load({f"features.{name}": value for name, value in features.state_dict().items()})
     with torch.no_grad():
         x = published.maxpool(published.relu(published.bn1(published.conv1(images))))
         expected = published.layer3(published.layer2(published.layer1(x)))
         torch.testing.assert_close(network(images)[3], expected)
+        torch.testing.assert_close(small(images)[3], mobile.features[:14](images))
+        torch.testing.assert_close(large(images)[3], features[:26](images))
 
 
 def test_misfit_weights_are_listed():

@@ -233,10 +233,12 @@ def _run_step(options: argparse.Namespace) -> None:
     paths = {path.name: getattr(options, path.name) for path in signature.paths}
     execution = _execution(options)
     with gpu_lease(execution.device):
-        execution.set_threads()
         execution.require_device()
         _require_settings_of(options.step, options.config)
-        importlib.import_module(f"wsss_core.steps.{options.step}").run(
+        step = importlib.import_module(f"wsss_core.steps.{options.step}")
+        if "torch" in sys.modules:  # other steps do without its second and a half
+            execution.set_threads()
+        step.run(
             **{name: matching(given) if isinstance(given, list) else given for name, given in paths.items()},
             execution=execution,
         )

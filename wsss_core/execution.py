@@ -57,9 +57,11 @@ class Execution:
 
     def require_device(self) -> None:
         """Raise UserError if a GPU is asked for and torch finds none."""
+        if self.device != "cuda":
+            return
         import torch
 
-        if self.device == "cuda" and not torch.cuda.is_available():
+        if not torch.cuda.is_available():
             raise UserError("device cuda: torch finds no GPU that it can use; auto takes the CPU where there is none")
 
     def torch_device(self) -> torch.device:

@@ -9,11 +9,11 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.resnet import Bottleneck
 
 from wsss_core.data.augment import MEAN, STD
 from wsss_core.errors import UserError
 from wsss_core.models.backbones import Backbone, BackboneNetwork, backbone
+from wsss_core.models.backbones.resnet import Bottleneck
 
 CAFFE_MEAN = (122.675, 116.669, 104.008)
 """RGB mean in grey levels that networks converted from Caffe subtract."""

@@ -11,7 +11,6 @@ import urllib.error
 from pathlib import Path
 
 import torch
-import torchvision.models
 
 from wsss_core.constants import IMAGENET
 from wsss_core.errors import UserError
@@ -32,6 +31,8 @@ def published(backbone: str) -> str:
     >>> published("mobilenet_v2").rpartition("/")[2]
     'mobilenet_v2-b0353104.pth'
     """
+    import torchvision.models  # takes seconds, for an address
+
     try:
         return torchvision.models.get_model_weights(backbone)["IMAGENET1K_V1"].url
     except ValueError:
