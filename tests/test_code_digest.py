@@ -70,6 +70,15 @@ def test_no_step_depends_on_another_nor_on_how_configurations_are_read(step):
         assert not {name for name in files if name.startswith(("config/", "cli.", "report/page"))}
 
 
+@pytest.mark.parametrize("name", registry.DATASETS)
+def test_no_reader_of_data_depends_on_how_configurations_are_read(name):
+    files = {
+        path.relative_to(module.PACKAGE).as_posix()
+        for path in closure(registry.find_step("dataset", name, "index").code)
+    }
+    assert not {file for file in files if file.startswith(("config/", "cli."))}
+
+
 @pytest.mark.parametrize(
     ("name", "file", "modules"),
     [
@@ -106,6 +115,4 @@ def test_masks_cut_from_maps_depend_on_no_network_and_no_configuration():
         for path in closure(METHODS["refinements"]["threshold"].steps["masks"].code)
     }
     assert {"steps/masks.py", "refine/threshold.py", "store/scores.py"} <= used
-    assert (
-        not {"models/deeplab.py", "models/backbones/base.py", "kernels/dense_crf.py", "config/__init__.py"} & used
-    )
+    assert not {"models/deeplab.py", "models/backbones/base.py", "kernels/dense_crf.py", "config/__init__.py"} & used

@@ -22,9 +22,9 @@ from typing import Any
 
 import yaml
 
-from wsss_core.config.reading import parsed
 from wsss_core.data.label_text import split_labels
 from wsss_core.data.reading import Problem, read_text
+from wsss_core.documents import parsed
 from wsss_core.errors import UserError
 
 IMAGE = ("image", "images", "filename", "file_name", "file", "filepath", "path", "image_id", "image_name", "img", "id")
