@@ -42,6 +42,34 @@ def double(network, monkeypatch):
     return network.double()
 
 
+@pytest.fixture(scope="module")
+def trained():
+    """A classifier of red and blue discs on grey, trained for some seconds, and pictures of either."""
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[:96, :96]
+
+    def picture(colour: int) -> np.ndarray:
+        grain = rng.integers(50, 180, (96, 96, 3))
+        middle, radius = rng.integers(30, 66, 2), rng.integers(18, 34)
+        disc = (rows - middle[0]) ** 2 + (columns - middle[1]) ** 2 < radius**2
+        grain[disc, colour] += 60
+        return grain.astype(np.uint8)
+
+    pictures = [picture(2 * (number % 2)) for number in range(48)]
+    views = torch.from_numpy(np.stack([scaled_pair(each, 1.0)[0] for each in pictures]))
+    labels = torch.eye(2)[[number % 2 for number in range(48)]]
+    torch.manual_seed(0)
+    network = cam_network("small", 2).train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.02, momentum=0.9)
+    for step in range(20):
+        part = slice(8 * (step % 6), 8 * (step % 6) + 8)
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(network(views[part]), labels[part])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return network.eval().requires_grad_(False), pictures[:8]
+
+
 def test_maps_equal_the_published_ones(shared):
     """Rounding decides which side of `R0` a held cell lies on, and so grows: two float32 runs differ by 3e-3."""
     vectors = np.load(shared / "reference" / "advcam.npz")
@@ -152,23 +180,49 @@ def test_grad_cam_in_closed_form_equals_autograd():
 
 
 def test_paper_follows_its_equations_step_by_step(double, image):
-    """Two steps written out for one class: y_c - sum of the others - 7 |M (CAM - CAM_0)|, CAM = A / max A."""
+    """Two steps written out for one class: y_c - sum of the others - 7 |M (CAM - CAM_0)|, CAM = A / max A_0."""
     settings = AdvCamSettings("paper", iterations=2, step_size=0.5, scales=(1.0,))
     found = advcam_seed(double, image, [2], settings)
     views = torch.from_numpy(scaled_pair(image, 1.0)).double()
-    total, first = 0, None
+    total, first, peaks = 0, None, None
     for _ in range(3):
         views = views.detach().requires_grad_(True)
         logits = double.maps(views)
-        cams = [m / m.max() for m in logits[:, 2].relu()]
+        peaks = peaks or [m.max().detach() + 1e-5 for m in logits[:, 2].relu()]
+        cams = [m / peak for m, peak in zip(logits[:, 2].relu(), peaks, strict=True)]
         first = first or [cam.detach() for cam in cams]
         total = total + cams[0].detach() + cams[1].detach().flip(-1)
         y = logits.mean((2, 3))
         loss = y[:, 2].sum() - y[:, [0, 1, 3]].sum()
         for cam, start in zip(cams, first, strict=True):
             loss = loss - 7 * (cam - start).abs()[cam.detach() > 0.5].sum()
-        views = views + 0.5 * torch.autograd.grad(loss, views)[0]
+        (slope,) = torch.autograd.grad(loss, views)
+        views = views + 0.5 * slope / slope.abs().amax((1, 2, 3), keepdim=True)
     torch.testing.assert_close(found.maps[1.0][0], total, rtol=1e-4, atol=1e-4)
+
+
+def test_growth_is_the_ratio_in_the_two_regions_of_the_first_map():
+    first = torch.tensor([[[[1.0, 0.6, 0.3, 0.2, 0.05, 0.0]], [[2.0, 0.0, 0.0, 0.0, 0.0, 0.0]]]])
+    maps = torch.tensor([[[[2.0, 0.6, 0.9, 0.2, 0.50, 1.0]], [[2.0, 5.0, 0.0, 0.0, 0.0, 0.0]]]])
+    discriminative, other = advcam.growth(maps, first).tolist()
+    assert discriminative == pytest.approx((2 + 1) / 2 + 1) and other == pytest.approx((3 + 1) / 2 + 1)
+
+
+@pytest.mark.parametrize("variant", ["official", "paper"])
+def test_the_third_term_holds_what_is_discriminative_and_lets_the_rest_grow(trained, variant):
+    """Fig. 3.3 of the dissertation: without it both regions grow, with it only the other one does."""
+    network, images = trained
+    grown = {}
+    for weight in (0.0, 7.0):
+        settings = AdvCamSettings(variant, iterations=12, mask_weight=weight, step_size=0.08, scales=(1.0,))
+        seeds = [advcam_seed(network, image, [number % 2], settings) for number, image in enumerate(images)]
+        grown[weight] = [
+            float(np.mean([seed.statistics[name][-1] for seed in seeds])) for name in ("discriminative", "other")
+        ]
+    free, held = grown[0.0], grown[7.0]
+    assert free[0] > 1.2 and free[1] > free[0], "non-discriminative cells grow more"
+    assert abs(held[0] - 1) < 0.5 * (free[0] - 1), "discriminative ones stay nearly as they were"
+    assert held[1] > held[0] + 0.1, "and the others still grow"
 
 
 @pytest.mark.parametrize("variant", ["official", "paper"])

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from wsss_core.data.augment import scaled_pair
+from wsss_core.seeds.advcam import steps_at
 
 
 def advcam_loop(network, image: np.ndarray, classes, settings) -> dict[float, torch.Tensor]:
@@ -23,7 +24,7 @@ def advcam_loop(network, image: np.ndarray, classes, settings) -> dict[float, to
 def climb(network, views: np.ndarray, c: int, settings, scale: float) -> torch.Tensor:
     """Summed maps [h, w] of one class at one scale, from the view pair [2, 3, H, W]."""
     images = torch.from_numpy(views).to(network.classifier.weight)
-    iterations = settings.iterations // 2 if scale == 0.5 else settings.iterations
+    iterations = steps_at(scale, settings.iterations)
     total = 0
     for step in range(iterations):
         images = images.detach().requires_grad_(True)

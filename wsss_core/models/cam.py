@@ -60,6 +60,11 @@ class CamNetwork(BackboneNetwork):
         return self.classifier.out_channels
 
     @property
+    def stride(self) -> int:
+        """Pixels between the cells of the features and maps."""
+        return self.backbone.strides[-1]
+
+    @property
     def architecture_settings(self) -> dict[str, Any]:
         """Arguments of the constructor beside the backbone and the number of classes; plain values."""
         return {}

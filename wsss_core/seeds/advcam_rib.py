@@ -94,4 +94,4 @@ def advcam_rib_seed(
 
     scales = tuple(scale for scale in settings.rib.scales if scale >= 1)
     trace = adapt(network, image, classes, replace(settings.rib, scales=scales), pool, observe=observe)
-    return SeedMaps(tuple(classes), sums, image.shape[:2], trace.statistics() | {"climb": climbs})
+    return SeedMaps(tuple(classes), sums, image.shape[:2], trace.statistics() | {"climb": climbs}, network.stride)

@@ -75,7 +75,7 @@ def cam_seed(network: CamNetwork, image: np.ndarray, classes: Sequence[int], set
     torch.Size([2, 40, 60])
     """
     maps = {scale: flip_sum(network.maps(view_pair(network, image, scale), classes)) for scale in settings.scales}
-    return SeedMaps(tuple(classes), maps, image.shape[:2])
+    return SeedMaps(tuple(classes), maps, image.shape[:2], stride=network.stride)
 
 
 @torch.no_grad()
@@ -108,7 +108,7 @@ def cam_seeds(
             for maps, of_pair, present in zip(found[part], features, classes[part], strict=True):
                 maps[scale] = flip_sum(network.classify(of_pair, present))
     return [
-        SeedMaps(tuple(present), maps, image.shape[:2])
+        SeedMaps(tuple(present), maps, image.shape[:2], stride=network.stride)
         for image, present, maps in zip(images, classes, found, strict=True)
     ]
 

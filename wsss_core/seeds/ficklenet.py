@@ -118,7 +118,7 @@ def ficklenet_seed(
         if not statistics:
             claims = (summary.largest > settings.threshold).sum(0)
             statistics = {"conflicts": (claims > 1).float().mean().item(), "spread": summary.deviation.mean().item()}
-    return SeedMaps(tuple(classes), maps, image.shape[:2], statistics)
+    return SeedMaps(tuple(classes), maps, image.shape[:2], statistics, network.stride)
 
 
 def scores(

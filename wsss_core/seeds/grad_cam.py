@@ -70,7 +70,8 @@ def grad_cam_seed(
         features, logits = features_and_logits(network, view_pair(network, image, scale), classes, settings.stage)
         gradients = [torch.autograd.grad(logit, features, retain_graph=True)[0] for logit in logits]
         maps[scale] = flip_sum(torch.stack([weighed(features.detach(), gradient) for gradient in gradients], 1))
-    return SeedMaps(tuple(classes), maps, image.shape[:2])
+    stride = network.backbone.strides[settings.stage - 1]
+    return SeedMaps(tuple(classes), maps, image.shape[:2], stride=stride)
 
 
 def features_and_logits(

@@ -264,7 +264,7 @@ def rib_seed(
     See `photo_pool` for other images from files.
     """
     trace = adapt(network, image, classes, settings, pool, last_loss=last_loss)
-    return SeedMaps(tuple(classes), trace.sums, image.shape[:2], trace.statistics())
+    return SeedMaps(tuple(classes), trace.sums, image.shape[:2], trace.statistics(), network.stride)
 
 
 def adapt(

@@ -80,7 +80,7 @@ def seam_seed(network: SeamNetwork, image: np.ndarray, classes: Sequence[int], s
     for scale in settings.scales:
         _, refined = network.activations(view_pair(network, image, scale))
         maps[scale] = above_minimum(flip_sum(refined[:, [c + 1 for c in classes]]))
-    return SeedMaps(tuple(classes), maps, image.shape[:2])
+    return SeedMaps(tuple(classes), maps, image.shape[:2], stride=network.stride)
 
 
 def above_minimum(maps: Tensor) -> Tensor:

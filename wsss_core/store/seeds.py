@@ -1,7 +1,7 @@
 """Seed maps: a few native-resolution maps an image, in HDF5 shards.
 
 One file holds the images of one shard. A group per image (named by `group_name`) holds one float32 dataset
-``scale_<s>`` of shape [K, h_s, w_s] per scale, and the attributes ``id``, ``classes``, ``size`` and
+``scale_<s>`` of shape [K, h_s, w_s] per scale, and the attributes ``id``, ``classes``, ``size``, ``stride`` and
 ``fingerprint``. The stride-4 map, the full-resolution map and any threshold are derived when read.
 """
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     import torch
 
 
+USUAL_STRIDE = 16
+"""Of the classifiers of the IRN family."""
+
 LARGE = 2**14
 """Maps of more numbers are compressed: those at full resolution."""
 
@@ -40,30 +43,44 @@ class SeedMaps:
         (H, W) of the image in pixels.
     statistics
         What the method recorded about this image (numbers, strings or lists of numbers).
+    stride
+        Pixels between the cells of a map: it covers the view up to the next multiple of them.
     """
 
     classes: tuple[int, ...]
     maps: Mapping[float, torch.Tensor]
     size: tuple[int, int]
     statistics: Mapping[str, Any] = field(default_factory=dict)
+    stride: int = USUAL_STRIDE
 
     def strided(self) -> torch.Tensor:
-        """Sum over scales at stride 4, [K, (H-1)//4+1, (W-1)//4+1], each class divided by its maximum + 1e-5."""
-        height, width = self.size
-        return self._combined((height - 1) // 4 + 1, (width - 1) // 4 + 1, height, width)
+        """Sum over scales at stride 4, [K, (H-1)//4+1, (W-1)//4+1], each class divided by its maximum + 1e-5.
+
+        Maps of the stride 16 are resized to just this, as in the published IRN code; others to what they cover, and
+        cropped.
+        """
+        rows, columns = ((side - 1) // 4 + 1 for side in self.size)
+        if self.stride == USUAL_STRIDE:
+            return self._combined(rows, columns, rows, columns)
+        covered = (self._covered(side) / 4 for side in self.size)
+        return self._combined(*(max(1, round(cells)) for cells in covered), rows, columns)
 
     def full(self) -> torch.Tensor:
         """Sum over scales at full resolution, [K, H, W], each class divided by its maximum + 1e-5.
 
-        The maps are resized to the size rounded up to a multiple of 16 and cropped; the maximum is taken
-        after the crop, as in the published IRN code.
+        The maps are resized to the size rounded up to a multiple of their stride, which is what they cover, and
+        cropped; the maximum is taken after the crop, as in the published IRN code, whose stride is always 16.
         """
         height, width = self.size
-        return self._combined(-(-height // 16) * 16, -(-width // 16) * 16, height, width)
+        return self._combined(self._covered(height), self._covered(width), height, width)
 
     def cpu(self) -> SeedMaps:
         """The same, with maps in the memory of the CPU."""
         return replace(self, maps={scale: values.detach().cpu() for scale, values in self.maps.items()})
+
+    def _covered(self, side: int) -> int:
+        """Pixels of the image's side, up to the next multiple of the stride."""
+        return -(-side // self.stride) * self.stride
 
     def _combined(self, rows: int, columns: int, height: int, width: int) -> torch.Tensor:
         import torch
@@ -83,6 +100,7 @@ def _write(group: Any, maps: SeedMaps) -> None:
     """Write one image's maps into an HDF5 group."""
     group.attrs["classes"] = np.asarray(maps.classes, dtype=np.int64)
     group.attrs["size"] = np.asarray(maps.size, dtype=np.int64)
+    group.attrs["stride"] = maps.stride
     group.attrs["statistics"] = json.dumps(dict(maps.statistics), sort_keys=True)
     for scale, values in maps.cpu().maps.items():
         data = values.numpy().astype(np.float32)
@@ -105,6 +123,7 @@ def _read(group: Any) -> SeedMaps:
         maps=maps,
         size=(height, width),
         statistics=_statistics(group),
+        stride=int(group.attrs.get("stride", USUAL_STRIDE)),  # files of others may not say
     )
 
 
