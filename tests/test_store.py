@@ -9,6 +9,7 @@ from PIL import Image
 
 from wsss_core.describe import describe
 from wsss_core.errors import UserError
+from wsss_core.models import cam_network
 from wsss_core.store import shards
 from wsss_core.store.atomic import atomic_folder, atomic_path
 from wsss_core.store.labels import LABELS, LabelMap
@@ -89,6 +90,37 @@ def test_seed_maps_sizes_and_normalisation():
     constant = SeedMaps(classes=(0,), maps={1.0: torch.full((1, 2, 3), 4.0)}, size=(17, 33))
     expected = torch.full((1, 17, 33), 4.0 / (4.0 + 1e-5))
     assert torch.allclose(constant.full(), expected)
+
+
+@pytest.mark.parametrize("stride", [4, 8, 16])
+@pytest.mark.parametrize("size", [(375, 500), (121, 90), (64, 128)])
+def test_maps_lie_where_their_cells_are(stride, size):
+    """A ramp along each axis, averaged over cells, comes back as that ramp, at full resolution and at stride 4."""
+    covered = [-(-side // stride) * stride for side in size]
+    for axis in (0, 1):
+        ramp = torch.arange(covered[axis], dtype=torch.float32)
+        shape = (1, 1, -1, 1) if axis == 0 else (1, 1, 1, -1)
+        cells = torch.nn.functional.avg_pool2d(ramp.reshape(shape).expand(1, 1, *covered), stride)[0]
+        maps = SeedMaps((0,), {1.0: cells}, size, stride=stride)
+        full = maps.full()[0].select(1 - axis, 0) * cells.max()
+        inner = slice(stride, size[axis] - stride)
+        expected = ramp[: size[axis]] * float((full[inner] / ramp[: size[axis]][inner]).mean())
+        torch.testing.assert_close(full[inner], expected[inner], rtol=0, atol=0.02 * stride)
+        if stride != 16:  # there the published code's size is kept, which is a little off
+            strided = maps.strided()[0].select(1 - axis, 0)
+            steps = strided[stride // 2 : -stride // 2].diff()
+            torch.testing.assert_close(steps, steps.mean().expand_as(steps), rtol=0.01, atol=1e-6)
+
+
+def test_the_stride_of_maps_is_stored(tmp_path):
+    maps = {"a": SeedMaps((0,), {1.0: torch.ones(1, 3, 4)}, (20, 30), stride=8)}
+    shards.build(tmp_path / "s.h5", SEEDS, {"a": "1"}, maps.get, {}, cache=tmp_path / "cache.h5")
+    assert SeedStore(tmp_path / "s.h5")["a"].stride == 8
+
+
+@pytest.mark.parametrize(("name", "stride"), [("resnet38d", 8), ("small", 16)])
+def test_seeds_know_the_stride_of_their_classifier(name, stride):
+    assert cam_network(name, 1).stride == stride
 
 
 def test_image_without_classes():

@@ -18,7 +18,7 @@ from wsss_core.store.atomic import write_text
 if TYPE_CHECKING:
     import pandas as pd
 
-SCORES = ("miou", "precision", "recall", "f1")
+SCORES = ("miou", "precision", "recall", "f1", "f_score")
 HINDSIGHT = ("oracle_threshold", "oracle_miou")
 BEFORE = ("section", "stage", "base", "method")
 """Columns before those of the swept keys."""
@@ -48,6 +48,19 @@ ABOUT = (
 """Comment lines of the file beside "run" and "seed"."""
 
 
+def f_score(precision: float, recall: float) -> float:
+    """Harmonic mean of mean precision and mean recall, which the papers call F-score (RIB, Table 6; all its rows).
+
+    The mean of the labels' own F1 is another, usually smaller number: at most 2 mIoU / (1 + mIoU).
+
+    Examples
+    --------
+    >>> round(f_score(0.672, 0.767), 3), f_score(0.0, 0.0)
+    (0.716, 0.0)
+    """
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
 @dataclass(frozen=True)
 class ResultRow:
     """Scores of one product of one stage variant.
@@ -73,6 +86,8 @@ class ResultRow:
         Background threshold; NaN if there is no single one, as under rule otsu, with one for each image.
     miou, precision, recall, f1
         Fractions; NaN where there were no masks.
+    f_score
+        `f_score` of precision and recall, as in the papers; f1 is the mean over labels of each label's own.
     undecided
         Pixels that the masks leave undecided.
     oracle_threshold, oracle_miou
@@ -99,6 +114,7 @@ class ResultRow:
     precision: float = math.nan
     recall: float = math.nan
     f1: float = math.nan
+    f_score: float = math.nan
     undecided: int = 0
     oracle_threshold: float = math.nan
     oracle_miou: float = math.nan

@@ -28,6 +28,7 @@ Y_LABELS = {
     "precision": "precision, %",
     "recall": "recall, %",
     "f1": "F1, %",
+    "f_score": "F-score of mean precision and recall, %",
 }
 
 

@@ -28,6 +28,7 @@ def results_table(runs: Sequence[Results]) -> str:
         ("precision", lambda c: percent(c.numbers["precision"])),
         ("recall", lambda c: percent(c.numbers["recall"])),
         ("F1", lambda c: percent(c.numbers["f1"])),
+        ("F-score", lambda c: percent(c.numbers["f_score"])),
         ("best in hindsight", _hindsight),
         ("time", lambda c: _seconds(c.numbers["seconds"])),
         ("memory", lambda c: _megabytes(c.numbers["memory_mb"])),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from wsss_core.config import Configuration, Stage
 from wsss_core.constants import MEAN_ROW
-from wsss_core.evaluate.results import SCORES, ResultRow, Results, write_results
+from wsss_core.evaluate.results import SCORES, ResultRow, Results, f_score, write_results
 from wsss_core.evaluate.tables import read_evaluation
 from wsss_core.execution import Execution
 from wsss_core.jobs.configuration import read_run_configuration
@@ -74,12 +74,18 @@ def _rows(run: Path, configuration: Configuration, stage: Stage) -> Iterator[Res
             images=header.images,
             rule="; ".join(filter(None, [rule, _inherited(configuration, stage)])),
             threshold=math.nan if header.cut.threshold is None else header.cut.threshold,
-            **{score: mean.get("iou" if score == "miou" else score, math.nan) for score in SCORES},
+            **(_scores(mean) if mean else {}),
             undecided=header.undecided,
             **(_oracle(folder) if step.name == "scores" else {}),
             **cost,
             settings=configuration.lineage(stage.name),
         )
+
+
+def _scores(mean: Mapping[str, float]) -> dict[str, float]:
+    """The scores of a row of the table, of the row `MEAN_ROW` of an evaluation."""
+    own = {"miou": mean["iou"], "f_score": f_score(mean["precision"], mean["recall"])}
+    return {score: own[score] if score in own else mean[score] for score in SCORES}
 
 
 def _cost(run: Path, folder: str, steps: Iterable[Step]) -> dict[str, float]:
