@@ -9,13 +9,14 @@ gives the weights of an uninterrupted run.
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,15 @@ class Batches(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, step: int) -> Any: ...
+
+
+@runtime_checkable
+class NamedBatches(Protocol):
+    """Batches that can tell which images make them."""
+
+    def batch_names(self, step: int) -> list[str]:
+        """Ids of the images of a step."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -214,6 +224,8 @@ def fit(
         batch = to_device(batch, device)
         with execution.autocast(device.type):
             terms = loss(batch)
+        if device.type == "cpu":  # elsewhere looking would wait for the device, so there at the end of a window
+            _require_finite([terms], step, batches)
         optimizer.zero_grad(set_to_none=True)
         terms["loss"].backward()
         optimizer.step()
@@ -223,11 +235,9 @@ def fit(
         if pace:
             log.info("%s  loss %.4f", pace, _means(window)["loss"])
         if (step + 1) % log_every == 0 or last:
-            row = {"step": step + 1, "rate": rate(step), **_means(window)}
+            _require_finite(window, step + 1 - len(window), batches)
+            history.append({"step": step + 1, "rate": rate(step), **_means(window)})
             window = []
-            if not torch.isfinite(torch.tensor(row["loss"])):
-                raise UserError(f"the loss is {row['loss']} at step {step + 1}: lower the learning rate of this stage")
-            history.append(row)
         if state is not None and not last and (stopping.received or time.monotonic() - saved > save_seconds):
             _save(state, fingerprint, network, optimizer, step + 1, history, window)
             saved = time.monotonic()
@@ -295,6 +305,16 @@ def _load(batches: Batches, start: int, workers: int) -> Any:
         multiprocessing_context="fork",  # batches hold functions, which other ways of starting cannot pass on
         pin_memory=torch.cuda.is_available(),
     )
+
+
+def _require_finite(window: list[dict[str, Tensor]], first: int, batches: Batches) -> None:
+    """Raise UserError at the first step, of those from `first` on, whose loss is not finite."""
+    for step, terms in enumerate(window, first):
+        loss = float(terms["loss"])
+        if not math.isfinite(loss):
+            names = batches.batch_names(step) if isinstance(batches, NamedBatches) else []
+            images = f", of the images {', '.join(map(repr, names))}," if names else ""
+            raise UserError(f"the loss{images} is {loss} at step {step + 1}: lower the learning rate of this stage")
 
 
 def _means(window: list[dict[str, Tensor]]) -> dict[str, float]:

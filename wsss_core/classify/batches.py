@@ -52,7 +52,7 @@ class ClassifierBatches:
     ) -> None:
         if not any(record.classes for record in records):
             raise UserError("no image of the role 'train' has a class, there is nothing to learn from")
-        self.images = Decoded(records, read_record)
+        self.records, self.images = list(records), Decoded(records, read_record)
         self.labels = multi_hot([r.classes for r in records], n_classes)
         if len(records) > 1 and (self.labels == self.labels[0]).all():
             raise UserError(
@@ -78,6 +78,10 @@ class ClassifierBatches:
         chosen = self.indices(step)
         crops = [training_crop(self.images[i], self.long_side, self.crop, rng, self.colour_jitter) for i in chosen]
         return torch.from_numpy(np.stack(crops)), self.labels[chosen]
+
+    def batch_names(self, step: int) -> list[str]:
+        """The images of a step."""
+        return [self.records[i].id for i in self.indices(step)]
 
     def indices(self, step: int) -> list[int]:
         """Which images make the batch of a step."""

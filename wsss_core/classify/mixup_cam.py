@@ -114,6 +114,10 @@ class MixupBatches:
     def __len__(self) -> int:
         return len(self.batches)
 
+    def batch_names(self, step: int) -> list[str]:
+        """The images of a step."""
+        return self.batches.batch_names(step)
+
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
         images, labels = self.batches[step]
         share = torch.from_numpy(self.shares(step))

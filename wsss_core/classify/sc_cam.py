@@ -168,6 +168,10 @@ class SubclassBatches:
     def __len__(self) -> int:
         return len(self.batches)
 
+    def batch_names(self, step: int) -> list[str]:
+        """The images of a step."""
+        return self.batches.batch_names(step)
+
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         return *self.batches[step], self.sublabels[self.batches.indices(step)]
 

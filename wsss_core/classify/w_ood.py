@@ -184,6 +184,10 @@ class WOodBatches:
     def __len__(self) -> int:
         return len(self.batches)
 
+    def batch_names(self, step: int) -> list[str]:
+        """The images of a step."""
+        return self.batches.batch_names(step)
+
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         images, labels = self.batches[step]
         rng = keyed.generator(self.seed, self.stage, "ood batch", step)

@@ -51,7 +51,7 @@ class SegmentationBatches:
         seed: int,
         stage: str,
     ) -> None:
-        self.pairs = Decoded(samples, partial(read_pair, n_labels=n_labels))
+        self.samples, self.pairs = list(samples), Decoded(samples, partial(read_pair, n_labels=n_labels))
         self.iterations, self.batch_size, self.crop, self.scales = iterations, batch_size, crop, tuple(scales)
         self.seed, self.stage = seed, stage
         self._present = torch.zeros(len(samples), n_labels, dtype=torch.bool)
@@ -74,6 +74,10 @@ class SegmentationBatches:
             "labels": torch.from_numpy(np.stack(labels)),
             "present": self._present[chosen],
         }
+
+    def batch_names(self, step: int) -> list[str]:
+        """The images of a step, by the names of their files."""
+        return [self.samples[i].image.name for i in self.indices(step)]
 
     def indices(self, step: int) -> list[int]:
         """Which samples make the batch of a step."""

@@ -101,17 +101,20 @@ def run(
     plan = objective.plan(step.settings, inputs)
     plan.network.train()
     log.info("%d images, %d classes, %d steps", len(records), len(images.class_names), len(plan.batches))
-    rows = training.fit(
-        plan.network,
-        plan.batches,
-        plan.loss,
-        plan.optimizer,
-        plan.rate,
-        seed=keyed.integer(step.seed, step.key),
-        execution=execution,
-        state=state,
-        fingerprint=fingerprint(mark, plan.labels_digest),
-    )
+    try:
+        rows = training.fit(
+            plan.network,
+            plan.batches,
+            plan.loss,
+            plan.optimizer,
+            plan.rate,
+            seed=keyed.integer(step.seed, step.key),
+            execution=execution,
+            state=state,
+            fingerprint=fingerprint(mark, plan.labels_digest),
+        )
+    except UserError as error:
+        raise UserError(f"{step.stage}: {error}") from error
     plan.finish()
     meta = {
         **plan.network.about,

@@ -27,7 +27,13 @@ def save_network(path: Path, kind: str, network_state: Mapping[str, Tensor], met
         Its ``state_dict()``, on any device.
     meta
         At least "backbone" and "class_names"; plain values only.
+
+    Raises
+    ------
+    UserError
+        If a parameter is not finite; what stood there before stays.
     """
+    require_finite(network_state, f"{path}: not written")
     content = {
         "kind": kind,
         "version": __version__,
@@ -46,12 +52,22 @@ def load_network(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
     Raises
     ------
     UserError
-        If the file is missing, is not such a file, or holds another kind of network.
+        If the file is missing, is not such a file, holds another kind of network, or numbers that are not finite.
     """
     content = read_checkpoint(path)
     if content["kind"] != kind:
         raise UserError(f"{path}: holds a network of kind {content['kind']!r}, not {kind!r}")
+    require_finite(content["state"], str(path))
     return content["state"], content["meta"]
+
+
+def require_finite(state: Mapping[str, Tensor], what: str) -> None:
+    """Raise UserError, which begins with `what`, naming the parameters that hold NaN or infinite numbers."""
+    numbers = {name: value for name, value in state.items() if value.is_floating_point() and not value.is_meta}
+    wrong = [name for name, value in numbers.items() if not value.isfinite().all()]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise UserError(f"{what}: numbers that are not finite (NaN or infinite) in {', '.join(wrong[:3])}{more}")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

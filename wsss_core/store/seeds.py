@@ -63,7 +63,8 @@ class SeedMaps:
         if self.stride == USUAL_STRIDE:
             return self._combined(rows, columns, rows, columns)
         covered = (self._covered(side) / 4 for side in self.size)
-        return self._combined(*(max(1, round(cells)) for cells in covered), rows, columns)
+        covered_rows, covered_columns = (max(1, round(cells)) for cells in covered)
+        return self._combined(covered_rows, covered_columns, rows, columns)
 
     def full(self) -> torch.Tensor:
         """Sum over scales at full resolution, [K, H, W], each class divided by its maximum + 1e-5.

@@ -23,11 +23,13 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import h5py
+import numpy as np
 
 from wsss_core import __version__, keyed
 from wsss_core.errors import UserError
 from wsss_core.pace import Clock
 from wsss_core.store.atomic import atomic_path
+from wsss_core.store.sealed import is_whole, require_whole, seal
 
 log = logging.getLogger(__name__)
 
@@ -211,10 +213,9 @@ def build_batched(
 
 
 def _opened(path: str | os.PathLike) -> h5py.File:
+    require_whole(path)  # first, as a damaged file can keep HDF5 busy for ever
     try:
         return h5py.File(path, "r")
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: there is no such file") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read as HDF5 ({error}); delete it and run again") from error
 
@@ -222,6 +223,9 @@ def _opened(path: str | os.PathLike) -> h5py.File:
 def _read_cache(cache: Path, kind: str, fingerprints: Mapping[str, str]) -> set[str]:
     """Ids of the images whose record in the cache is valid."""
     try:
+        if not is_whole(cache):
+            log.warning("%s: is damaged, so its records are computed again", cache)
+            return set()
         with h5py.File(cache, "r") as old:
             if old.attrs.get("kind") != kind:
                 return set()
@@ -247,21 +251,34 @@ def _write(
     """Write valid cached records and fresh ones, in the order of `fingerprints`."""
     kept = _read_cache(cache, kind.name, fingerprints)
     cached: AbstractContextManager[Mapping[str, h5py.Group]] = h5py.File(cache, "r") if kept else nullcontext({})
-    with cached as old, atomic_path(path) as temporary, h5py.File(temporary, "w", track_order=True) as new:
-        for image_id, digest in fingerprints.items():
-            name = group_name(image_id)
-            if image_id in fresh:
-                group = new.create_group(name, track_order=True)
-                group.attrs["id"] = image_id
-                group.attrs["fingerprint"] = digest
-                kind.write(group, fresh[image_id])
-            elif image_id in kept:
-                _rewrite(old[name], new.create_group(name, track_order=True))
-        new.attrs["kind"] = kind.name
-        new.attrs["version"] = __version__
-        new.attrs["ids"] = json.dumps([i for i in fingerprints if group_name(i) in new])
-        new.attrs["attrs"] = json.dumps(dict(attrs), sort_keys=True)
-        new.attrs["complete"] = complete
+    with cached as old, atomic_path(path) as temporary:
+        with h5py.File(temporary, "w", track_order=True) as new:
+            for image_id, digest in fingerprints.items():
+                name = group_name(image_id)
+                if image_id in fresh:
+                    group = new.create_group(name, track_order=True)
+                    group.attrs["id"] = image_id
+                    group.attrs["fingerprint"] = digest
+                    kind.write(group, fresh[image_id])
+                    _require_finite(group, f"{kind.name} of image {image_id!r}")
+                elif image_id in kept:
+                    _rewrite(old[name], new.create_group(name, track_order=True))
+            new.attrs["kind"] = kind.name
+            new.attrs["version"] = __version__
+            new.attrs["ids"] = json.dumps([i for i in fingerprints if group_name(i) in new])
+            new.attrs["attrs"] = json.dumps(dict(attrs), sort_keys=True)
+            new.attrs["complete"] = complete
+        seal(temporary)
+
+
+def _require_finite(group: h5py.Group, what: str) -> None:
+    """Raise UserError if a dataset of a record holds a number that is none: it would be drawn as if it were one."""
+    for name, dataset in group.items():
+        if dataset.dtype.kind == "f" and not np.isfinite(dataset[()]).all():
+            raise UserError(
+                f"{what}: {name} holds numbers that are not finite (NaN or infinite), and nothing is made of them; the "
+                "weights of the network, or an image, are so large that its arithmetic overflows"
+            )
 
 
 def _rewrite(source: h5py.Group, target: h5py.Group) -> None:

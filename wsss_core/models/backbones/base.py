@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from wsss_core.errors import UserError
+from wsss_core.store.checkpoints import require_finite
 
 
 class Backbone(nn.Module):
@@ -75,8 +76,8 @@ class Backbone(nn.Module):
         Raises
         ------
         UserError
-            Listing the names that are missing, superfluous or of another shape; or the words, if behind several the
-            whole backbone is found.
+            Listing the names that are missing, superfluous, of another shape or not finite; or the words, if behind
+            several the whole backbone is found.
         """
         own = self.state_dict()
         found = {
@@ -96,6 +97,7 @@ class Backbone(nn.Module):
         if any(wrong.values()):
             parts = [f"{len(v)} {k} ({', '.join(v[:3])}{', …' if len(v) > 3 else ''})" for k, v in wrong.items() if v]
             raise UserError(f"the weights do not fit the backbone {self.name}: parameters {'; '.join(parts)}")
+        require_finite(found, f"the weights of the backbone {self.name}")
         self.load_state_dict(found)
 
     def _unprefixed(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
