@@ -141,3 +141,43 @@ def test_a_label_that_is_made_of_others_stops_with_the_cure(photos):
         tags.read(TableSettings(root=str(photos)))
     (photos / "labels.csv").write_text(text.format("labels"))
     assert tags.read(TableSettings(root=str(photos))).class_names == ("cow", "dog")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ('a.jpg,"cow\nb.jpg,car\nc.jpg,cow\n', r"line 2 is no line of a table"),
+        ('a.jpg,"cow\nb.jpg,car\nc.jpg,"cow"\n', r"line 2 is no line of a table"),
+        ('a.jpg,"cow\nb.jpg,car"\nc.jpg,cow\n', r"the row that begins in line 2 ends in line 3"),
+        ('"a.jpg,cow\nb.jpg",car\nc.jpg,cow\n', r"the row that begins in line 2 ends in line 3"),
+        ('a.jpg,"cow\ncar"\n', r"the row that begins in line 2 ends in line 3"),
+        ('a.jpg,"cow"s\n', r"line 2 is no line of a table"),
+    ],
+)
+def test_a_stray_quote_does_not_swallow_rows(tmp_path, rows, message):
+    path = tmp_path / "labels.csv"
+    path.write_text("image,labels\n" + rows)
+    with pytest.raises(UserError, match=message):
+        read_labels(path, " ")
+
+
+def test_a_quote_within_a_cell_is_that_rows_problem(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text('image,labels\na.jpg,cow"\nb.jpg,"car"\n')
+    found = read_labels(path, " ")
+    assert [(row.image, row.labels) for row in found.rows] == [("b.jpg", ("car",))]
+    assert ["a quote stands within" in problem.text for problem in found.problems] == [True]
+
+
+def test_a_class_whose_column_stands_twice_stops(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text("image,cow,car,cow\na.jpg,1,0,0\n")
+    with pytest.raises(UserError, match="names the column cow twice"):
+        read_labels(path, " ")
+
+
+def test_a_cell_larger_than_any_label_stops(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text("image,labels\na.jpg," + 200_000 * "x" + "\n")
+    with pytest.raises(UserError, match="line 2 is no line of a table"):
+        read_labels(path, " ")

@@ -129,13 +129,11 @@ def rows_of_folders(files: Collection[str], folder: Path) -> list[LabelRow]:
 def _read_table(path: Path, text: str, separator: str) -> LabelFile:
     first = text.partition("\n")[0]
     delimiter = max(DELIMITERS, key=lambda mark: (first.count(mark), mark == ","))
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    header = [name.strip() for name in next(reader, [])]
+    header, cells = _cells(path, text, delimiter)
     image, labels = _column(header, IMAGE, path), _column(header, (*LABELS, *LABEL), path)
     split = _column(header, (SPLIT,), path)
     if image is None:
         raise UserError(f"{path}: found the columns {', '.join(header) or 'nothing'}; expected are {EXPECTED}")
-    cells = [(f"{path}, row {reader.line_num}", row) for row in reader if any(cell.strip() for cell in row)]
     if labels is not None:
         single = header[labels].lower() in LABEL
         words = "one label a row" if single else "an image and its labels a row"
@@ -155,6 +153,34 @@ def _read_table(path: Path, text: str, separator: str) -> LabelFile:
         found, problems = _one_hot(path, cells, header, image, split, classes)
         shape, apart = f"a column of 0 and 1 for each of {len(classes)} classes", None
     return LabelFile(tuple(found), tuple(problems), f"{shape}, separated by {DELIMITERS[delimiter]}", apart)
+
+
+def _cells(path: Path, text: str, delimiter: str) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """The first line's cells, and of each other line that holds anything its place and its cells.
+
+    Raises
+    ------
+    UserError
+        If a line is no line of a table, or a row goes over several: a quote that is never closed, or by that of another
+        row, makes one cell of all the rows in between.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    found, line = [], 0
+    try:
+        for row in reader:
+            if reader.line_num > line + 1:
+                raise UserError(
+                    f"{path}: the row that begins in line {line + 1} ends in line {reader.line_num}, so a quote in it "
+                    "is one too many or too few; a cell may not hold an end of a line"
+                )
+            line = reader.line_num
+            found.append((f"{path}, row {line}", row))
+    except csv.Error as error:
+        raise UserError(
+            f"{path}: line {line + 1} is no line of a table ({error}); is a quote missing in it?"
+        ) from error
+    header = [name.strip() for name in found[0][1]] if found else []
+    return header, [(where, row) for where, row in found[1:] if any(cell.strip() for cell in row)]
 
 
 def _column(header: Sequence[str], names: Sequence[str], path: Path) -> int | None:
@@ -184,6 +210,8 @@ def _wrong_row(
         return Problem("", where, "the row names no image", "row")
     if labels >= len(row):
         return Problem(name, where, "the row has too few columns")
+    if quoted := next((cell for cell in (name, row[labels]) if '"' in cell), None):
+        return Problem(name, where, f"a quote stands within {quoted!r}; write the cell in quotes, or without any")
     if not more:
         return None
     shown = "white space" if separator == " " else repr(separator)
@@ -206,6 +234,9 @@ def _one_hot(
     UserError
         If the columns hold anything but yes and no, so that the table has no labels.
     """
+    names = list(classes.values())
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UserError(f"{path}: its first line names the column {twice} twice")
     odd = next(
         (
             (name, row[place].strip())
