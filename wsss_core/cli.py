@@ -13,14 +13,16 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from wsss_core import __version__
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution, gpu_lease, keep_freed_memory
 from wsss_core.registry import all_steps
 from wsss_core.signature import Signature, read_signature
+from wsss_core.store.atomic import Stands, only_while
 
 STEPS = {
     name: frozenset(option for step in all_steps() if step.name == name for option in step.execution)
@@ -238,10 +240,15 @@ def _run_step(options: argparse.Namespace) -> None:
         step = importlib.import_module(f"wsss_core.steps.{options.step}")
         if "torch" in sys.modules:  # other steps do without its second and a half
             execution.set_threads()
-        step.run(
-            **{name: matching(given) if isinstance(given, list) else given for name, given in paths.items()},
-            execution=execution,
-        )
+        found = {name: matching(given) if isinstance(given, list) else given for name, given in paths.items()}
+        with only_while(_stands(options.config, found.values())):
+            step.run(**found, execution=execution)
+
+
+def _stands(config: Path, paths: Iterable[Any]) -> Stands:
+    """What a step is made from, and what it writes: its settings by their content, and all other paths as they are."""
+    flat = [path for given in paths for path in (given if isinstance(given, list) else [given]) if path is not None]
+    return Stands([config], [path for path in flat if path != config])
 
 
 def _require_settings_of(step: str, path: Path) -> None:

@@ -234,8 +234,8 @@ def _one_hot(
     UserError
         If the columns hold anything but yes and no, so that the table has no labels.
     """
-    names = list(classes.values())
-    if twice := next((name for name in names if names.count(name) > 1), None):
+    columns = list(classes.values())
+    if twice := next((name for name in columns if columns.count(name) > 1), None):
         raise UserError(f"{path}: its first line names the column {twice} twice")
     odd = next(
         (
