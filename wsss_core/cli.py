@@ -144,6 +144,20 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--why", action="store_true", help="say why steps would run again; asks Snakemake, for seconds")
     status.set_defaults(call=_status)
 
+    tune = command(
+        "tune",
+        "show and score thresholds of a seed or a dense CRF on some photos",
+        "Try thresholds on some photos of a run and show their masks beside each other, on a page of its own. With"
+        " masks of some photos, ten drawn by hand are a good number, every threshold is scored and the best one named,"
+        " with what to expect of it on other photos.",
+    )
+    tune.add_argument("run", type=Path, metavar="RUN", help="folder of a run, or its configuration")
+    tune.add_argument("stage", nargs="?", metavar="STAGE", help="a seed or a dense CRF; default: the last target")
+    tune.add_argument("--masks", type=Path, metavar="FOLDER", help="masks of some photos: PNGs, named as the photos")
+    tune.add_argument("--photos", type=int, default=12, metavar="N", help="photos shown; %(default)s by default")
+    tune.add_argument("--out", type=Path, metavar="FILE", help="page to write; RUN/tune/STAGE.html by default")
+    tune.set_defaults(call=_tune)
+
     clean = command(
         "clean",
         "drop what a finished run does not need",
@@ -348,6 +362,20 @@ def _status(options: argparse.Namespace) -> None:
         print(text.announced(workflow.announced(config, run.working)))
     elif any(state.count("stale") for state in states):
         print(f"What is stale would be made again, and what is built upon it: wsss status {options.run} --why")
+
+
+def _tune(options: argparse.Namespace) -> None:
+    from wsss_core.jobs.run_files import RunFiles
+    from wsss_core.report.tuning import render_tuning
+    from wsss_core.status.state import find_run
+    from wsss_core.store.atomic import write_text
+    from wsss_core.tune import tune
+
+    run = find_run(options.run)
+    page = tune(RunFiles(run.folder, run.configuration), options.stage, options.masks, options.photos)
+    out = options.out or run.folder / "tune" / f"{page.stage}.html"
+    write_text(out, render_tuning(page))
+    print("\n".join([*page.words, f"To use it, write into the configuration:  {page.setting}", f"The page: {out}"]))
 
 
 def _clean(options: argparse.Namespace) -> None:
