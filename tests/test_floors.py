@@ -10,7 +10,7 @@ from tests.conftest import REPOSITORY
 
 FLOORS = (
     {"cli"},
-    {"workflow", "schema", "describe", "check", "init", "status"},
+    {"workflow", "schema", "describe", "check", "tune", "init", "status"},
     {"steps"},
     {"jobs"},
     {"classify", "seeds", "refine", "toy"},
@@ -20,7 +20,7 @@ FLOORS = (
     {"data"},
     {"store"},
     {"config"},
-    {"registry", "settings", "execution", "keyed", "signature", "code_digest", "pace"},
+    {"registry", "settings", "execution", "keyed", "signature", "code_digest", "documents", "pace"},
     {"errors", "constants"},
     {"__version__"},
 )
