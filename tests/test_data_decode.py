@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -140,7 +141,7 @@ def test_other_files_are_named(tmp_path, content, message):
 
 
 def test_a_folder_is_not_an_image(tmp_path):
-    with pytest.raises(UserError, match="directory"):
+    with pytest.raises(UserError, match="is not a file"):
         read_image(tmp_path)
 
 
@@ -261,3 +262,33 @@ def test_whatever_a_decoder_raises_names_the_file(monkeypatch, tmp_path, error):
         read_image(tmp_path / "x.png")
     with pytest.raises(UserError, match=rf"x.png: mask cannot be read \({error.__name__}\)"):
         read_mask(tmp_path / "x.png")
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\n4 4 8 [4 0 0 4 0 0] {} image\n%%EOF\n"
+
+
+@pytest.mark.parametrize("content", [EPS, b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"%PDF-1.4\n", b"GIMP"])
+def test_a_file_is_what_it_holds_and_not_what_it_is_called(tmp_path, content, monkeypatch):
+    """Pillow runs Ghostscript for EPS, whatever the file's name."""
+    monkeypatch.setattr("subprocess.check_call", lambda *_, **__: pytest.fail("ran a program"))
+    (tmp_path / "photo.png").write_bytes(content)
+    with pytest.raises(UserError, match=r"photo\.png: is not an image \(BMP"):
+        read_image(tmp_path / "photo.png")
+    with pytest.raises(UserError, match=r"photo\.png: mask cannot be read"):
+        read_mask(tmp_path / "photo.png")
+
+
+def test_pipes_and_folders_are_no_images(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    for name in ("pipe.png", "folder.png"):
+        with pytest.raises(UserError, match=f"{name}: is not a file"):
+            read_image(tmp_path / name)
+
+
+def test_a_small_file_of_many_pixels_is_not_unpacked(tmp_path, monkeypatch):
+    path = tmp_path / "large.png"
+    Image.new("L", (12000, 12000)).save(path)
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("was unpacked"))
+    with pytest.raises(UserError, match=r"large\.png: has 12000x12000 pixels, 144 million, and dataset"):
+        decode_turned(path.read_bytes(), path, 100.0)

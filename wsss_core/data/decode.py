@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import stat
 from io import BytesIO
 from pathlib import Path
 
@@ -13,6 +15,9 @@ from wsss_core.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 """File name endings, in lower case, that count as images when a folder is searched."""
+
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""What Pillow may take a file for, whatever its name: it would run Ghostscript for a text of EPS."""
 
 ORIENTATION = 0x0112
 """EXIF tag that says how a stored photo is turned to be shown."""
@@ -41,7 +46,7 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     Parameters
     ----------
     path
-        JPEG, PNG, BMP, TIFF or WebP file (or whatever else Pillow reads).
+        File of one of `FORMATS`, whatever it is called.
 
     Returns
     -------
@@ -64,8 +69,10 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
 
 
 def read_bytes(path: str | os.PathLike) -> bytes:
-    """Bytes of a file; UserError that names it if it cannot be read."""
+    """Bytes of a file; UserError that names it if it cannot be read, or is a pipe, a device or a folder."""
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise UserError(f"{path}: is not a file")
         return Path(path).read_bytes()
     except OSError as error:
         raise UserError(f"{path}: image cannot be read ({error.strerror or error})") from error
@@ -76,20 +83,39 @@ def decode_image(data: bytes, name: str | os.PathLike) -> np.ndarray:
     return decode_turned(data, name)[0]
 
 
-def decode_turned(data: bytes, name: str | os.PathLike) -> tuple[np.ndarray, int]:
-    """As `decode_image`, with the EXIF orientation by which the image was turned; 1 if it was not."""
+def decode_turned(data: bytes, name: str | os.PathLike, max_megapixels: float = math.inf) -> tuple[np.ndarray, int]:
+    """As `decode_image`, with the EXIF orientation by which the image was turned; 1 if it was not.
+
+    Parameters
+    ----------
+    max_megapixels
+        An image of more million pixels is not unpacked, but a UserError.
+    """
     try:
-        with Image.open(BytesIO(data)) as image:
+        with Image.open(BytesIO(data), formats=FORMATS) as image:
+            require_megapixels(*image.size, name, max_megapixels)
             _drop_odd_texts(image)
             stored = _orientation(image)
             image.load()
             left = _orientation(image)  # TIFF images are turned while they load, PNG may say so at their end
             upright = image.transpose(TURNS[left]) if left in TURNS else image
             return np.array(_rgb(upright)), left if left in TURNS else stored
+    except UserError:
+        raise
     except Image.UnidentifiedImageError as error:
-        raise UserError(f"{name}: is {'not an image' if data else 'an empty file'}") from error
+        kinds = ", ".join(FORMATS)
+        raise UserError(f"{name}: is {f'not an image ({kinds})' if data else 'an empty file'}") from error
     except Exception as error:  # whatever a decoder raises, there are dozens, is the matter of this file alone
         raise UserError(f"{name}: image cannot be read ({str(error) or type(error).__name__})") from error
+
+
+def require_megapixels(width: int, height: int, name: str | os.PathLike, most: float) -> None:
+    """Raise UserError if an image has more million pixels than allowed."""
+    if width * height > most * 1e6:
+        raise UserError(
+            f"{name}: has {width}x{height} pixels, {width * height / 1e6:.0f} million, and dataset.max_megapixels is "
+            f"{most:g}; make it smaller, or set that higher"
+        )
 
 
 def _orientation(image: Image.Image) -> int:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ import numpy as np
 
 from wsss_core.code_digest import code_digest
 from wsss_core.constants import IGNORE
-from wsss_core.data.decode import decode_turned, read_bytes
+from wsss_core.data.decode import decode_turned, read_bytes, require_megapixels
 from wsss_core.data.reading import Problem, Reading
 from wsss_core.data.table import ImageRecord
 from wsss_core.data.truth import Truth, contradictions, unscored
@@ -30,10 +32,10 @@ from wsss_core.store.masks import read_mask
 log = logging.getLogger(__name__)
 
 
-def look_at_image(path: str) -> dict[str, Any]:
+def look_at_image(path: str, max_megapixels: float = math.inf) -> dict[str, Any]:
     """Height, width, EXIF orientation and digest of an image file, decoded whole; raises UserError."""
     data = read_bytes(path)
-    pixels, orientation = decode_turned(data, path)
+    pixels, orientation = decode_turned(data, path, max_megapixels)
     return {"height": pixels.shape[0], "width": pixels.shape[1], "turned": orientation, "digest": digest_of(data)}
 
 
@@ -98,13 +100,15 @@ class _Seen:
     mask: dict[str, Any] | str | None
 
 
-def examine(reading: Reading, known: KnownFiles, workers: int) -> tuple[list[ImageRecord], list[Problem]]:
+def examine(
+    reading: Reading, known: KnownFiles, workers: int, max_megapixels: float = math.inf
+) -> tuple[list[ImageRecord], list[Problem]]:
     """Open all files; returns the usable records, sizes and digests filled in, and the problems found."""
     broken = {problem.image for problem in reading.problems if problem.severity == "error"}
     maskless = {problem.image for problem in reading.problems if problem.severity == "mask"}
     records, problems = [], []
     paths: dict[str, str] = {}
-    for record, seen in zip(reading.records, _seen(reading.records, known, workers), strict=True):
+    for record, seen in zip(reading.records, _seen(reading.records, known, workers, max_megapixels), strict=True):
         wrong = [p for p in _problems(record, seen, reading) if p.severity != "note" or record.id not in broken]
         if paths.setdefault(record.id, record.path) != record.path:
             wrong.append(Problem(record.id, record.path, f"duplicate id: {paths[record.id]} has it too"))
@@ -119,9 +123,14 @@ def examine(reading: Reading, known: KnownFiles, workers: int) -> tuple[list[Ima
     return records, problems + _duplicates(records) + _contradictions(reading, records, known)
 
 
-def _seen(records: Sequence[ImageRecord], known: KnownFiles, workers: int) -> Iterable[_Seen]:
+def _seen(records: Sequence[ImageRecord], known: KnownFiles, workers: int, max_megapixels: float) -> Iterable[_Seen]:
     def look(record: ImageRecord) -> _Seen:
-        image = known.look("image", look_at_image, record.path)
+        image = known.look("image", partial(look_at_image, max_megapixels=max_megapixels), record.path)
+        if isinstance(image, dict):  # known since the limit was another
+            try:
+                require_megapixels(image["width"], image["height"], record.path, max_megapixels)
+            except UserError as error:
+                image = str(error).removeprefix(f"{record.path}: ")
         return _Seen(image, known.look("mask", look_at_mask, record.mask) if record.mask else None)
 
     clock = Clock("image", len(records))

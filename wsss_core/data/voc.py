@@ -68,6 +68,11 @@ class VocSettings:
     unreadable: Literal["stop", "skip"] = setting(
         "stop", "when images, masks or tags cannot be used: stop with the whole list, or skip them and go on"
     )
+    max_megapixels: float = setting(
+        100.0,
+        "images of more million pixels cannot be used: memory grows with them, and small files may unpack to so many",
+        exclusiveMinimum=0,
+    )
     shard_size: int = setting(128, "images a shard, roughly", minimum=1)
 
 

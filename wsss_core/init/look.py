@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from wsss_core.data import tags
-from wsss_core.data.decode import IMAGE_SUFFIXES
+from wsss_core.data.decode import FORMATS, IMAGE_SUFFIXES
 from wsss_core.data.label_files import ENDINGS, EXPECTED, LabelFile, read_labels
 from wsss_core.data.label_text import check_labels
 from wsss_core.data.reading import ImageFolder, MaskFolder, rows_by_file
@@ -190,7 +190,7 @@ def _longest(folder: Path, files: Sequence[str]) -> int:
     sides = []
     for file in files[:: -(-len(files) // LOOKED_AT)]:
         try:
-            with Image.open(folder / file) as image:
+            with Image.open(folder / file, formats=FORMATS) as image:
                 sides.append(max(image.size))
         except Exception:  # noqa: S112  # whatever a decoder raises; the index names each of these photos
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,7 +69,8 @@ def run(
     reader: Reader = step.plug
     reading = reader.read(settings, execution.threads, drawn)
     known = KnownFiles.read(cache)
-    records, found = examine(reading, known, execution.threads)
+    most = getattr(settings, "max_megapixels", math.inf)  # the demo draws its own pictures
+    records, found = examine(reading, known, execution.threads, most)
     known.write()
     found = sorted({*reading.problems, *found}, key=lambda p: (p.severity == "note", p.image, p.path, p.text))
     log.info("images for training by class: %s", class_counts(reading.class_names, records))

@@ -23,6 +23,9 @@ from wsss_core.store.atomic import atomic_path
 STAMP = "wsss"
 """Keyword of the stamp among a PNG's texts."""
 
+MASK_FORMATS = ("BMP", "GIF", "PNG", "TIFF")
+"""What Pillow may take the file of a mask for: formats that keep every value."""
+
 
 def voc_palette() -> np.ndarray:
     """The PASCAL VOC colour map, uint8 [256, 3].
@@ -109,7 +112,7 @@ def check_replaceable(path: Path) -> None:
 
 def _is_own(path: Path) -> bool:
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=MASK_FORMATS) as image:
             image.load()
             return image.info.get(STAMP) == _digest(np.asarray(image))
     except Exception:  # whatever a decoder raises: a file that cannot be read is nobody's to replace
@@ -159,7 +162,7 @@ def read_mask(path: Path, size: tuple[int, int] | None = None, n_labels: int | N
         `n_labels` is one above 255.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=MASK_FORMATS) as image:
             if image.mode not in ("P", "L", "1", "I", "I;16"):
                 raise UserError(f"{path}: a mask must be a palette or grey PNG, this one is {image.mode}")
             labels = np.asarray(image)
