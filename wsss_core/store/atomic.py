@@ -36,8 +36,8 @@ class Stands:
     by_content
         Small files, compared by their content.
     others
-        What may not change either, be it there or not: files are told by size and time of change, and folders, which
-        may get new files, by being the same one.
+        What may not change either: files are told by size and time of change, and folders, which may get new files, by
+        being the same one. What is not there yet may appear, but not in place of a file that is to be written.
     """
 
     def __init__(self, by_content: Iterable[Path], others: Iterable[Path]) -> None:
@@ -47,7 +47,8 @@ class Stands:
     def require(self, target: Path) -> None:
         """Raise UserError if anything changed, but for what this process itself wrote; `target` is to be written."""
         changed = [path for path, content in self._contents.items() if _content(path) != content]
-        changed += [path for path, stamp in self._stamps.items() if _stamp(path) != stamp]
+        watched = (path for path, stamp in self._stamps.items() if stamp is not None or path == _key(target))
+        changed += [path for path in watched if _stamp(path) != self._stamps[path]]
         if changed:
             raise UserError(
                 f"{target}: is not written, since {changed[0]} changed while this was computed; another run is or was "
