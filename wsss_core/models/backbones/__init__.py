@@ -69,6 +69,7 @@ def backbone(name: str, output_stride: Literal[8, 16] | None = None) -> Backbone
 
     Examples
     --------
+    >>> import torch
     >>> network = backbone("small")
     >>> [tuple(tap.shape[1:]) for tap in network(torch.zeros(1, 3, 65, 80))]
     [(32, 17, 20), (48, 17, 20), (64, 9, 10), (128, 5, 5), (160, 5, 5)]
