@@ -23,7 +23,7 @@ HERE = STAGES | {
     "rib@steps=5": replace(STAGES["cam"], name="rib@steps=5"),
     "rib-crf": replace(STAGES["rib-crf"], settings=CRF),
 }
-COLUMNS = [f"{level:.2f}" for level in LEVELS] + [OTSU]
+COLUMNS = [f"{level:.2f}" for level in LEVELS.values()] + [OTSU]
 
 
 @pytest.fixture

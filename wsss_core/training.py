@@ -224,7 +224,7 @@ def fit(
         batch = to_device(batch, device)
         with execution.autocast(device.type):
             terms = loss(batch)
-        if device.type == "cpu":  # elsewhere looking would wait for the device, so there at the end of a window
+        if device.type == "cpu":  # elsewhere looking would wait for the device
             _require_finite([terms], step, batches)
         optimizer.zero_grad(set_to_none=True)
         terms["loss"].backward()
@@ -235,7 +235,8 @@ def fit(
         if pace:
             log.info("%s  loss %.4f", pace, _means(window)["loss"])
         if (step + 1) % log_every == 0 or last:
-            _require_finite(window, step + 1 - len(window), batches)
+            if device.type != "cpu":
+                _require_finite(window, step + 1 - len(window), batches)
             history.append({"step": step + 1, "rate": rate(step), **_means(window)})
             window = []
         if state is not None and not last and (stopping.received or time.monotonic() - saved > save_seconds):

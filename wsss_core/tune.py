@@ -27,10 +27,9 @@ from wsss_core.store.masks import mask_name, read_mask
 
 log = logging.getLogger(__name__)
 
-LEVELS = tuple(round(0.1 + 0.05 * number, 2) for number in range(11))
-"""Thresholds that are tried, beside Otsu's of each photo."""
-
 OTSU = "otsu"
+LEVELS = {f"{percent / 100:.2f}": percent / 100 for percent in range(10, 65, 5)}
+"""Thresholds that are tried, by the names of their columns; Otsu's of each photo is the last column."""
 
 LONG_SIDE = 200
 """Longer side of the pictures, in pixels."""
@@ -98,8 +97,9 @@ def tune(files: RunFiles, name: str | None, masks: Path | None, count: int) -> T
         found = reader.maps(seed, image_id)
         if found is None:
             raise UserError(f"seed {seed}: its maps of image {image_id!r} are not made yet; run the workflow first")
-        labels = _at_every_level(cut, read_image_of(record, record.size), *found)
-        photos.append(_tried(files, record, labels, targets.get(image_id)))
+        image = read_image_of(record, record.size)
+        labels = _at_every_level(cut, image, *found)
+        photos.append(_tried(files, record, image, labels, targets.get(image_id)))
         if image_id in targets:
             n_labels = len(files.labels)
             matrices.append(
@@ -108,7 +108,7 @@ def tune(files: RunFiles, name: str | None, masks: Path | None, count: int) -> T
         pace = clock.pace(number, last=number == len(chosen))
         if pace:
             log.info("%s", pace)
-    columns = [f"{level:.2f}" for level in LEVELS] + [OTSU]
+    columns = [*LEVELS, OTSU]
     scores = scored(np.array(matrices), columns) if matrices else None
     section = files.stages[stage].section
     used = _used(files, stage)
@@ -191,13 +191,15 @@ def _cut(files: RunFiles, stage: str) -> Cut:
 
 
 def _at_every_level(cut: Cut, image: np.ndarray, maps: Tensor, classes: Sequence[int]) -> dict[str, np.ndarray]:
-    levels = {f"{level:.2f}": level for level in LEVELS} | {OTSU: otsu_threshold(maps)}
+    levels = LEVELS | {OTSU: otsu_threshold(maps)}
     return {column: cut(image, maps, classes, level) for column, level in levels.items()}
 
 
-def _tried(files: RunFiles, record: ImageRecord, labels: dict[str, np.ndarray], target: np.ndarray | None) -> Tried:
+def _tried(
+    files: RunFiles, record: ImageRecord, image: np.ndarray, labels: dict[str, np.ndarray], target: np.ndarray | None
+) -> Tried:
     size = overlays.fitted(*record.size, LONG_SIDE)
-    small = overlays.resized(read_image_of(record, record.size), size)
+    small = overlays.resized(image, size)
 
     def shown(mask: np.ndarray) -> str:
         return overlays.data_uri(overlays.mask_overlay(small, overlays.resized_labels(mask, size)), quality=70)
