@@ -13,7 +13,7 @@ FLOORS = (
     {"workflow", "schema", "describe", "check", "tune", "init", "status"},
     {"steps"},
     {"jobs"},
-    {"classify", "seeds", "refine", "toy"},
+    {"classify", "seeds", "refine", "boxes", "instances", "toy"},
     {"segment", "report"},
     {"training"},
     {"models", "kernels", "evaluate"},
