@@ -1,0 +1,61 @@
+"""Detectors for tests: one whose right masks are known, and one with random weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import roi_align
+
+
+class NodeDetector:
+    """Reads single pixels, as much of each as `weights` [h, w] says, and nothing else.
+
+    The box's offsets are 0 where all are seen and fall by what is hidden, the same for every proposal; of the two
+    classes the first is as likely as what is seen.
+    """
+
+    def __init__(self, weights: Tensor) -> None:
+        self.weights = weights
+
+    def __call__(self, images: Tensor, proposals: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        seen = (images.mean(1) * self.weights).sum((1, 2)) / self.weights.sum()
+        each = torch.cat([one.expand(len(some)) for one, some in zip(seen, proposals, strict=True)])
+        likely = torch.stack([(1 - each) / 2, each, (1 - each) / 2], 1)
+        return likely, (each - 1)[:, None, None].expand(-1, 3, 4)
+
+
+class RandomDetector(nn.Module):
+    """A small two-stage detector of two levels with random weights; float64."""
+
+    def __init__(self, n_classes: int = 3, seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.stem = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.Tanh())
+        self.deep = nn.Sequential(nn.Conv2d(6, 6, 3, 2, 1), nn.Tanh())
+        self.hidden = nn.Linear(6 * 9, 16)
+        self.classes = nn.Linear(16, n_classes + 1)
+        self.boxes = nn.Linear(16, 4 * (n_classes + 1))
+        self.double()
+
+    def forward(self, images: Tensor, proposals: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        return self.heads(self.features(images), proposals, images.shape[2:])
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        fine = self.stem(images)
+        return [fine, self.deep(fine)]
+
+    def levels(self, proposals: Tensor) -> Tensor:
+        return ((proposals[:, 2] - proposals[:, 0]) > 24).long()
+
+    def heads(
+        self, features: Sequence[Tensor], proposals: Sequence[Tensor], size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        fine, coarse = (
+            roi_align(values, list(proposals), 3, scale, 2)
+            for values, scale in zip(features, (1 / 2, 1 / 4), strict=True)
+        )
+        level = self.levels(torch.cat(list(proposals)))
+        hidden = self.hidden(torch.where(level[:, None, None, None] == 0, fine, coarse).flatten(1)).tanh()
+        return (3 * self.classes(hidden)).softmax(1), self.boxes(hidden).unflatten(1, (-1, 4))
