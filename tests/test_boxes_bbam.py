@@ -104,7 +104,7 @@ def test_a_batch_of_objects_is_the_plain_loop_over_them(variant, heads):
     masks, curves = optimised(detector, sought, settings)
     for mask, loop in zip(masks, bbam_loop(detector, sought, settings), strict=True):
         torch.testing.assert_close(mask, loop, rtol=0, atol=1e-9)
-    alone, alone_curves = optimised(detector, sought, settings, chunk=1)
+    alone, alone_curves = optimised(detector, sought, settings, most=1)
     torch.testing.assert_close(masks, alone, rtol=0, atol=1e-9)
     torch.testing.assert_close(curves, alone_curves, rtol=1e-9, atol=1e-9)
 

@@ -18,6 +18,9 @@ from wsss_core.data.boxes import Box
 from wsss_core.store.attributions import Attributions
 from wsss_core.store.instances import Instances
 
+CHUNK_PIXELS = {"cpu": 2**19, "cuda": 2**23}
+"""Pixels of the views that pass through a detector together, unless one has more; bounds memory."""
+
 
 class Detector(Protocol):
     """The second stage of a two-stage detector, with all that lies below it."""
@@ -114,6 +117,16 @@ class Scene:
         )
 
 
+class AttributionMethod(Protocol):
+    """A module that attributes objects to pixels."""
+
+    def attributions(
+        self, detector: Any, scenes: Sequence[Scene], settings: Any, /, *key: int | str
+    ) -> list[Attributions]:
+        """Attribution of every object of some images; `key` is what draws are keyed by: run seed and stage."""
+        ...
+
+
 ObjectMaker = Callable[[np.ndarray, Sequence[Box], Attributions | None], Instances]
 """From an image, uint8 [H, W, 3], its boxes and what the objects in them were attributed to, to masks of the objects.
 
@@ -132,3 +145,8 @@ class ObjectMethod(Protocol):
 def told_apart(boxes: Sequence[Box]) -> list[Box]:
     """The boxes of single objects, without those of crowds."""
     return [box for box in boxes if not box.crowd]
+
+
+def at_once(view: Tensor) -> int:
+    """How many views like this one, [3, h, w], pass through a detector together."""
+    return max(1, CHUNK_PIXELS.get(view.device.type, CHUNK_PIXELS["cpu"]) // view[0].numel())

@@ -43,13 +43,10 @@ import torch
 from torch import Tensor
 
 from wsss_core import keyed
-from wsss_core.boxes import Detector, Scene
+from wsss_core.boxes import Detector, Scene, at_once
 from wsss_core.boxes.geometry import areas, clipped, decoded, overlaps
 from wsss_core.settings import setting
 from wsss_core.store.attributions import Attributions
-
-CHUNK_PIXELS = {"cpu": 2**19, "cuda": 2**23}
-"""Pixels of the views that pass through the detector together, unless one has more; bounds memory."""
 
 CHUNK_PROPOSALS = 4096
 """Proposals that pass through the detector's heads together where the positive ones are looked for."""
@@ -269,7 +266,7 @@ def positive(right: Tensor, ious: Tensor, settings: BbamSettings) -> tuple[Tenso
 
 
 def optimised(
-    detector: Detector, sought: Sequence[Subject], settings: BbamSettings, *, chunk: int | None = None
+    detector: Detector, sought: Sequence[Subject], settings: BbamSettings, *, most: int | None = None
 ) -> tuple[list[Tensor], list[Tensor]]:
     """The masks of some objects.
 
@@ -279,9 +276,9 @@ def optimised(
         Trained, in evaluation mode.
     sought
         The objects, of any views and grids.
-    chunk
-        Pixels of the views that pass through the detector together; None for `CHUNK_PIXELS`. Every mask is that of
-        the object alone, to rounding.
+    most
+        Objects that pass through the detector together; None for `at_once`. Every mask is that of the object alone, to
+        rounding.
 
     Returns
     -------
@@ -293,9 +290,8 @@ def optimised(
     alike: dict[tuple[int, int], list[int]] = {}
     for number, one in enumerate(sought):
         alike.setdefault(one.size, []).append(number)
-    for size, numbers in alike.items():
-        most = chunk or CHUNK_PIXELS.get(sought[numbers[0]].view.device.type, CHUNK_PIXELS["cpu"])
-        count = max(1, most // (size[0] * size[1]))
+    for numbers in alike.values():
+        count = most or at_once(sought[numbers[0]].view)
         for first in range(0, len(numbers), count):
             together = numbers[first : first + count]
             found, terms = _together(detector, [sought[n] for n in together], settings)
