@@ -33,7 +33,7 @@ def photo(inside=(220, 40, 40)) -> np.ndarray:
     return image
 
 
-def attributed(*maps: np.ndarray, boxes=None, found=None) -> Attributions:
+def attributed(*maps: np.ndarray, boxes=None) -> Attributions:
     n = len(maps)
     boxes = [BOX] * n if boxes is None else boxes
     return Attributions(
@@ -41,7 +41,7 @@ def attributed(*maps: np.ndarray, boxes=None, found=None) -> Attributions:
         np.zeros(n, dtype=np.int64),
         np.asarray(boxes, dtype=np.float32).reshape(n, 4),
         tuple(np.asarray(one, dtype=np.float32) for one in maps),
-        np.ones(n, dtype=bool) if found is None else np.asarray(found),
+        np.array([np.any(one) for one in maps], dtype=bool),
     )
 
 
@@ -127,40 +127,48 @@ def test_values_cut_the_posterior_at_both_thresholds():
     assert found.ignored.any()
 
 
-def small_box() -> tuple[float, float, float, float]:
-    """160 pixels, less than a tenth of the image."""
-    return (30.0, 20.0, 46.0, 30.0)
+ALONE = MasksSettings(gaussian=(1.0, 0.0), bilateral=(80.0, 3.0, 0.0))
+"""A CRF whose posterior is the probability that it is given."""
+WIDE = (200, 300)
 
 
-def test_a_small_mask_in_a_small_box_is_tried_again_until_a_third_is_filled():
-    image = np.full((*SIZE, 3), 90, dtype=np.uint8)
-    image[20:30, 30:34] = (220, 40, 40)  # a quarter of the box
-    image[20:30, 34:37] = (95, 90, 90)
-    level = attributed(np.zeros((7, 9)), boxes=[small_box()])
-    found = masks_of(image, level, MasksSettings())
-    tried, left = [], np.zeros(SIZE, dtype=bool)
-    for prior in masks.SMALL_PRIORS:  # by hand
-        plane = np.zeros(SIZE)
-        plane[20:30, 30:46] = prior
-        plane[left] = 1
-        left = posteriors(image, [plane], MasksSettings())[0] > 0.9
-        tried.append(int(left.sum()))
-        if left.sum() > 160 / 3:
-            break
-    assert len(tried) > 1 and found.statistics["priors"] == [[prior, prior]]
-    np.testing.assert_array_equal(left, found.masks[0])
-    assert found.statistics["retried"] == 1 and found.statistics["unsatisfied"] == (left.sum() <= 160 / 3)
+def in_wide_image(box: tuple[int, int, int, int]) -> Attributions:
+    """A peak in the middle of a box of an image of 200x300 pixels."""
+    grid = np.zeros((41, 61))
+    grid[(box[1] + box[3]) // 10, (box[0] + box[2]) // 10] = 1
+    return replace(attributed(grid, boxes=[box]), size=WIDE)
 
 
-def test_a_small_mask_in_a_large_box_stays_and_is_counted():
-    found = masks_of(photo(), attributed(np.zeros((7, 9))), MasksSettings())
-    assert found.statistics["priors"] == [[0.0, 0.0]] and found.statistics["empty"] == 1
-    assert found.statistics["retried"] == 0 and not found.masks.any()
+@pytest.mark.parametrize(("posterior", "prior"), [(0.85, 0.9), (0.93, 0.95), (0.955, 0.96)])
+def test_a_small_mask_in_a_small_box_is_tried_again_until_a_third_is_filled(posterior, prior):
+    found = masks_of(
+        np.zeros((*WIDE, 3), np.uint8), in_wide_image((100, 60, 180, 135)), replace(ALONE, posterior=posterior)
+    )
+    assert found.statistics["priors"][0][0] == prior and found.statistics["retried"] == 1
+    assert found.masks.sum() == found.masks[0, 60:135, 100:180].sum() == 80 * 75
+    assert found.statistics["unsatisfied"] == 0
+
+
+def test_the_mask_before_stays_in_what_is_tried_again():
+    image, settings = np.zeros((*WIDE, 3), np.uint8), replace(ALONE, posterior=0.97)
+    one = in_wide_image((100, 60, 180, 135))
+    found = masks_of(image, one, settings)
+    box = (slice(60, 135), slice(100, 180))
+    first = softened(ranked(inside_box(one, 0, box), box, 0.85), box) > 0.97
+    assert 0 < first.sum() < 80 * 75 / 5
+    np.testing.assert_array_equal(found.masks[0], first)  # which no probability adds to, so that the last stands
+    assert found.statistics["priors"][0][0] == 0.96 and found.statistics["unsatisfied"] == 1
+
+
+def test_a_small_mask_in_a_large_box_stays():
+    found = masks_of(np.zeros((*WIDE, 3), np.uint8), in_wide_image((50, 50, 200, 150)), replace(ALONE, posterior=0.95))
+    assert found.statistics["priors"] == [[0.0, 0.0]] and found.statistics["retried"] == 0
+    assert 0 < found.masks.sum() <= 150 * 100 / 5
 
 
 def test_an_object_without_attribution_is_made_of_its_box_in_both_ways():
     for threshold in ("rank", "value"):
-        nothing = attributed(np.zeros((7, 9)), found=[False])
+        nothing = attributed(np.zeros((7, 9)))
         found = masks_of(photo(), nothing, MasksSettings(threshold=threshold))
         assert found.statistics["without"] == 1 and found.statistics["retried"] == 0
         ((narrow, wide),) = found.statistics["priors"]
@@ -169,13 +177,10 @@ def test_an_object_without_attribution_is_made_of_its_box_in_both_ways():
 
 
 def test_the_last_probability_stands_where_none_is_enough_and_no_mask_takes_anothers_place():
-    never = MasksSettings(posterior=0.9999999, gaussian=(1.0, 0.0), bilateral=(80.0, 3.0, 0.0))
-    boxes = [BOX, small_box(), BOX]
-    three = attributed(np.zeros((7, 9)), np.zeros((7, 9)), np.zeros((7, 9)), boxes=boxes, found=[False, True, False])
-    found = masks_of(photo(), three, never)
-    assert found.statistics["priors"] == [[0.95, 0.95], [0.96, 0.96], [0.95, 0.95]]
-    assert found.statistics["unsatisfied"] == 3 and found.statistics["empty"] == 3 and len(found) == 3
-    mixed = attributed(np.zeros((7, 9)), peak(), boxes=[BOX, BOX], found=[False, True])
+    found = masks_of(photo(), attributed(np.zeros((7, 9)), np.zeros((7, 9))), replace(ALONE, posterior=0.99))
+    assert found.statistics["priors"] == [[0.95, 0.95]] * 2 and len(found) == 2
+    assert found.statistics["unsatisfied"] == found.statistics["empty"] == found.statistics["without"] == 2
+    mixed = attributed(np.zeros((7, 9)), peak(), boxes=[BOX, BOX])
     alone = masks_of(photo(), attributed(peak()), MasksSettings())
     np.testing.assert_array_equal(masks_of(photo(), mixed, MasksSettings()).masks[1], alone.masks[0])
 

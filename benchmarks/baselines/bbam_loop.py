@@ -23,7 +23,7 @@ def _mask(detector: Detector, one: Subject, settings: BbamSettings) -> Tensor:
     for _ in range(settings.iterations):
         enlarged = F.interpolate(mask[None, None], one.size, mode="bilinear", align_corners=True)
         probabilities, offsets = detector(one.view[None] * enlarged, [one.proposals])
-        loss = settings.size_weight * mask.sum()
+        loss = settings.size_weight * mask.abs().sum()
         for number in range(len(one.proposals)):
             box = (one.offsets[number] - offsets[number, one.column]).abs()
             cls = (one.probabilities[number] - probabilities[number, one.column]).abs()

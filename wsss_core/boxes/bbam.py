@@ -409,7 +409,7 @@ def _together(
             likely, moves = detector(seen, proposals)
             box = mean @ (offsets - moves[rows, columns]).abs().sum(1)
             cls = mean @ (probabilities - likely[rows, columns]).abs()
-            terms = torch.stack([box, cls, masks.sum((1, 2)), variation(masks, cells)], 1)
+            terms = torch.stack([box, cls, masks.abs().sum((1, 2)), variation(masks, cells)], 1)
             (masks.grad,) = torch.autograd.grad((terms @ weights).sum(), masks)
         adam.step()
         with torch.no_grad():

@@ -13,15 +13,16 @@ and not in the narrow one is ignored in training.
    maximum;
 4. a dense CRF takes it for a probability, and where the posterior exceeds `posterior` is the mask;
 5. if that is a fifth of the box or less, and the box a tenth of the image or less, the box is given one probability,
-   0.7, 0.8, 0.9, 0.95, 0.96 in turn, but 1 where the mask before was, until the CRF leaves more than a third of it.
+   0.7, 0.8, 0.9, 0.95, 0.96 in turn, but 1 where this mask is, until the CRF leaves more than a third of it.
 
 ``threshold: value`` follows the paper: steps 1 and 4, then foreground above `foreground`, background below
 `background`. The paper gives no settings of the CRF, nor does it say whether thresholds are of the map or of the
 posterior; they are of the posterior here.
 
-An object without attribution gets what step 5 makes of an empty mask, with 0.7, 0.8, 0.9, 0.95 and more than a fifth of
-the box. Where no probability leaves enough the last stands. (The published code then stores no mask, so that the masks
-after it belong to the wrong boxes.)
+An object without attribution, or whose map is 0, gets what step 5 makes of an empty mask, with 0.7, 0.8, 0.9, 0.95 and
+more than a fifth of the box. Where no probability leaves enough the last stands. (The published code then stores no
+mask, so that the masks after it belong to the wrong boxes.) Chosen here: maps are enlarged as BBAM enlarges its masks,
+corner cells on corner pixels, while the published code stores them as JPEGs in between.
 """
 
 from __future__ import annotations
@@ -126,9 +127,9 @@ def masks_of(image: np.ndarray, attributions: Attributions, settings: MasksSetti
     Returns
     -------
     n objects in the same order. Statistics: ``priors``, for each object the probability that its box was given last
-    for the narrow and for the wide mask (0: none); ``without``, the objects without attribution; ``retried``, those
-    with one that step 5 worked on; ``unsatisfied``, those left with fewer pixels than it asks for; ``empty``, those
-    without a pixel.
+    for the narrow and for the wide mask (0: none); and numbers of objects: ``without``, those without attribution or
+    with a map of 0; ``retried``, others that step 5 worked on; ``unsatisfied``, those left with fewer pixels than it
+    asks for; ``empty``, those without a pixel.
     """
     n, size = len(attributions), image.shape[:2]
     insides = [pixels(box, size) for box in attributions.boxes]
@@ -140,7 +141,8 @@ def masks_of(image: np.ndarray, attributions: Attributions, settings: MasksSetti
     else:
         seen = posteriors(image, maps, settings)
         found = np.concatenate([seen > _narrow(settings), seen >= settings.background])
-    found, priors, short = _with_priors(image, found, insides * 2, np.tile(attributions.found, 2), settings)
+    attributed = np.array([one.any() for one in attributions.maps], dtype=bool)
+    found, priors, short = _with_priors(image, found, insides * 2, np.tile(attributed, 2), settings)
     narrow, wide = found[:n], found[n:]
     tried = np.stack([priors[:n], priors[n:]], 1)
     return Instances.of(
@@ -151,8 +153,8 @@ def masks_of(image: np.ndarray, attributions: Attributions, settings: MasksSetti
         ignored=wide & ~narrow,
         statistics={
             "priors": tried.tolist(),
-            "without": int((~attributions.found).sum()),
-            "retried": int((tried.any(1) & attributions.found).sum()),
+            "without": int((~attributed).sum()),
+            "retried": int((tried.any(1) & attributed).sum()),
             "unsatisfied": int((short[:n] | short[n:]).sum()),
             "empty": int((~narrow.any((1, 2))).sum()),
         },
@@ -235,20 +237,20 @@ def _with_priors(
     -------
     The masks, the probability that each box was given last (0: none), and which masks remain too small.
     """
-    found = found & attributed[:, None, None]
-    boxed = np.array([found[u][place].size for u, place in enumerate(places)])
-    small = (found.sum((1, 2)) <= boxed * SMALL_MASK) & (boxed <= found[:1].size * SMALL_BOX)
-    retried = small & attributed & (settings.threshold == "rank")
+    first = found & attributed[:, None, None]
+    boxed = np.array([first[u][place].size for u, place in enumerate(places)])
+    small = (first.sum((1, 2)) <= boxed * SMALL_MASK) & (boxed <= first[:1].size * SMALL_BOX)
     wanted = np.where(attributed, boxed * SMALL_SHARE, boxed * ABSENT_SHARE)
-    priors, short = np.zeros(len(found)), retried | ~attributed
+    short = ~attributed | (small & (settings.threshold == "rank"))
+    found, priors = first.copy(), np.zeros(len(first))
     for prior in SMALL_PRIORS:
         todo = np.flatnonzero(short & (attributed | (prior in ABSENT_PRIORS))).tolist()
         if not todo:
             break
-        planes = np.zeros((len(todo), *found.shape[1:]), dtype=np.float32)
+        planes = np.zeros((len(todo), *first.shape[1:]), dtype=np.float32)
         for plane, u in zip(planes, todo, strict=True):
             plane[places[u]] = prior
-            plane[found[u]] = 1
+            plane[first[u]] = 1
         found[todo] = posteriors(image, planes, settings) > settings.posterior
         priors[todo] = prior
         short[todo] = found[todo].sum((1, 2)) <= wanted[todo]

@@ -7,7 +7,8 @@ Lee, Yi, Shin & Yoon, "BBAM", CVPR 2021 (Lee's dissertation, Eq. 5.4). With m_i 
 As in the published code, a proposal is within T if more than 95 % of its pixels are; only one of which as much lies in
 the box can be the best; proposals that hold a superpixel wholly outside the box enlarged by 5 pixels are dropped; boxes
 of fewer than 1,024 pixels stay as they are; the result is cut to the box; and the wide mask, refined, is joined with
-the narrow one. IoU counts pixels here; the published code adds up their indices.
+the narrow one. Two slips of the published code are not repeated: it adds up the indices of pixels where it means to
+count them, and goes on with the box as it was when it has enlarged it.
 """
 
 from __future__ import annotations
