@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,8 @@ class NodeDetector:
 
 
 class RandomDetector(nn.Module):
-    """A small two-stage detector of two levels with random weights; float64."""
+    """A small two-stage detector of two levels with random weights, float64; boxes wider than 24 are pooled from the
+    coarse one."""
 
     def __init__(self, n_classes: int = 3, seed: int = 0) -> None:
         super().__init__()
@@ -40,22 +41,18 @@ class RandomDetector(nn.Module):
         self.double()
 
     def forward(self, images: Tensor, proposals: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        return self.heads(self.features(images), proposals, images.shape[2:])
+        return self.judged(self.pyramid(images), proposals)
 
-    def features(self, images: Tensor) -> list[Tensor]:
+    def pyramid(self, images: Tensor) -> dict[str, Tensor]:
         fine = self.stem(images)
-        return [fine, self.deep(fine)]
+        return {"fine": fine, "coarse": self.deep(fine)}
 
-    def levels(self, proposals: Tensor) -> Tensor:
-        return ((proposals[:, 2] - proposals[:, 0]) > 24).long()
-
-    def heads(
-        self, features: Sequence[Tensor], proposals: Sequence[Tensor], size: tuple[int, int]
-    ) -> tuple[Tensor, Tensor]:
+    def judged(self, features: Mapping[str, Tensor], proposals: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        boxes = list(proposals)
         fine, coarse = (
-            roi_align(values, list(proposals), 3, scale, 2)
-            for values, scale in zip(features, (1 / 2, 1 / 4), strict=True)
+            roi_align(features["fine"], boxes, 3, 1 / 2, 2),
+            roi_align(features["coarse"], boxes, 3, 1 / 4, 2),
         )
-        level = self.levels(torch.cat(list(proposals)))
-        hidden = self.hidden(torch.where(level[:, None, None, None] == 0, fine, coarse).flatten(1)).tanh()
+        wide = torch.cat([box[:, 2] - box[:, 0] > 24 for box in boxes])
+        hidden = self.hidden(torch.where(wide[:, None, None, None], coarse, fine).flatten(1)).tanh()
         return (3 * self.classes(hidden)).softmax(1), self.boxes(hidden).unflatten(1, (-1, 4))

@@ -49,12 +49,13 @@ def test_smooth_grad_without_noise_is_simple_grad_and_with_noise_the_mean_of_its
 
 def test_grad_cam_weighs_the_features_of_the_level_of_each_box():
     detector, one = RandomDetector(), scene()
-    assert detector.levels(one.seen_boxes).tolist() == [0, 1]
     (found,) = grad_cam.attributions(detector, [one], grad_cam.GradCamSettings())
-    for number, level in enumerate([0, 1]):
-        features = [values.detach().requires_grad_(True) for values in detector.features(one.view[None])]
-        heads = detector.heads(features, [one.seen_boxes[number : number + 1]], SIZE)[0][0]
-        (gradient,) = torch.autograd.grad(heads[one.classes[number] + 1], features[level])
+    for number, level in enumerate(["fine", "coarse"]):
+        features = {
+            name: values.detach().requires_grad_(True) for name, values in detector.pyramid(one.view[None]).items()
+        }
+        probabilities, _ = detector.judged(features, [one.seen_boxes[number : number + 1]])
+        (gradient,) = torch.autograd.grad(probabilities[0, one.classes[number] + 1], features[level])
         cells = (features[level] * gradient.mean((2, 3))[:, :, None, None]).sum(1).relu()
         large = torch.nn.functional.interpolate(cells[None], SIZE, mode="bilinear", align_corners=False)[0, 0]
         np.testing.assert_allclose(found.maps[number], (large / large.max()).detach(), atol=1e-6)

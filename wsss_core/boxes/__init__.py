@@ -6,7 +6,7 @@ What these ask of one another is written here: an attribution works on a `Detect
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -43,21 +43,15 @@ class Detector(Protocol):
         ...
 
 
-class LevelledDetector(Detector, Protocol):
-    """A detector whose features can be looked at: calling it is `features` and then `heads`."""
+class PyramidDetector(Detector, Protocol):
+    """A detector whose features can be looked at: calling it is `pyramid`, and then `judged`."""
 
-    def features(self, images: Tensor, /) -> Sequence[Tensor]:
-        """Features of the images, [B, D, h_l, w_l] for each level of the pyramid."""
+    def pyramid(self, images: Tensor, /) -> Mapping[str, Tensor]:
+        """Features of the images, [B, D, h_l, w_l] for each level."""
         ...
 
-    def heads(
-        self, features: Sequence[Tensor], proposals: Sequence[Tensor], size: tuple[int, int], /
-    ) -> tuple[Tensor, Tensor]:
-        """What the detector says of proposals in images of a size (H, W) with these features."""
-        ...
-
-    def levels(self, proposals: Tensor, /) -> Tensor:
-        """Number of the level whose features a proposal is pooled from, int64 [n] for proposals [n, 4]."""
+    def judged(self, features: Mapping[str, Tensor], proposals: Sequence[Tensor], /) -> tuple[Tensor, Tensor]:
+        """What the detector says of proposals in images with these features."""
         ...
 
 

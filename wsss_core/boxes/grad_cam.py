@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsss_core.boxes import LevelledDetector, Scene
+from wsss_core.boxes import PyramidDetector, Scene
 from wsss_core.boxes.simple_grad import as_attributions
 from wsss_core.store.attributions import Attributions
 
@@ -28,7 +28,7 @@ class GradCamSettings:
 
 
 def attributions(
-    detector: LevelledDetector, scenes: Sequence[Scene], settings: GradCamSettings, *key: int | str
+    detector: PyramidDetector, scenes: Sequence[Scene], settings: GradCamSettings, *key: int | str
 ) -> list[Attributions]:
     """Attribution of every object of some images, enlarged to the size of the views.
 
@@ -42,21 +42,24 @@ def attributions(
     return [as_attributions(scene, _maps(detector, scene)) for scene in scenes]
 
 
-def _maps(detector: LevelledDetector, scene: Scene) -> list[Tensor]:
+def _maps(detector: PyramidDetector, scene: Scene) -> list[Tensor]:
     if not len(scene.boxes):
         return []
-    boxes = scene.seen_boxes
-    size = (scene.view.shape[1], scene.view.shape[2])
     with torch.no_grad():
-        taken = detector.features(scene.view[None])
-    features = [level.detach().requires_grad_(True) for level in taken]
+        taken = detector.pyramid(scene.view[None])
+    features = {name: level.detach().requires_grad_(True) for name, level in taken.items()}
     with torch.enable_grad():
-        probabilities, _ = detector.heads(features, [boxes], size)
+        probabilities, _ = detector.judged(features, [scene.seen_boxes])
         scores = probabilities.gather(1, scene.classes[:, None] + 1)[:, 0]
-    found = []
-    for score, level in zip(scores, detector.levels(boxes).tolist(), strict=True):
-        values = features[level]
-        (gradient,) = torch.autograd.grad(score, values, retain_graph=True)
-        cells = (values.detach() * gradient.mean((2, 3), keepdim=True)).sum(1, keepdim=True).relu()
-        found.append(F.interpolate(cells, size, mode="bilinear", align_corners=False)[0, 0])
-    return found
+    return [_map(score, list(features.values()), scene) for score in scores]
+
+
+def _map(score: Tensor, features: Sequence[Tensor], scene: Scene) -> Tensor:
+    """The map of one score, [h, w]; levels that a box is not pooled from have no gradient, and add nothing."""
+    gradients = torch.autograd.grad(score, features, retain_graph=True, allow_unused=True)
+    total = scene.view.new_zeros(scene.view.shape[1:])
+    for values, gradient in zip(features, gradients, strict=True):
+        if gradient is not None:
+            cells = (values.detach() * gradient.mean((2, 3), keepdim=True)).sum(1, keepdim=True).relu()
+            total += F.interpolate(cells, total.shape, mode="bilinear", align_corners=False)[0, 0]
+    return total
