@@ -85,6 +85,19 @@ def test_stages_agree_with_torchvision_where_nothing_was_changed():
         torch.testing.assert_close(large(images)[3], features[:26](images))
 
 
+def test_at_a_stride_of_32_backbones_are_those_of_torchvision():
+    images = torch.randn(1, 3, 70, 64, generator=torch.Generator().manual_seed(0))
+    published, mobile = torchvision.models.resnet50().eval(), torchvision.models.mobilenet_v2().eval()
+    network, small = backbone("resnet50", 32).eval(), backbone("mobilenet_v2", 32).eval()
+    network.load(published.state_dict())
+    small.load(mobile.state_dict())
+    with torch.no_grad():
+        x = published.maxpool(published.relu(published.bn1(published.conv1(images))))
+        expected = published.layer4(published.layer3(published.layer2(published.layer1(x))))
+        torch.testing.assert_close(network(images)[4], expected)
+        torch.testing.assert_close(small(images)[4], mobile.features(images))
+
+
 def test_misfit_weights_are_listed():
     state = torchvision.models.mobilenet_v2().state_dict()
     del state["features.3.conv.0.0.weight"]
@@ -174,8 +187,8 @@ def test_what_wrapped_weights_lack_is_named(tmp_path):
 def test_unknown_backbone_is_named():
     with pytest.raises(UserError, match="'resnet5'"):
         backbone("resnet5")
-    with pytest.raises(UserError, match="output stride 32"):
-        backbone("small", 32)
+    with pytest.raises(UserError, match="output stride 64"):
+        backbone("small", 64)
 
 
 def test_batch_norm_keeps_running_statistics_in_training_mode():

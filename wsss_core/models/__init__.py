@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 BackboneName = Literal["resnet50", "resnet101", "resnet38d", "mobilenet_v2", "vgg16", "small"]
 """Backbones that settings may name."""
 
+PyramidBackboneName = Literal["resnet50", "resnet101", "mobilenet_v2", "small"]
+"""Backbones that a feature pyramid can be built on: those with an output stride of 32."""
+
 
 def cam_network(backbone: str, n_classes: int, state: Mapping[str, Tensor] | None = None) -> CamNetwork:
     """A classifier whose class activation maps can be read off, at the backbone's own output stride.

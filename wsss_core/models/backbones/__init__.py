@@ -28,7 +28,7 @@ _BUILDERS: dict[str, Callable[[str, int], Backbone]] = {
 }
 
 
-def backbone(name: str, output_stride: Literal[8, 16] | None = None) -> Backbone:
+def backbone(name: str, output_stride: Literal[8, 16, 32] | None = None) -> Backbone:
     """A randomly initialised backbone.
 
     Parameters
@@ -60,7 +60,9 @@ def backbone(name: str, output_stride: Literal[8, 16] | None = None) -> Backbone
         16, or 8, where the stride of the fourth stage is removed too and the last two stages are dilated by 2 and 4
         (DeepLab-v2; VGG-16: the last two stages by 2). ResNet-38d is published at 8; at 16, ``b5`` keeps the stride of
         2 that it had on ImageNet and dilations are halved, so that every second cell in both directions is
-        computed, with the same result. None: 8 for ResNet-38d and 16 for the others.
+        computed, with the same result. None: 8 for ResNet-38d and 16 for the others. 32, which detectors build their
+        pyramid on, removes no stride and dilates nothing, as in classification (ResNet, MobileNetV2 and small; the last
+        tap is then at stride 32).
 
     Raises
     ------
@@ -78,6 +80,8 @@ def backbone(name: str, output_stride: Literal[8, 16] | None = None) -> Backbone
         raise UserError(f"unknown backbone {name!r}; there are {', '.join(_BUILDERS)}")
     if output_stride is None:
         output_stride = 8 if name == "resnet38d" else 16
-    if output_stride not in (8, 16):
-        raise UserError(f"output stride {output_stride}: allowed are 8 and 16")
+    if output_stride not in (8, 16, 32):
+        raise UserError(f"output stride {output_stride}: allowed are 8, 16 and 32")
+    if output_stride == 32 and name in ("vgg16", "resnet38d"):
+        raise UserError(f"output stride 32: the backbone {name} is not made for it")
     return _BUILDERS[name](name, output_stride)

@@ -33,12 +33,13 @@ def build(name: str, output_stride: int) -> Backbone:
     draw_convolutions(features)
     nn.init.normal_(head.weight, 0, 0.01)
     stages, names = cut(features, (3, 4, 7, 14, 19))
-    remove_stride(stages[4])
+    if output_stride < 32:
+        remove_stride(stages[4])
+        dilate_behind_stride(stages[4], 32 // output_stride)
     if output_stride == 8:
         remove_stride(stages[3])
         dilate_behind_stride(stages[3], 2)
-    dilate_behind_stride(stages[4], 32 // output_stride)
-    strides = (4, 4, 8, output_stride, output_stride)
+    strides = (4, 4, 8, min(output_stride, 16), output_stride)
     return Backbone(name, stages, (24, 24, 32, 96, 1280), strides, 3, 0.01, names)
 
 

@@ -34,13 +34,14 @@ def build(name: str, output_stride: int) -> Backbone:
         channels = EXPANSION * width
     nn.Linear(channels, 1000)  # torchvision draws its classifier here; so a seed gives the weights that it has there
     draw_convolutions(stages)
-    remove_stride(stages[4])
+    if output_stride < 32:
+        remove_stride(stages[4])
     if output_stride == 8:
         remove_stride(stages[3])
         dilate(stages[3], 2)
         dilate(stages[4], 4)
     names = {"conv1.": "stages.0.conv1.", "bn1.": "stages.0.bn1."} | {f"layer{i}.": f"stages.{i}." for i in range(1, 5)}
-    strides = (4, 4, 8, output_stride, output_stride)
+    strides = (4, 4, 8, min(output_stride, 16), output_stride)
     return Backbone(name, stages, (64, 256, 512, 1024, 2048), strides, 3, 0.01, names)
 
 

@@ -10,18 +10,18 @@ from wsss_core.models.backbones.stages import dilate
 
 
 def build(name: str, output_stride: int) -> Backbone:
-    last = 2 if output_stride == 16 else 1
+    fourth = 1 if output_stride == 8 else 2
     stages = [
         nn.Sequential(_conv(3, 24, 2), nn.ReLU(), _conv(24, 32, 2), nn.ReLU()),
         _Residual(32, 48, 1),
         nn.Sequential(_Residual(48, 64, 2), _Residual(64, 64, 1)),
-        nn.Sequential(_Residual(64, 128, last), _Residual(128, 128, 1)),
-        _Residual(128, 160, 1),
+        nn.Sequential(_Residual(64, 128, fourth), _Residual(128, 128, 1)),
+        _Residual(128, 160, 2 if output_stride == 32 else 1),
     ]
     if output_stride == 8:
         dilate(stages[3], 2)
         dilate(stages[4], 4)
-    return Backbone(name, stages, (32, 48, 64, 128, 160), (4, 4, 8, output_stride, output_stride), 0, 0.05, {})
+    return Backbone(name, stages, (32, 48, 64, 128, 160), (4, 4, 8, min(output_stride, 16), output_stride), 0, 0.05, {})
 
 
 class _Residual(nn.Module):
