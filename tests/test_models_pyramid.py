@@ -7,6 +7,8 @@ import torch
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.poolers import initLevelMapper
 
+from wsss_core.models.backbones import backbone
+from wsss_core.models.detector import Detector
 from wsss_core.models.pyramid import pooled
 
 SIZE = (203, 330)
@@ -53,3 +55,15 @@ def test_windows_give_what_the_whole_pyramid_gives(proposals):
         both = [torch.autograd.grad((one * weights).sum(), taps, allow_unused=True) for one in (whole, found)]
         for plain, ours in zip(*both, strict=True):
             torch.testing.assert_close(torch.zeros_like(plain) if ours is None else ours, plain, rtol=1e-9, atol=1e-9)
+
+
+def test_a_detector_is_the_same_by_windows_and_by_its_whole_pyramid():
+    torch.manual_seed(0)
+    network = Detector(backbone("small", 32), 3, channels=8).eval().double()
+    images = torch.randn(2, 3, 90, 130, dtype=torch.float64)
+    proposals = [regions((10, 10, 60, 60), (5, 20, 70, 80)), regions((0, 0, 130, 90))]
+    with torch.no_grad():
+        found = network(images, proposals)
+        whole = network.judged(network.pyramid(images), proposals)
+    # the network puts logits and offsets in float32
+    torch.testing.assert_close(found, whole, rtol=1e-5, atol=1e-6)

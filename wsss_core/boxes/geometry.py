@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-CODER_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
-"""By what a detector's offsets of centre and size are multiplied, as usual for Faster R-CNN."""
+from wsss_core.models.detector import CODER_WEIGHTS
 
 LARGEST_GROWTH = math.log(1000 / 16)
 """Offsets of sizes are cut off here before the exponential, as usual for Faster R-CNN."""
@@ -22,7 +21,7 @@ def decoded(offsets: Tensor, proposals: Tensor) -> Tensor:
     ----------
     offsets
         (x, y, w, h) [n, 4]: shift of the centre in sizes of the proposal and logarithm of the change in size, times
-        `CODER_WEIGHTS`.
+        `wsss_core.models.detector.CODER_WEIGHTS`.
     proposals
         (x0, y0, x1, y1) [n, 4].
 

@@ -10,7 +10,7 @@ torchvision does it: both follow from the strides here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -29,6 +29,7 @@ from torchvision.ops.poolers import initLevelMapper
 from wsss_core.data.augment import normalise, resize, scaled_size
 from wsss_core.execution import placed
 from wsss_core.models.backbones import Backbone, BackboneNetwork, backbone
+from wsss_core.models.pyramid import pooled
 from wsss_core.store.checkpoints import load_network
 
 STRIDES = (4, 8, 16, 32, 64)
@@ -170,10 +171,15 @@ class Detector(BackboneNetwork):
         Returns
         -------
         Probabilities [N, C + 1] of the labels, N the sum of all n_i, in order; and encoded offsets [N, C + 1, 4] from
-        the region to the object, for each label, which `decode` turns into boxes.
+        the region to the object, for each label, which `decode` turns into boxes. Of the pyramid only what the regions
+        touch is worked out.
         """
-        logits, offsets = self._judged(self.pyramid(images), proposals)
-        return logits.softmax(1), offsets.unflatten(1, (-1, 4))
+        taps = self.backbone(images)[1:]
+        return _answers(*self._scored(pooled(self.fpn, self.heads.box_roi_pool, taps, proposals)))
+
+    def judged(self, features: Mapping[str, Tensor], proposals: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """What regions of images with these features show: of those of `pyramid` the same as `forward`."""
+        return _answers(*self._judged(features, proposals))
 
     def decode(self, offsets: Tensor, proposals: Tensor) -> Tensor:
         """Boxes [N, C + 1, 4] from encoded offsets [N, C + 1, 4] and the regions [N, 4] that they start from."""
@@ -202,10 +208,13 @@ class Detector(BackboneNetwork):
         seen = self.input_of(image)
         return in_image(self._found(self.pyramid(seen), seen), seen.shape[2:], image.shape[:2])
 
-    def _judged(self, features: dict[str, Tensor], proposals: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def _judged(self, features: Mapping[str, Tensor], proposals: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Logits [N, C + 1] and offsets [N, 4 (C + 1)] of regions."""
-        pooled = self.heads.box_roi_pool(features, list(proposals), [])
-        logits, offsets = self.heads.box_predictor(self.heads.box_head(pooled))
+        return self._scored(self.heads.box_roi_pool(dict(features), list(proposals), []))
+
+    def _scored(self, regions: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [N, C + 1] and offsets [N, 4 (C + 1)] of what was pooled from regions, [N, channels, 7, 7]."""
+        logits, offsets = self.heads.box_predictor(self.heads.box_head(regions))
         return logits.float(), offsets.float()
 
     def _losses(
@@ -227,6 +236,10 @@ class Detector(BackboneNetwork):
         logits, offsets = self._judged(features, proposals)
         boxes, scores, labels = self.heads.postprocess_detections(logits, offsets, proposals, sizes)
         return Detections(boxes[0], labels[0] - 1, scores[0])
+
+
+def _answers(logits: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+    return logits.softmax(1), offsets.unflatten(1, (-1, 4))
 
 
 Network = TypeVar("Network", bound=Detector)
