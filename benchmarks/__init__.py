@@ -11,7 +11,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-NAMES = ("random_walk", "dense_crf", "rib", "advcam", "cam_inference", "sweep", "pair_labels", "jobs", "training")
+NAMES = (
+    "random_walk",
+    "dense_crf",
+    "rib",
+    "advcam",
+    "bbam",
+    "cam_inference",
+    "sweep",
+    "pair_labels",
+    "jobs",
+    "training",
+)
 """The benchmarks, in the order of the table."""
 
 SIZES = ("tiny", "quick", "full")

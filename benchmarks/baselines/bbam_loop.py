@@ -1,4 +1,9 @@
-"""BBAM as a plain loop: one object at a time, the whole detector followed back to its weights."""
+"""BBAM as a plain loop, one object at a time: the reference for the engine in `wsss_core.boxes.bbam`.
+
+`as_published` is how the published code asks its detector: at every step the first stage looks for regions in the
+whole pyramid, which nothing uses, and the loss is followed back to the weights as well. (It also reads the image from
+its file at every step, which is left out here.)
+"""
 
 from __future__ import annotations
 
@@ -7,9 +12,23 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.models.detection.image_list import ImageList
 
 from wsss_core.boxes import Detector
 from wsss_core.boxes.bbam import BbamSettings, Subject
+from wsss_core.models.detector import Detector as DetectorNetwork
+
+
+def as_published(network: DetectorNetwork) -> Detector:
+    """The network with weights that have gradients, and with its first stage."""
+    network.requires_grad_(True)
+
+    def answer(images: Tensor, proposals: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        features = network.pyramid(images)
+        network.rpn(ImageList(images, [(images.shape[2], images.shape[3])] * len(images)), features)
+        return network.judged(features, proposals)
+
+    return answer
 
 
 def bbam_loop(detector: Detector, sought: Sequence[Subject], settings: BbamSettings) -> list[Tensor]:
