@@ -15,6 +15,7 @@ from benchmarks.inputs import calm, multiplications, photo
 from wsss_core.boxes.bbam import BbamSettings, Subject, optimised, proposals_around, stride_of
 from wsss_core.data.augment import normalise
 from wsss_core.models.backbones import backbone
+from wsss_core.models.backbones.folding import folded
 from wsss_core.models.detector import Detector
 
 N_CLASSES = 20
@@ -66,9 +67,10 @@ def works(size: str, device: str) -> list[Work]:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Detector, objects and settings."""
+    """Detector, also with its normalisation folded, objects and settings."""
 
     network: Detector
+    folded: Detector
     sought: list[Subject]
     settings: BbamSettings
 
@@ -86,7 +88,7 @@ def _inputs(case: Case, device: torch.device) -> Inputs:
         view = torch.from_numpy(normalise(photo(*case.view, seed=number))).to(device)
         for box, corners in enumerate(BOXES):
             sought.append(_subject(network, view, corners, settings, number, box))
-    return Inputs(network, sought, settings)
+    return Inputs(network, folded(network), sought, settings)
 
 
 def _subject(network: Detector, view: Tensor, corners: tuple[float, ...], settings: BbamSettings, *key: int) -> Subject:
@@ -108,8 +110,7 @@ def _loop(inputs: Inputs) -> Tensor:
 
 
 def _engine(inputs: Inputs) -> Tensor:
-    inputs.network.requires_grad_(False)
-    masks, _ = optimised(inputs.network, inputs.sought, inputs.settings)
+    masks, _ = optimised(inputs.folded, inputs.sought, inputs.settings)
     return torch.cat([mask.flatten() for mask in masks])
 
 

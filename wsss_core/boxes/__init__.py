@@ -19,8 +19,8 @@ from wsss_core.store.attributions import Attributions
 from wsss_core.store.instances import Instances
 
 CHUNK_PIXELS = {"cpu": 2**17, "cuda": 2**23}
-"""Pixels of the views that pass through a detector together, unless one has more. A CPU gains nothing by more; for a GPU
-it bounds memory."""
+"""Pixels of the views that pass through a detector together, unless one has more. A CPU gains nothing by more; for a
+GPU it bounds memory."""
 
 
 class Detector(Protocol):

@@ -23,9 +23,9 @@ positive proposals  IoU above 0.9; if these are not more than          IoU above
 At one lambda the official masks are sparser, since its box term weighs an eighth and its class term a half.
 
 Chosen here, as neither says it or both leave it open: the grid is rounded up and has two cells a side at least (the
-published code rounds down); the number of positives is limited in every case; IoU is that of real-valued boxes; the
-paper's masks start like the published code's, at 1 inside the boxes that the detector finds, for from 0 everywhere the
-gradient is that of an empty image.
+published code rounds down); IoU is that of real-valued boxes; the paper's masks start like the published code's, at 1
+inside the boxes that the detector finds, for from 0 everywhere the gradient is that of an empty image. \|M\|_1 has no
+gradient at 0, as in PyTorch and so in the published code.
 
 The engine computes what the loop over boxes computes, to rounding, with less work: the masks of many boxes, of one
 image or of several of one size, are enlarged in one product (bilinear interpolation is one), seen by the detector in
