@@ -48,8 +48,8 @@ from wsss_core.boxes.geometry import areas, clipped, decoded, overlaps
 from wsss_core.settings import setting
 from wsss_core.store.attributions import Attributions
 
-CHUNK_PROPOSALS = 4096
-"""Proposals that pass through the detector's heads together where the positive ones are looked for."""
+CHUNK_PROPOSALS = 512
+"""Proposals that pass through the detector's heads together where the positive ones are looked for; bounds memory."""
 
 TERMS = ("box", "class", "size", "variation")
 """Parts of the objective, unweighed, as they stand in curves and statistics."""
