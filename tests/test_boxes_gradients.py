@@ -64,7 +64,8 @@ def test_grad_cam_weighs_the_features_of_the_level_of_each_box():
 def test_gradients_point_at_the_pixels_that_the_detector_reads():
     weights = torch.zeros(SIZE, dtype=torch.float64)
     weights[10:20, 30:40] = 1.0
-    one = Scene.of("photo", scene().view, SIZE, [Box(0, 4, 4, 20, 18)])
+    grey = torch.full((3, *SIZE), 0.6, dtype=torch.float64)
+    one = Scene.of("photo", grey, SIZE, [Box(0, 4, 4, 20, 18)])
     (found,) = simple_grad.attributions(NodeDetector(weights), [one], simple_grad.SimpleGradSettings())
     np.testing.assert_allclose(found.maps[0], weights, atol=1e-6)
 
@@ -85,3 +86,12 @@ def test_without_boxes_or_gradient_there_is_no_attribution():
 
     (found,) = simple_grad.attributions(blind, [unseen], simple_grad.SimpleGradSettings())
     assert not found.found.any() and not found.maps[0].any() and found.statistics == {"without": 1}
+
+
+def test_a_sure_detection_has_a_gradient_too():
+    logits = torch.tensor([[0.0, 60.0, 1.0]], requires_grad=True)
+    probabilities = logits.softmax(1)
+    assert probabilities[0, 1] == 1
+    (gradient,) = torch.autograd.grad(simple_grad.log_odds(probabilities, torch.tensor([1])).sum(), logits)
+    others = torch.tensor([0.0, 1.0]).softmax(0)
+    torch.testing.assert_close(gradient[0], torch.stack([-others[0], torch.tensor(1.0), -others[1]]))

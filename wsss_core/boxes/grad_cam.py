@@ -1,7 +1,7 @@
 """Grad-CAM of a detection: the features it is pooled from, weighed by how much its score depends on them.
 
 Selvaraju et al., "Grad-CAM", ICCV 2017, for a two-stage detector with a feature pyramid. With T the features of the
-level that a box is pooled from, [D, h, w], and S the probability of the object's class, seen from its box::
+level that a box is pooled from, [D, h, w], and S the log-odds of the object's class, seen from its box::
 
     w_k = mean over cells of dS / dT_k,    G = ReLU(sum_k w_k T_k)
 
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsss_core.boxes import PyramidDetector, Scene
-from wsss_core.boxes.simple_grad import as_attributions
+from wsss_core.boxes.simple_grad import as_attributions, log_odds
 from wsss_core.store.attributions import Attributions
 
 
@@ -50,7 +50,7 @@ def _maps(detector: PyramidDetector, scene: Scene) -> list[Tensor]:
     features = {name: level.detach().requires_grad_(True) for name, level in taken.items()}
     with torch.enable_grad():
         probabilities, _ = detector.judged(features, [scene.seen_boxes])
-        scores = probabilities.gather(1, scene.classes[:, None] + 1)[:, 0]
+        scores = log_odds(probabilities, scene.classes + 1)
     return [_map(score, list(features.values()), scene) for score in scores]
 
 

@@ -1,8 +1,9 @@
 """SimpleGrad: how much each pixel would change the score of a detection.
 
 Simonyan, Vedaldi & Zisserman, "Deep Inside Convolutional Networks: Visualising Image Classification Models and Saliency
-Maps", ICLR 2014 (workshop). With S the probability of an object's class, seen from its box: the largest of the
-channels' ``|dS / dx|``. One of the gradient methods that the BBAM paper compares itself with.
+Maps", ICLR 2014 (workshop). With S the score of an object's class, seen from its box: the largest of the channels'
+``|dS / dx|``. One of the gradient methods that the BBAM paper compares itself with. S is the logarithm of the class's
+odds: its gradient is that of the probability but for a factor p (1 - p), with which a sure detection would have none.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def as_attributions(scene: Scene, maps: Sequence[Tensor]) -> Attributions:
 
 
 def slopes(detector: Detector, views: Tensor, boxes: Tensor, columns: Tensor) -> Tensor:
-    """Gradient of a class's probability with respect to the image, [B, 3, h, w].
+    """Gradient of a class's score with respect to the image, [B, 3, h, w].
 
     Parameters
     ----------
@@ -59,8 +60,28 @@ def slopes(detector: Detector, views: Tensor, boxes: Tensor, columns: Tensor) ->
     with torch.enable_grad():
         images = views.detach().requires_grad_(True)
         probabilities, _ = detector(images, list(boxes.split(1)))
-        score = probabilities.gather(1, columns[:, None]).sum()
-        return torch.autograd.grad(score, images)[0]
+        return torch.autograd.grad(log_odds(probabilities, columns).sum(), images)[0]
+
+
+def log_odds(probabilities: Tensor, columns: Tensor) -> Tensor:
+    """Logarithm of p / (1 - p) of a class in each row, [n].
+
+    Parameters
+    ----------
+    probabilities
+        [n, C + 1], which add up to one.
+    columns
+        Number of the class in each row, int64 [n].
+
+    Examples
+    --------
+    >>> log_odds(torch.tensor([[0.2, 0.8]]), torch.tensor([1])).exp().round(decimals=3).tolist()
+    [4.0]
+    """
+    own = probabilities.gather(1, columns[:, None])[:, 0]
+    others = probabilities.scatter(1, columns[:, None], 0).sum(1)  # 1 - p would be 0 long before
+    least = torch.finfo(probabilities.dtype).tiny
+    return own.clamp(min=least).log() - others.clamp(min=least).log()
 
 
 def _maps(detector: Detector, scene: Scene) -> list[Tensor]:
