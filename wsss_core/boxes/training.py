@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -39,23 +39,29 @@ class Scale(NamedTuple):
     channels: int
     regions: int
     short_sides: tuple[int, ...]
+    long_side: int
     batch_size: int
     learning_rate: float
 
 
-PUBLISHED = Scale(256, 512, tuple(range(480, 801, 32)), 16, 0.01)
-SCALES: dict[str, Scale] = {
-    "resnet50": PUBLISHED,
-    "resnet101": PUBLISHED,
-    "mobilenet_v2": Scale(128, 128, (192, 224, 256), 4, 0.01),
-    "small": Scale(64, 64, (96, 128), 4, 0.02),
+SMALL_SCALES = {
+    "mobilenet_v2": Scale(128, 128, (192, 224, 256), 427, 4, 0.01),
+    "small": Scale(64, 64, (96, 128), 213, 4, 0.02),
 }
-"""Large networks as published; small ones for machines without a GPU, and few photos."""
+"""For machines without a GPU, and few photos."""
+
+
+def scales(published: Scale) -> dict[str, Scale]:
+    """What is left open for every backbone: for ResNet as published."""
+    return {"resnet50": published, "resnet101": published, **SMALL_SCALES}
 
 
 @dataclass(frozen=True)
 class RegionNetworkSettings:
     """Network and schedule. What is null follows from the backbone, or from the number of images."""
+
+    usual: ClassVar[Mapping[str, Scale]] = scales(Scale(256, 512, tuple(range(480, 801, 32)), 1333, 16, 0.01))
+    usual_epochs: ClassVar[int] = 27
 
     backbone: PyramidBackboneName = setting("resnet101", "backbone network")
     weights: str | None = setting(
@@ -84,8 +90,8 @@ class RegionNetworkSettings:
     )
     long_side: int | None = setting(
         None,
-        "limit of the longer side in pixels, in training and after it; null: five thirds of the shorter one's, as 1333 "
-        "is of 800",
+        "limit of the longer side in pixels, in training and after it; null: 1333 if `short_side` is 800, and in "
+        "proportion",
         minimum=32,
     )
     anchors: tuple[int, int, int, int, int] | None = setting(
@@ -115,6 +121,17 @@ class RegionNetworkSettings:
     )
     momentum: float = setting(0.9, "momentum of SGD", minimum=0, exclusiveMaximum=1)
     weight_decay: float = setting(1e-4, "weight decay; none for biases", minimum=0)
+
+    @property
+    def scale(self) -> Scale:
+        """What is used where a setting is null."""
+        return self.usual[self.backbone]
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Length of the shorter side and limit of the longer one, in pixels."""
+        short_side = self.short_side or max(self.short_sides or self.scale.short_sides)
+        return short_side, self.long_side or round(short_side * self.scale.long_side / max(self.scale.short_sides))
 
 
 class Example(NamedTuple):
@@ -227,34 +244,28 @@ def padded(images: Sequence[Tensor]) -> Tensor:
     return filled
 
 
-def build(
-    architecture: Callable[..., Network], settings: RegionNetworkSettings, inputs: Inputs, **more: Any
-) -> Network:
+def build(architecture: Callable[..., Network], settings: RegionNetworkSettings, inputs: Inputs) -> Network:
     """The network to train, with its initial weights; what of the backbone is frozen takes no gradient.
 
     Parameters
     ----------
     architecture
         `Detector`, or a network that adds to it.
-    more
-        Arguments of its own.
 
     Raises
     ------
     UserError
         If the weights do not fit the backbone.
     """
-    scale = SCALES[settings.backbone]
-    short_side = settings.short_side or max(settings.short_sides or scale.short_sides)
+    scale, (short_side, long_side) = settings.scale, settings.sides
     network = architecture(
         backbone(settings.backbone, 32),
         len(inputs.class_names),
         channels=settings.channels or scale.channels,
         anchors=settings.anchors or [max(1, round(short_side / 25 * 2**level)) for level in range(5)],
         short_side=short_side,
-        long_side=_long_side(settings),
+        long_side=long_side,
         regions=settings.regions or scale.regions,
-        **more,
     )
     start(network.backbone, settings, inputs.weights)
     return network
@@ -278,35 +289,35 @@ def batches(
     settings: RegionNetworkSettings, inputs: Inputs, names: Sequence[str], load: Callable[[int], Example]
 ) -> RegionBatches:
     """Batches of the images of these names, as the settings say."""
-    scale = SCALES[settings.backbone]
+    scale = settings.scale
     batch_size = settings.batch_size or scale.batch_size
     return RegionBatches(
         names,
         load,
-        iterations=settings.iterations or enough_steps(len(names), batch_size),
+        iterations=settings.iterations or enough_steps(settings.usual_epochs, len(names), batch_size),
         batch_size=batch_size,
         short_sides=settings.short_sides or scale.short_sides,
-        long_side=_long_side(settings),
+        long_side=settings.sides[1],
         seed=inputs.seed,
         stage=inputs.stage,
     )
 
 
-def enough_steps(images: int, batch_size: int, times: int = 27) -> int:
-    """Steps in which every image is seen so many times, but at least `LEAST_STEPS`.
+def enough_steps(epochs: int, images: int, batch_size: int) -> int:
+    """Steps of so many passes over the images, but at least `LEAST_STEPS`.
 
     Examples
     --------
-    >>> enough_steps(10_582, 16), enough_steps(100, 4)
-    (17858, 675)
+    >>> enough_steps(27, 10_582, 16), enough_steps(27, 60, 4)
+    (17858, 600)
     """
-    return max(LEAST_STEPS, -(-times * images // batch_size))
+    return max(LEAST_STEPS, -(-epochs * images // batch_size))
 
 
 def optimizer(network: nn.Module, settings: RegionNetworkSettings) -> torch.optim.SGD:
     """SGD; biases learn at twice the rate, without decay."""
     trained = [(name, value) for name, value in network.named_parameters() if value.requires_grad]
-    rate = settings.learning_rate or SCALES[settings.backbone].learning_rate
+    rate = settings.learning_rate or settings.scale.learning_rate
     groups = [
         {
             "params": [value for name, value in trained if not name.endswith("bias")],
@@ -333,8 +344,3 @@ def stepwise(steps: int, warm_up: int, decay_at: Sequence[float]) -> Callable[[i
         return risen * 0.1 ** sum(step >= part * steps for part in decay_at)
 
     return rate
-
-
-def _long_side(settings: RegionNetworkSettings) -> int:
-    short_sides = settings.short_sides or SCALES[settings.backbone].short_sides
-    return settings.long_side or round((settings.short_side or max(short_sides)) * 5 / 3)

@@ -194,7 +194,7 @@ class Detector(BackboneNetwork):
         "loss", the sum of the others: "objectness" and "proposals" (classes and places of the anchors), "classes" and
         "boxes" (those of the regions).
         """
-        return _summed(self._losses(self.pyramid(images), images, sizes, targets)[0])
+        return summed(self._losses(self.pyramid(images), images, sizes, targets)[0])
 
     @torch.no_grad()
     def detect(self, image: np.ndarray) -> Detections:
@@ -294,7 +294,8 @@ def region_pool(cells: int) -> MultiScaleRoIAlign:
     return pool
 
 
-def _summed(terms: dict[str, Tensor]) -> dict[str, Tensor]:
+def summed(terms: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Terms of a loss with their sum, "loss", in front."""
     return {"loss": torch.stack(list(terms.values())).sum(), **terms}
 
 
