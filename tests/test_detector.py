@@ -37,11 +37,12 @@ def detector(**changes):
 
 
 def picture(rng, size=(64, 80), label=0):
-    """A bright rectangle, red or green, on a dark noisy ground, with its box."""
+    """A bright ellipse, red or green, on a dark noisy ground, with its box."""
     image = rng.integers(0, 60, (*size, 3)).astype(np.uint8)
     height, width = rng.integers(20, 40, 2)
     y0, x0 = rng.integers(0, size[0] - height), rng.integers(0, size[1] - width)
-    image[y0 : y0 + height, x0 : x0 + width, label] = 250
+    rows, columns = ((2 * np.arange(side) + 1) / side - 1 for side in (height, width))
+    image[y0 : y0 + height, x0 : x0 + width, label][rows[:, None] ** 2 + columns**2 <= 1] = 250
     return image, Box(label, int(x0), int(y0), int(x0 + width), int(y0 + height))
 
 
@@ -370,13 +371,13 @@ def test_resumed_equals_uninterrupted(tmp_path):
         assert torch.equal(value, resumed.network.state_dict()[name]), name
 
 
-def test_a_detector_learns_to_find_bright_rectangles(tmp_path):
+def test_a_detector_learns_to_find_bright_ellipses(tmp_path):
     settings = DetectorSettings(
         backbone="small",
         channels=16,
         short_sides=(64,),
         regions=32,
-        iterations=150,
+        iterations=120,
         batch_size=4,
         learning_rate=0.03,
         decay_at=(0.9,),
@@ -393,4 +394,4 @@ def test_a_detector_learns_to_find_bright_rectangles(tmp_path):
         image, box = picture(rng, label=number % 2)
         found = network.detect(image).boxes[:1]
         ious.append(float(box_iou(found, torch.tensor([box.corners]))) if len(found) else 0.0)
-    assert np.median(ious) > 0.6
+    assert np.median(ious) > 0.5

@@ -121,6 +121,12 @@ class RegionNetworkSettings:
     )
     momentum: float = setting(0.9, "momentum of SGD", minimum=0, exclusiveMaximum=1)
     weight_decay: float = setting(1e-4, "weight decay; none for biases", minimum=0)
+    largest_gradient: float = setting(
+        10.0,
+        "a gradient whose norm over all weights is larger is made so short; the published code has no such limit, nor "
+        "needs one at its size",
+        exclusiveMinimum=0,
+    )
 
     @property
     def scale(self) -> Scale:
@@ -315,17 +321,22 @@ def enough_steps(epochs: int, images: int, batch_size: int) -> int:
 
 
 def optimizer(network: nn.Module, settings: RegionNetworkSettings) -> torch.optim.SGD:
-    """SGD; biases learn at twice the rate, without decay."""
-    trained = [(name, value) for name, value in network.named_parameters() if value.requires_grad]
+    """SGD; biases learn at twice the rate, without decay. Gradients are no longer than the settings allow."""
+    trained = {name: value for name, value in network.named_parameters() if value.requires_grad}
+    biases = [value for name, value in trained.items() if name.endswith("bias")]
+    weights = [value for name, value in trained.items() if not name.endswith("bias")]
     rate = settings.learning_rate or settings.scale.learning_rate
     groups = [
-        {
-            "params": [value for name, value in trained if not name.endswith("bias")],
-            "weight_decay": settings.weight_decay,
-        },
-        {"params": [value for name, value in trained if name.endswith("bias")], "lr": 2 * rate, "weight_decay": 0.0},
+        {"params": weights, "lr": rate, "weight_decay": settings.weight_decay},
+        {"params": biases, "lr": 2 * rate, "weight_decay": 0.0},
     ]
-    return torch.optim.SGD(groups, lr=rate, momentum=settings.momentum)
+    made = torch.optim.SGD(groups, lr=rate, momentum=settings.momentum)
+
+    def shorten(*_: Any) -> None:
+        nn.utils.clip_grad_norm_([*weights, *biases], settings.largest_gradient)
+
+    made.register_step_pre_hook(shorten)
+    return made
 
 
 def stepwise(steps: int, warm_up: int, decay_at: Sequence[float]) -> Callable[[int], float]:
