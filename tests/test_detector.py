@@ -176,7 +176,7 @@ def test_detections_are_those_of_torchvision():
     with torch.no_grad():  # so that scores differ
         network.heads.box_predictor.cls_score.weight.normal_(std=0.5)
         network.heads.box_predictor.bbox_pred.weight.normal_(std=0.05)
-    image, _ = picture(np.random.default_rng(1), (64, 96))
+    image, _ = picture(np.random.default_rng(1), (64, 128))
     with torch.no_grad():
         theirs = torchvision_of(network).eval()([torch.from_numpy(image).permute(2, 0, 1) / 255])[0]
     ours = network.detect(image)
@@ -188,11 +188,11 @@ def test_detections_are_those_of_torchvision():
 
 def test_losses_are_those_of_torchvision():
     network = detector().train()
-    image, box = picture(np.random.default_rng(1), (64, 96))
+    image, box = picture(np.random.default_rng(1), (64, 128))
     target = {"boxes": torch.tensor([box.corners], dtype=torch.float32), "labels": torch.tensor([box.label + 1])}
     torch.manual_seed(3)
     torch.empty(1).uniform_()  # torchvision draws the size of the input
-    ours = network.losses(torch.from_numpy(normalise(image))[None], [(64, 96)], [dict(target)])
+    ours = network.losses(torch.from_numpy(normalise(image))[None], [(64, 128)], [dict(target)])
     torch.manual_seed(3)
     theirs = torchvision_of(network).train()([torch.from_numpy(image).permute(2, 0, 1) / 255], [dict(target)])
     names = {"objectness": "loss_objectness", "proposals": "loss_rpn_box_reg"}
