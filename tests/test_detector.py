@@ -23,7 +23,7 @@ from wsss_core.data.table import ImageRecord, ImageTable
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution
 from wsss_core.models.backbones import FixedBatchNorm, backbone
-from wsss_core.models.detector import STRIDES, Detector, open_detector, region_pool
+from wsss_core.models.detector import STRIDES, Detector, around, open_detector, region_pool
 from wsss_core.store.checkpoints import save_network
 
 TINY = DetectorSettings(backbone="small", channels=16, short_sides=(64,), regions=32, iterations=6, batch_size=2)
@@ -242,6 +242,27 @@ def test_boxes_come_back_in_pixels_of_the_image(monkeypatch):
     one, twice = network.detect(small), network.detect(np.zeros((128, 160, 3), np.uint8))
     assert len(one.boxes)
     torch.testing.assert_close(2 * one.boxes, twice.boxes)
+
+
+def test_regions_are_drawn_around_boxes():
+    boxes = torch.tensor([[0.0, 0.0, 10.0, 100.0], [50.0, 50.0, 90.0, 60.0]])
+    torch.manual_seed(0)
+    found = around(boxes, 500).view(500, 2, 4)
+    moves = (found - boxes) / torch.tensor([[10.0, 100.0] * 2, [40.0, 10.0] * 2])
+    assert 0.29 < moves.max() <= 0.3 and -0.3 <= moves.min() < -0.29
+    assert moves.mean().abs() < 0.02
+
+
+def test_heads_learn_from_drawn_regions():
+    image, box = picture(np.random.default_rng(1))
+    target = {"boxes": torch.tensor([box.corners], dtype=torch.float32), "labels": torch.tensor([1])}
+    met = []
+    for drawn in (0, 40):
+        network = detector(drawn=drawn, regions=64).train()
+        seen = network.input_of(image)
+        _, _, _, labels = network._losses(network.pyramid(seen), seen, [(64, 80)], [dict(target)])
+        met.append(int((labels[0] > 0).sum()))
+    assert met[1] == 16 > met[0]
 
 
 # --- batches ---

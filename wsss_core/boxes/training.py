@@ -38,6 +38,7 @@ class Scale(NamedTuple):
 
     channels: int
     regions: int
+    drawn_regions: int
     short_sides: tuple[int, ...]
     long_side: int
     batch_size: int
@@ -45,8 +46,8 @@ class Scale(NamedTuple):
 
 
 SMALL_SCALES = {
-    "mobilenet_v2": Scale(128, 128, (192, 224, 256), 427, 4, 0.01),
-    "small": Scale(64, 64, (96, 128), 213, 4, 0.02),
+    "mobilenet_v2": Scale(128, 128, 16, (192, 224, 256), 427, 4, 0.01),
+    "small": Scale(64, 64, 16, (96, 128), 213, 4, 0.02),
 }
 """For machines without a GPU, and few photos."""
 
@@ -60,7 +61,7 @@ def scales(published: Scale) -> dict[str, Scale]:
 class RegionNetworkSettings:
     """Network and schedule. What is null follows from the backbone, or from the number of images."""
 
-    usual: ClassVar[Mapping[str, Scale]] = scales(Scale(256, 512, tuple(range(480, 801, 32)), 1333, 16, 0.01))
+    usual: ClassVar[Mapping[str, Scale]] = scales(Scale(256, 512, 0, tuple(range(480, 801, 32)), 1333, 16, 0.01))
     usual_epochs: ClassVar[int] = 27
 
     backbone: PyramidBackboneName = setting("resnet101", "backbone network")
@@ -105,6 +106,12 @@ class RegionNetworkSettings:
         "regions of an image that the heads learn from at a step; null: 512 for ResNet, 128 for MobileNetV2, 64 "
         "for small",
         minimum=4,
+    )
+    drawn_regions: int | None = setting(
+        None,
+        "regions drawn around every box, beside the proposals, so that the heads learn before these are good; null: 0 "
+        "for ResNet, as published, 16 for the others",
+        minimum=0,
     )
     iterations: int | None = setting(
         None, "training steps; null: as many as show every image 27 times, but at least 600", minimum=1
@@ -272,6 +279,7 @@ def build(architecture: Callable[..., Network], settings: RegionNetworkSettings,
         short_side=short_side,
         long_side=long_side,
         regions=settings.regions or scale.regions,
+        drawn=scale.drawn_regions if settings.drawn_regions is None else settings.drawn_regions,
     )
     start(network.backbone, settings, inputs.weights)
     return network

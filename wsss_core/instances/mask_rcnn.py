@@ -49,7 +49,7 @@ log = logging.getLogger(__name__)
 class MaskRcnnSettings(RegionNetworkSettings):
     """Training of Mask R-CNN; schedule as published for VOC."""
 
-    usual: ClassVar[Mapping[str, Scale]] = scales(Scale(256, 512, tuple(range(416, 513, 24)), 800, 8, 0.008))
+    usual: ClassVar[Mapping[str, Scale]] = scales(Scale(256, 512, 0, tuple(range(416, 513, 24)), 800, 8, 0.008))
     usual_epochs: ClassVar[int] = 15
 
     short_sides: tuple[int, ...] | None = setting(

@@ -82,6 +82,8 @@ class Detector(BackboneNetwork):
         Size of the input, see `input_size`.
     regions
         Regions of an image that the heads learn from at a step, at most a quarter of them objects.
+    drawn
+        Regions drawn `around` every box in training, beside the proposals.
 
     Attributes
     ----------
@@ -101,11 +103,13 @@ class Detector(BackboneNetwork):
         short_side: int = 800,
         long_side: int = 1333,
         regions: int = 512,
+        drawn: int = 0,
     ) -> None:
         super().__init__()
         self.backbone = network
-        self.n_classes, self.channels, self.anchors, self.regions = n_classes, channels, tuple(anchors), regions
+        self.n_classes, self.channels, self.anchors = n_classes, channels, tuple(anchors)
         self.short_side, self.long_side = short_side, long_side
+        self.regions, self.drawn = regions, drawn
         self.fpn = FeaturePyramidNetwork(list(network.channels[1:]), channels, LastLevelMaxPool())
         self.rpn = RegionProposalNetwork(
             _Anchors([(side,) for side in anchors], [ASPECT_RATIOS] * len(STRIDES)),
@@ -140,7 +144,7 @@ class Detector(BackboneNetwork):
     @property
     def about(self) -> dict[str, Any]:
         """Backbone and arguments of the constructor, for `opened`."""
-        names = ("channels", "anchors", "short_side", "long_side", "regions")
+        names = ("channels", "anchors", "short_side", "long_side", "regions", "drawn")
         arguments = {name: getattr(self, name) for name in names}
         return super().about | {"architecture_settings": arguments | {"anchors": list(self.anchors)}}
 
@@ -214,11 +218,14 @@ class Detector(BackboneNetwork):
         """Terms of the loss; and of each image the regions learned from, the objects that they meet, their labels."""
         shapes = [(int(height), int(width)) for height, width in sizes]
         proposals, found = self.rpn(ImageList(images, shapes), features, targets)
+        if self.drawn:
+            boxes = [around(target["boxes"], self.drawn) for target in targets]
+            proposals = [torch.cat(both) for both in zip(proposals, boxes, strict=True)]
         regions, matched, labels, wanted = self.heads.select_training_samples(proposals, targets)
         logits, offsets = self._judged(features, regions)
-        classes, boxes = fastrcnn_loss(logits, offsets, labels, wanted)
         terms = {"objectness": found["loss_objectness"], "proposals": found["loss_rpn_box_reg"]}
-        return terms | {"classes": classes, "boxes": boxes}, regions, matched, labels
+        terms |= zip(("classes", "boxes"), fastrcnn_loss(logits, offsets, labels, wanted), strict=True)
+        return terms, regions, matched, labels
 
     def _found(self, features: dict[str, Tensor], images: Tensor) -> Detections:
         """The objects of one image, in pixels of the input."""
@@ -284,6 +291,13 @@ def in_image(found: Detections, seen: Sequence[int], size: Sequence[int]) -> Det
     """Objects found in an input of (H, W) `seen`, in pixels of an image of (H, W) `size`."""
     down, across = size[0] / seen[0], size[1] / seen[1]
     return found._replace(boxes=found.boxes * found.boxes.new_tensor([across, down, across, down]))
+
+
+def around(boxes: Tensor, count: int) -> Tensor:
+    """Regions [n count, 4] drawn around boxes [n, 4]: corners move by up to 0.3 of the sides, as BBAM draws its own."""
+    sides = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
+    moves = 0.6 * torch.rand(count, len(boxes), 4, device=boxes.device) - 0.3
+    return (boxes + moves * sides).flatten(0, 1)
 
 
 def region_pool(cells: int) -> MultiScaleRoIAlign:
