@@ -236,9 +236,9 @@ def test_it_learns_masks_of_bright_ellipses_and_predicts_them(tmp_path):
         channels=16,
         short_sides=(64,),
         regions=32,
-        iterations=130,
+        iterations=140,
         batch_size=4,
-        learning_rate=0.03,
+        learning_rate=0.02,
         decay_at=(0.9,),
     )
     made = begun(settings, inputs_of(tmp_path, scene(tmp_path, 24)))
@@ -257,4 +257,5 @@ def test_it_learns_masks_of_bright_ellipses_and_predicts_them(tmp_path):
     assert np.median(ious) > 0.5
     cut = predict(reopened, image[:48, :60], InstancePredictSettings(crf=CrfSettings(iterations=1)))
     assert cut.masks.shape[1:] == (48, 60)
-    assert len(predict(reopened, image, InstancePredictSettings(threshold=1.0))) == 0
+    strict = predict(reopened, image, InstancePredictSettings(threshold=0.95))
+    assert 0 < strict.masks[0].sum() < found.masks[0].sum() and not (strict.masks[0] & ~found.masks[0]).any()
