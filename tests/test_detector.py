@@ -14,6 +14,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign, box_iou
 
 from wsss_core import training
+from wsss_core.boxes import training as boxes_training
 from wsss_core.boxes.detector import DetectorSettings, plan
 from wsss_core.boxes.noise import noisy
 from wsss_core.boxes.training import Example, resized
@@ -354,7 +355,17 @@ def test_other_boxes_are_another_training(tmp_path):
 # --- training ---
 
 
-def test_batch_normalisation_and_the_first_stages_stay_as_they_are(tmp_path):
+def test_with_few_images_the_backbone_keeps_its_weights(tmp_path):
+    settings = DetectorSettings(backbone="mobilenet_v2", channels=8, short_sides=(64,), regions=8, iterations=1)
+    inputs = inputs_of(scene(tmp_path, 2))
+    weights = backbone("mobilenet_v2").state_dict()
+    network = plan(settings, training.Inputs(inputs.table, weights, 0, "detectors/x")).network
+    assert not any(p.requires_grad for p in network.backbone.parameters())
+    assert all(p.requires_grad for p in network.fpn.parameters())
+
+
+def test_batch_normalisation_and_the_first_stages_stay_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(boxes_training, "FEW", 2)
     settings = DetectorSettings(backbone="mobilenet_v2", channels=8, short_sides=(64,), regions=8, iterations=1)
     inputs = inputs_of(scene(tmp_path, 2))
     weights = backbone("mobilenet_v2").state_dict()

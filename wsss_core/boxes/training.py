@@ -33,6 +33,12 @@ nothing, whatever the number of photos.
 """
 
 
+FEW = 1000
+"""With fewer images a backbone with initial weights keeps them all, where the settings leave it open, as classifiers do
+it (`wsss_core.classify.bce`).
+"""
+
+
 class Scale(NamedTuple):
     """What the settings leave open, by the backbone; fields as in `RegionNetworkSettings`."""
 
@@ -72,7 +78,8 @@ class RegionNetworkSettings:
     )
     frozen_stages: int | None = setting(
         None,
-        "leading stages of the backbone that keep their initial weights, of 5; null: 2, and 0 without a weight file",
+        "leading stages of the backbone that keep their initial weights, of 5; null: 2, and 0 without a weight file, and "
+        "all 5 with fewer than 1000 images and a weight file",
         minimum=0,
         maximum=5,
     )
@@ -281,16 +288,17 @@ def build(architecture: Callable[..., Network], settings: RegionNetworkSettings,
         regions=settings.regions or scale.regions,
         drawn=scale.drawn_regions if settings.drawn_regions is None else settings.drawn_regions,
     )
-    start(network.backbone, settings, inputs.weights)
+    start(network.backbone, settings, inputs)
     return network
 
 
-def start(network: Backbone, settings: RegionNetworkSettings, weights: Mapping[str, Tensor] | None) -> None:
+def start(network: Backbone, settings: RegionNetworkSettings, inputs: Inputs) -> None:
     """Load initial weights into a backbone, if there are any; freeze its leading stages and all batch normalisation."""
     frozen = settings.frozen_stages
-    if weights is not None:
-        network.load(weights)
-        frozen = 2 if frozen is None else frozen
+    if inputs.weights is not None:
+        network.load(inputs.weights)
+        if frozen is None:
+            frozen = 5 if len(inputs.records) < FEW else 2
     elif settings.backbone != "small":
         log.warning("%s starts from random weights: set `weights` to a file of ImageNet weights", settings.backbone)
     network.stages[: frozen or 0].requires_grad_(False)
