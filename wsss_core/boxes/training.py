@@ -78,8 +78,8 @@ class RegionNetworkSettings:
     )
     frozen_stages: int | None = setting(
         None,
-        "leading stages of the backbone that keep their initial weights, of 5; null: 2, and 0 without a weight file, and "
-        "all 5 with fewer than 1000 images and a weight file",
+        "leading stages of the backbone that keep their initial weights, of 5; null: 0 without a weight file, with "
+        "one 2, or all 5 with fewer than 1000 images",
         minimum=0,
         maximum=5,
     )
