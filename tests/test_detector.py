@@ -14,6 +14,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign, box_iou
 
 from wsss_core import training
+from wsss_core.boxes import training as boxes_training
 from wsss_core.boxes.detector import DetectorSettings, plan
 from wsss_core.boxes.noise import noisy
 from wsss_core.boxes.training import Example, resized
@@ -23,7 +24,7 @@ from wsss_core.data.table import ImageRecord, ImageTable
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution
 from wsss_core.models.backbones import FixedBatchNorm, backbone
-from wsss_core.models.detector import STRIDES, Detector, open_detector, region_pool
+from wsss_core.models.detector import STRIDES, Detector, around, open_detector, region_pool
 from wsss_core.store.checkpoints import save_network
 
 TINY = DetectorSettings(backbone="small", channels=16, short_sides=(64,), regions=32, iterations=6, batch_size=2)
@@ -37,11 +38,12 @@ def detector(**changes):
 
 
 def picture(rng, size=(64, 80), label=0):
-    """A bright rectangle, red or green, on a dark noisy ground, with its box."""
+    """A bright ellipse, red or green, on a dark noisy ground, with its box."""
     image = rng.integers(0, 60, (*size, 3)).astype(np.uint8)
     height, width = rng.integers(20, 40, 2)
     y0, x0 = rng.integers(0, size[0] - height), rng.integers(0, size[1] - width)
-    image[y0 : y0 + height, x0 : x0 + width, label] = 250
+    rows, columns = ((2 * np.arange(side) + 1) / side - 1 for side in (height, width))
+    image[y0 : y0 + height, x0 : x0 + width, label][rows[:, None] ** 2 + columns**2 <= 1] = 250
     return image, Box(label, int(x0), int(y0), int(x0 + width), int(y0 + height))
 
 
@@ -175,7 +177,7 @@ def test_detections_are_those_of_torchvision():
     with torch.no_grad():  # so that scores differ
         network.heads.box_predictor.cls_score.weight.normal_(std=0.5)
         network.heads.box_predictor.bbox_pred.weight.normal_(std=0.05)
-    image, _ = picture(np.random.default_rng(1), (64, 96))
+    image, _ = picture(np.random.default_rng(1), (64, 128))
     with torch.no_grad():
         theirs = torchvision_of(network).eval()([torch.from_numpy(image).permute(2, 0, 1) / 255])[0]
     ours = network.detect(image)
@@ -187,11 +189,11 @@ def test_detections_are_those_of_torchvision():
 
 def test_losses_are_those_of_torchvision():
     network = detector().train()
-    image, box = picture(np.random.default_rng(1), (64, 96))
+    image, box = picture(np.random.default_rng(1), (64, 128))
     target = {"boxes": torch.tensor([box.corners], dtype=torch.float32), "labels": torch.tensor([box.label + 1])}
     torch.manual_seed(3)
     torch.empty(1).uniform_()  # torchvision draws the size of the input
-    ours = network.losses(torch.from_numpy(normalise(image))[None], [(64, 96)], [dict(target)])
+    ours = network.losses(torch.from_numpy(normalise(image))[None], [(64, 128)], [dict(target)])
     torch.manual_seed(3)
     theirs = torchvision_of(network).train()([torch.from_numpy(image).permute(2, 0, 1) / 255], [dict(target)])
     names = {"objectness": "loss_objectness", "proposals": "loss_rpn_box_reg"}
@@ -241,6 +243,27 @@ def test_boxes_come_back_in_pixels_of_the_image(monkeypatch):
     one, twice = network.detect(small), network.detect(np.zeros((128, 160, 3), np.uint8))
     assert len(one.boxes)
     torch.testing.assert_close(2 * one.boxes, twice.boxes)
+
+
+def test_regions_are_drawn_around_boxes():
+    boxes = torch.tensor([[0.0, 0.0, 10.0, 100.0], [50.0, 50.0, 90.0, 60.0]])
+    torch.manual_seed(0)
+    found = around(boxes, 500).view(500, 2, 4)
+    moves = (found - boxes) / torch.tensor([[10.0, 100.0] * 2, [40.0, 10.0] * 2])
+    assert 0.29 < moves.max() <= 0.3 and -0.3 <= moves.min() < -0.29
+    assert moves.mean().abs() < 0.02
+
+
+def test_heads_learn_from_drawn_regions():
+    image, box = picture(np.random.default_rng(1))
+    target = {"boxes": torch.tensor([box.corners], dtype=torch.float32), "labels": torch.tensor([1])}
+    met = []
+    for drawn in (0, 40):
+        network = detector(drawn=drawn, regions=64).train()
+        seen = network.input_of(image)
+        _, _, _, labels = network._losses(network.pyramid(seen), seen, [(64, 80)], [dict(target)])
+        met.append(int((labels[0] > 0).sum()))
+    assert met[1] == 16 > met[0]
 
 
 # --- batches ---
@@ -332,7 +355,17 @@ def test_other_boxes_are_another_training(tmp_path):
 # --- training ---
 
 
-def test_batch_normalisation_and_the_first_stages_stay_as_they_are(tmp_path):
+def test_with_few_images_the_backbone_keeps_its_weights(tmp_path):
+    settings = DetectorSettings(backbone="mobilenet_v2", channels=8, short_sides=(64,), regions=8, iterations=1)
+    inputs = inputs_of(scene(tmp_path, 2))
+    weights = backbone("mobilenet_v2").state_dict()
+    network = plan(settings, training.Inputs(inputs.table, weights, 0, "detectors/x")).network
+    assert not any(p.requires_grad for p in network.backbone.parameters())
+    assert all(p.requires_grad for p in network.fpn.parameters())
+
+
+def test_batch_normalisation_and_the_first_stages_stay_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(boxes_training, "FEW", 2)
     settings = DetectorSettings(backbone="mobilenet_v2", channels=8, short_sides=(64,), regions=8, iterations=1)
     inputs = inputs_of(scene(tmp_path, 2))
     weights = backbone("mobilenet_v2").state_dict()
@@ -370,13 +403,13 @@ def test_resumed_equals_uninterrupted(tmp_path):
         assert torch.equal(value, resumed.network.state_dict()[name]), name
 
 
-def test_a_detector_learns_to_find_bright_rectangles(tmp_path):
+def test_a_detector_learns_to_find_bright_ellipses(tmp_path):
     settings = DetectorSettings(
         backbone="small",
         channels=16,
         short_sides=(64,),
         regions=32,
-        iterations=150,
+        iterations=100,
         batch_size=4,
         learning_rate=0.03,
         decay_at=(0.9,),
@@ -393,4 +426,4 @@ def test_a_detector_learns_to_find_bright_rectangles(tmp_path):
         image, box = picture(rng, label=number % 2)
         found = network.detect(image).boxes[:1]
         ious.append(float(box_iou(found, torch.tensor([box.corners]))) if len(found) else 0.0)
-    assert np.median(ious) > 0.6
+    assert np.median(ious) > 0.5

@@ -22,10 +22,12 @@ import torch
 from torch import Tensor, nn
 
 from wsss_core import keyed
+from wsss_core.data.table import check_classes
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution, placed
 from wsss_core.pace import Clock
 from wsss_core.store.atomic import atomic_path
+from wsss_core.store.shards import RecordKind, RecordStore
 
 if TYPE_CHECKING:
     from wsss_core.data.table import ImageRecord, ImageTable
@@ -93,6 +95,31 @@ class Inputs:
     def class_names(self) -> tuple[str, ...]:
         """Names of the foreground classes; label c + 1 is class c."""
         return self.table.class_names
+
+    def label_files(self, kind: RecordKind, what: str) -> dict[str, Path]:
+        """Id of every image to train on, to the shard of labels that holds it.
+
+        Parameters
+        ----------
+        kind
+            Of the records in the shards.
+        what
+            What the labels are, in the plural, for the message.
+
+        Raises
+        ------
+        UserError
+            If a shard was made for other classes, or images have no labels.
+        """
+        found: dict[str, Path] = {}
+        for path in self.labels:
+            store = RecordStore(path, kind)
+            check_classes(path, store.attrs.get("class_names"), self.class_names)
+            found |= dict.fromkeys(store, path)
+        missing = [record.id for record in self.records if record.id not in found]
+        if missing:
+            raise UserError(f"{len(missing)} images have no {what}, such as {missing[0]!r}")
+        return {record.id: found[record.id] for record in self.records}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -33,29 +33,42 @@ nothing, whatever the number of photos.
 """
 
 
+FEW = 1000
+"""With fewer images a backbone with initial weights keeps them all, where the settings leave it open, as classifiers do
+it (`wsss_core.classify.bce`).
+"""
+
+
 class Scale(NamedTuple):
     """What the settings leave open, by the backbone; fields as in `RegionNetworkSettings`."""
 
     channels: int
     regions: int
+    drawn_regions: int
     short_sides: tuple[int, ...]
+    long_side: int
     batch_size: int
     learning_rate: float
 
 
-PUBLISHED = Scale(256, 512, tuple(range(480, 801, 32)), 16, 0.01)
-SCALES: dict[str, Scale] = {
-    "resnet50": PUBLISHED,
-    "resnet101": PUBLISHED,
-    "mobilenet_v2": Scale(128, 128, (192, 224, 256), 4, 0.01),
-    "small": Scale(64, 64, (96, 128), 4, 0.02),
+SMALL_SCALES = {
+    "mobilenet_v2": Scale(128, 128, 16, (192, 224, 256), 427, 4, 0.01),
+    "small": Scale(64, 64, 16, (96, 128), 213, 4, 0.02),
 }
-"""Large networks as published; small ones for machines without a GPU, and few photos."""
+"""For machines without a GPU, and few photos."""
+
+
+def scales(published: Scale) -> dict[str, Scale]:
+    """What is left open for every backbone: for ResNet as published."""
+    return {"resnet50": published, "resnet101": published, **SMALL_SCALES}
 
 
 @dataclass(frozen=True)
 class RegionNetworkSettings:
     """Network and schedule. What is null follows from the backbone, or from the number of images."""
+
+    usual: ClassVar[Mapping[str, Scale]] = scales(Scale(256, 512, 0, tuple(range(480, 801, 32)), 1333, 16, 0.01))
+    usual_epochs: ClassVar[int] = 27
 
     backbone: PyramidBackboneName = setting("resnet101", "backbone network")
     weights: str | None = setting(
@@ -65,7 +78,8 @@ class RegionNetworkSettings:
     )
     frozen_stages: int | None = setting(
         None,
-        "leading stages of the backbone that keep their initial weights, of 5; null: 2, and 0 without a weight file",
+        "leading stages of the backbone that keep their initial weights, of 5; null: 0 without a weight file, with "
+        "one 2, or all 5 with fewer than 1000 images",
         minimum=0,
         maximum=5,
     )
@@ -84,8 +98,8 @@ class RegionNetworkSettings:
     )
     long_side: int | None = setting(
         None,
-        "limit of the longer side in pixels, in training and after it; null: five thirds of the shorter one's, as 1333 "
-        "is of 800",
+        "limit of the longer side in pixels, in training and after it; null: 1333 if `short_side` is 800, and in "
+        "proportion",
         minimum=32,
     )
     anchors: tuple[int, int, int, int, int] | None = setting(
@@ -99,6 +113,12 @@ class RegionNetworkSettings:
         "regions of an image that the heads learn from at a step; null: 512 for ResNet, 128 for MobileNetV2, 64 "
         "for small",
         minimum=4,
+    )
+    drawn_regions: int | None = setting(
+        None,
+        "regions drawn around every box, beside the proposals, so that the heads learn before these are good; null: 0 "
+        "for ResNet, as published, 16 for the others",
+        minimum=0,
     )
     iterations: int | None = setting(
         None, "training steps; null: as many as show every image 27 times, but at least 600", minimum=1
@@ -115,6 +135,23 @@ class RegionNetworkSettings:
     )
     momentum: float = setting(0.9, "momentum of SGD", minimum=0, exclusiveMaximum=1)
     weight_decay: float = setting(1e-4, "weight decay; none for biases", minimum=0)
+    largest_gradient: float = setting(
+        10.0,
+        "a gradient whose norm over all weights is larger is made so short; the published code has no such limit, nor "
+        "needs one at its size",
+        exclusiveMinimum=0,
+    )
+
+    @property
+    def scale(self) -> Scale:
+        """What is used where a setting is null."""
+        return self.usual[self.backbone]
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Length of the shorter side and limit of the longer one, in pixels."""
+        short_side = self.short_side or max(self.short_sides or self.scale.short_sides)
+        return short_side, self.long_side or round(short_side * self.scale.long_side / max(self.scale.short_sides))
 
 
 class Example(NamedTuple):
@@ -227,45 +264,41 @@ def padded(images: Sequence[Tensor]) -> Tensor:
     return filled
 
 
-def build(
-    architecture: Callable[..., Network], settings: RegionNetworkSettings, inputs: Inputs, **more: Any
-) -> Network:
+def build(architecture: Callable[..., Network], settings: RegionNetworkSettings, inputs: Inputs) -> Network:
     """The network to train, with its initial weights; what of the backbone is frozen takes no gradient.
 
     Parameters
     ----------
     architecture
         `Detector`, or a network that adds to it.
-    more
-        Arguments of its own.
 
     Raises
     ------
     UserError
         If the weights do not fit the backbone.
     """
-    scale = SCALES[settings.backbone]
-    short_side = settings.short_side or max(settings.short_sides or scale.short_sides)
+    scale, (short_side, long_side) = settings.scale, settings.sides
     network = architecture(
         backbone(settings.backbone, 32),
         len(inputs.class_names),
         channels=settings.channels or scale.channels,
         anchors=settings.anchors or [max(1, round(short_side / 25 * 2**level)) for level in range(5)],
         short_side=short_side,
-        long_side=_long_side(settings),
+        long_side=long_side,
         regions=settings.regions or scale.regions,
-        **more,
+        drawn=scale.drawn_regions if settings.drawn_regions is None else settings.drawn_regions,
     )
-    start(network.backbone, settings, inputs.weights)
+    start(network.backbone, settings, inputs)
     return network
 
 
-def start(network: Backbone, settings: RegionNetworkSettings, weights: Mapping[str, Tensor] | None) -> None:
+def start(network: Backbone, settings: RegionNetworkSettings, inputs: Inputs) -> None:
     """Load initial weights into a backbone, if there are any; freeze its leading stages and all batch normalisation."""
     frozen = settings.frozen_stages
-    if weights is not None:
-        network.load(weights)
-        frozen = 2 if frozen is None else frozen
+    if inputs.weights is not None:
+        network.load(inputs.weights)
+        if frozen is None:
+            frozen = 5 if len(inputs.records) < FEW else 2
     elif settings.backbone != "small":
         log.warning("%s starts from random weights: set `weights` to a file of ImageNet weights", settings.backbone)
     network.stages[: frozen or 0].requires_grad_(False)
@@ -278,43 +311,48 @@ def batches(
     settings: RegionNetworkSettings, inputs: Inputs, names: Sequence[str], load: Callable[[int], Example]
 ) -> RegionBatches:
     """Batches of the images of these names, as the settings say."""
-    scale = SCALES[settings.backbone]
+    scale = settings.scale
     batch_size = settings.batch_size or scale.batch_size
     return RegionBatches(
         names,
         load,
-        iterations=settings.iterations or enough_steps(len(names), batch_size),
+        iterations=settings.iterations or enough_steps(settings.usual_epochs, len(names), batch_size),
         batch_size=batch_size,
         short_sides=settings.short_sides or scale.short_sides,
-        long_side=_long_side(settings),
+        long_side=settings.sides[1],
         seed=inputs.seed,
         stage=inputs.stage,
     )
 
 
-def enough_steps(images: int, batch_size: int, times: int = 27) -> int:
-    """Steps in which every image is seen so many times, but at least `LEAST_STEPS`.
+def enough_steps(epochs: int, images: int, batch_size: int) -> int:
+    """Steps of so many passes over the images, but at least `LEAST_STEPS`.
 
     Examples
     --------
-    >>> enough_steps(10_582, 16), enough_steps(100, 4)
-    (17858, 675)
+    >>> enough_steps(27, 10_582, 16), enough_steps(27, 60, 4)
+    (17858, 600)
     """
-    return max(LEAST_STEPS, -(-times * images // batch_size))
+    return max(LEAST_STEPS, -(-epochs * images // batch_size))
 
 
 def optimizer(network: nn.Module, settings: RegionNetworkSettings) -> torch.optim.SGD:
-    """SGD; biases learn at twice the rate, without decay."""
-    trained = [(name, value) for name, value in network.named_parameters() if value.requires_grad]
-    rate = settings.learning_rate or SCALES[settings.backbone].learning_rate
+    """SGD; biases learn at twice the rate, without decay. Gradients are no longer than the settings allow."""
+    trained = {name: value for name, value in network.named_parameters() if value.requires_grad}
+    biases = [value for name, value in trained.items() if name.endswith("bias")]
+    weights = [value for name, value in trained.items() if not name.endswith("bias")]
+    rate = settings.learning_rate or settings.scale.learning_rate
     groups = [
-        {
-            "params": [value for name, value in trained if not name.endswith("bias")],
-            "weight_decay": settings.weight_decay,
-        },
-        {"params": [value for name, value in trained if name.endswith("bias")], "lr": 2 * rate, "weight_decay": 0.0},
+        {"params": weights, "lr": rate, "weight_decay": settings.weight_decay},
+        {"params": biases, "lr": 2 * rate, "weight_decay": 0.0},
     ]
-    return torch.optim.SGD(groups, lr=rate, momentum=settings.momentum)
+    made = torch.optim.SGD(groups, lr=rate, momentum=settings.momentum)
+
+    def shorten(*_: Any) -> None:
+        nn.utils.clip_grad_norm_([*weights, *biases], settings.largest_gradient)
+
+    made.register_step_pre_hook(shorten)
+    return made
 
 
 def stepwise(steps: int, warm_up: int, decay_at: Sequence[float]) -> Callable[[int], float]:
@@ -333,8 +371,3 @@ def stepwise(steps: int, warm_up: int, decay_at: Sequence[float]) -> Callable[[i
         return risen * 0.1 ** sum(step >= part * steps for part in decay_at)
 
     return rate
-
-
-def _long_side(settings: RegionNetworkSettings) -> int:
-    short_sides = settings.short_sides or SCALES[settings.backbone].short_sides
-    return settings.long_side or round((settings.short_side or max(short_sides)) * 5 / 3)

@@ -83,6 +83,8 @@ class Detector(BackboneNetwork):
         Size of the input, see `input_size`.
     regions
         Regions of an image that the heads learn from at a step, at most a quarter of them objects.
+    drawn
+        Regions drawn `around` every box in training, beside the proposals.
 
     Attributes
     ----------
@@ -102,11 +104,13 @@ class Detector(BackboneNetwork):
         short_side: int = 800,
         long_side: int = 1333,
         regions: int = 512,
+        drawn: int = 0,
     ) -> None:
         super().__init__()
         self.backbone = network
-        self.n_classes, self.channels, self.anchors, self.regions = n_classes, channels, tuple(anchors), regions
+        self.n_classes, self.channels, self.anchors = n_classes, channels, tuple(anchors)
         self.short_side, self.long_side = short_side, long_side
+        self.regions, self.drawn = regions, drawn
         self.fpn = FeaturePyramidNetwork(list(network.channels[1:]), channels, LastLevelMaxPool())
         self.rpn = RegionProposalNetwork(
             _Anchors([(side,) for side in anchors], [ASPECT_RATIOS] * len(STRIDES)),
@@ -141,7 +145,7 @@ class Detector(BackboneNetwork):
     @property
     def about(self) -> dict[str, Any]:
         """Backbone and arguments of the constructor, for `opened`."""
-        names = ("channels", "anchors", "short_side", "long_side", "regions")
+        names = ("channels", "anchors", "short_side", "long_side", "regions", "drawn")
         arguments = {name: getattr(self, name) for name in names}
         return super().about | {"architecture_settings": arguments | {"anchors": list(self.anchors)}}
 
@@ -200,7 +204,7 @@ class Detector(BackboneNetwork):
         "loss", the sum of the others: "objectness" and "proposals" (classes and places of the anchors), "classes" and
         "boxes" (those of the regions).
         """
-        return _summed(self._losses(self.pyramid(images), images, sizes, targets)[0])
+        return summed(self._losses(self.pyramid(images), images, sizes, targets)[0])
 
     @torch.no_grad()
     def detect(self, image: np.ndarray) -> Detections:
@@ -223,11 +227,14 @@ class Detector(BackboneNetwork):
         """Terms of the loss; and of each image the regions learned from, the objects that they meet, their labels."""
         shapes = [(int(height), int(width)) for height, width in sizes]
         proposals, found = self.rpn(ImageList(images, shapes), features, targets)
+        if self.drawn:
+            boxes = [around(target["boxes"], self.drawn) for target in targets]
+            proposals = [torch.cat(both) for both in zip(proposals, boxes, strict=True)]
         regions, matched, labels, wanted = self.heads.select_training_samples(proposals, targets)
         logits, offsets = self._judged(features, regions)
-        classes, boxes = fastrcnn_loss(logits, offsets, labels, wanted)
         terms = {"objectness": found["loss_objectness"], "proposals": found["loss_rpn_box_reg"]}
-        return terms | {"classes": classes, "boxes": boxes}, regions, matched, labels
+        terms |= zip(("classes", "boxes"), fastrcnn_loss(logits, offsets, labels, wanted), strict=True)
+        return terms, regions, matched, labels
 
     def _found(self, features: dict[str, Tensor], images: Tensor) -> Detections:
         """The objects of one image, in pixels of the input."""
@@ -299,6 +306,13 @@ def in_image(found: Detections, seen: Sequence[int], size: Sequence[int]) -> Det
     return found._replace(boxes=found.boxes * found.boxes.new_tensor([across, down, across, down]))
 
 
+def around(boxes: Tensor, count: int) -> Tensor:
+    """Regions [n count, 4] drawn around boxes [n, 4]: corners move by up to 0.3 of the sides, as BBAM draws its own."""
+    sides = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
+    moves = 0.6 * torch.rand(count, len(boxes), 4, device=boxes.device) - 0.3
+    return (boxes + moves * sides).flatten(0, 1)
+
+
 def region_pool(cells: int) -> MultiScaleRoIAlign:
     """RoIAlign of cells x cells from the level that suits the size of a region (Lin et al., Eq. 1)."""
     pool = MultiScaleRoIAlign([str(level) for level in range(4)], cells, sampling_ratio=2)
@@ -307,7 +321,8 @@ def region_pool(cells: int) -> MultiScaleRoIAlign:
     return pool
 
 
-def _summed(terms: dict[str, Tensor]) -> dict[str, Tensor]:
+def summed(terms: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Terms of a loss with their sum, "loss", in front."""
     return {"loss": torch.stack(list(terms.values())).sum(), **terms}
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from wsss_core import keyed
 from wsss_core.constants import IGNORE
 from wsss_core.data.decoded import Decoded, read_record
-from wsss_core.data.table import ImageRecord, check_classes
+from wsss_core.data.table import ImageRecord
 from wsss_core.errors import UserError
 from wsss_core.models.backbones import Backbone, BackboneNetwork, backbone
 from wsss_core.store.labels import LabelMap
@@ -67,27 +67,6 @@ def network_on_backbone(
     else:
         raise UserError(f"network.weights is classifier, but the classifier has the backbone {start.name}, not {name}")
     return network
-
-
-def label_files(
-    shards: Sequence[Path], kind: RecordKind, records: Sequence[ImageRecord], class_names: Sequence[str]
-) -> dict[str, Path]:
-    """Image id to the shard of labels that holds it.
-
-    Raises
-    ------
-    UserError
-        If a shard was made for other classes, or images have no labels.
-    """
-    found: dict[str, Path] = {}
-    for path in shards:
-        store = RecordStore(path, kind)
-        check_classes(path, store.attrs.get("class_names"), class_names)
-        found |= dict.fromkeys(store, path)
-    missing = [record.id for record in records if record.id not in found]
-    if missing:
-        raise UserError(f"{len(missing)} images have no confident labels, such as {missing[0]!r}")
-    return {record.id: found[record.id] for record in records}
 
 
 def survey(

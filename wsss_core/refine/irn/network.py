@@ -26,7 +26,6 @@ from wsss_core.models.irn import STRIDE, IrnNetwork
 from wsss_core.refine.training import (
     SampleBatches,
     check_shares,
-    label_files,
     labelled_images,
     network_on_backbone,
     survey,
@@ -83,7 +82,7 @@ def plan(settings: TrainSettings, inputs: Inputs) -> Plan:
     if settings.crop < least:
         raise UserError(f"network.crop: {settings.crop} holds no pairs of radius {settings.radius}; at least {least}")
     records = inputs.records
-    files = label_files(inputs.labels, LABELS, records, inputs.class_names)
+    files = inputs.label_files(LABELS, "confident labels")
     counts, digest = survey(files, LABELS, records, lambda labels: labels.values)
     check_shares(counts, no_background="raise labels.background", no_foreground="lower labels.foreground")
     load = labelled_images(files, LABELS, records)

@@ -26,7 +26,6 @@ from wsss_core.refine.psa.labels import confident_labels
 from wsss_core.refine.training import (
     SampleBatches,
     check_shares,
-    label_files,
     labelled_images,
     network_on_backbone,
     survey,
@@ -86,7 +85,7 @@ def plan(settings: TrainSettings, inputs: Inputs) -> Plan:
     least = STRIDE * (2 * settings.radius - 1)
     if settings.crop < least:
         raise UserError(f"network.crop: {settings.crop} holds no pairs of radius {settings.radius}; at least {least}")
-    files = label_files(inputs.labels, POSTERIORS, inputs.records, inputs.class_names)
+    files = inputs.label_files(POSTERIORS, "confident labels")
     counts, digest = survey(files, POSTERIORS, inputs.records, _cells)
     check_shares(counts, no_background="lower labels.alpha_high", no_foreground="raise labels.alpha_low")
     load = labelled_images(files, POSTERIORS, inputs.records)
