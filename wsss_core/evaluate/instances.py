@@ -106,18 +106,12 @@ def judge_masks(predicted: Instances, true: Instances) -> Judged:
     ValueError
         If they are of images of different sizes.
     """
-    return judge(
-        *(Objects(o.classes, o.masks.sum((1, 2), dtype=np.int64), o.scores, o.crowd) for o in (predicted, true)),
-        mask_overlaps(predicted, true),
-    )
+    return judge(_by_masks(predicted), _by_masks(true), mask_overlaps(predicted, true))
 
 
 def judge_boxes(predicted: Instances, true: Instances) -> Judged:
     """The predicted boxes of an image against its true ones; the masks are not looked at."""
-    return judge(
-        *(Objects(o.classes, _box_areas(o.boxes), o.scores, o.crowd) for o in (predicted, true)),
-        box_overlaps(predicted.boxes, true.boxes, true.crowd),
-    )
+    return judge(_by_boxes(predicted), _by_boxes(true), box_overlaps(predicted.boxes, true.boxes, true.crowd))
 
 
 def judge(predicted: Objects, true: Objects, overlaps: np.ndarray) -> Judged:
@@ -278,6 +272,14 @@ def pseudo_rows(
     return _rows(columns, classes, class_names, {})
 
 
+def _by_masks(found: Instances) -> Objects:
+    return Objects(found.classes, found.masks.sum((1, 2), dtype=np.int64), found.scores, found.crowd)
+
+
+def _by_boxes(found: Instances) -> Objects:
+    return Objects(found.classes, _box_areas(found.boxes), found.scores, found.crowd)
+
+
 def _rows(
     columns: Mapping[str, np.ndarray], classes: np.ndarray, class_names: Sequence[str], of_all: Mapping[str, float]
 ) -> dict[str, dict[str, float]]:
@@ -288,7 +290,7 @@ def _rows(
         for label, name in enumerate(class_names)
     }
     means = {column: _mean(values[~np.isnan(values)]) for column, values in columns.items()}
-    return rows | {MEAN_ROW: means | of_all | {"objects": int(counts.sum())}}
+    return rows | {MEAN_ROW: {**means, **of_all, "objects": int(counts.sum())}}
 
 
 def _outcomes(overlaps: np.ndarray, areas: np.ndarray, true_areas: np.ndarray, crowd: np.ndarray) -> np.ndarray:
