@@ -9,7 +9,7 @@ that the image has, which is called GT-known.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal
 
 import cv2
@@ -82,8 +82,12 @@ class Located:
     def together(cls, parts: Iterable[Located], n_classes: int) -> Located:
         """Several as one."""
         kept = [cls.none(n_classes), *parts]
-        joined = [np.concatenate([getattr(part, f.name) for part in kept]) for f in fields(cls)[:3]]
-        return cls(*joined, sum((part.pixels for part in kept[1:]), kept[0].pixels))
+        return cls(
+            np.concatenate([part.classes for part in kept]),
+            np.concatenate([part.largest for part in kept]),
+            np.concatenate([part.best for part in kept]),
+            np.sum([part.pixels for part in kept], 0),
+        )
 
 
 def located(
