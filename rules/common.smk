@@ -231,7 +231,7 @@ def stage_products(name):
     """The final files of one stage."""
     stage = CONFIGURATION.stages[name]
     steps = METHODS[stage.section][stage.method].steps.values()
-    return [f"{R}/{stage.section}/{name}/{file}" for step in steps for file in step.files]
+    return [f"{R}/{stage.section}/{name}/{file}" for step in steps for file in step.wanted(stage.settings[step.name])]
 
 
 def packed(text):

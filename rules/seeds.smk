@@ -1,4 +1,5 @@
-# Classifier checkpoint -> class activation maps (HDF5 a shard), which may be refined -> threshold curve and scores.
+# Classifier checkpoint -> class activation maps (HDF5 a shard), which may be refined -> threshold curve and scores, and
+# the scores of their boxes where they are asked for.
 
 
 rule maps:
@@ -96,3 +97,36 @@ rule seeds_scores:
         "python -m wsss_core.cli scores --config {input.config:q} --manifests {params.manifests:q}"
         " --maps {params.maps:q} --curve {output.curve:q} --evaluation {output.evaluation:q}"
         " --threshold {output.threshold:q} {params.execution} > {log:q} 2>&1"
+
+
+rule localisation:
+    input:
+        config=f"{R}/config/seeds/{{seed}}/localisation.json",
+        manifests=manifests("train"),
+        maps=over_shards("train", f"{R}/seeds/{{seed}}/maps/{{shard}}.h5"),
+    output:
+        report(
+            f"{R}/seeds/{{seed}}/localisation.csv",
+            caption="../report/evaluation.rst",
+            category="Seeds",
+            labels={"stage": "{seed}"},
+        ),
+    log:
+        f"{R}/logs/seeds/{{seed}}/localisation.log",
+    benchmark:
+        f"{R}/benchmarks/seeds/{{seed}}/localisation.tsv"
+    conda:
+        "../envs/wsss.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=runtime(60),
+    params:
+        manifests=one_pattern("manifests"),
+        maps=one_pattern("maps"),
+        execution=execution("localisation"),
+    message:
+        "scoring the localisation of seeds {wildcards.seed}"
+    shell:
+        "python -m wsss_core.cli localisation --config {input.config:q} --manifests {params.manifests:q}"
+        " --maps {params.maps:q} --localisation {output:q} {params.execution} > {log:q} 2>&1"

@@ -10,7 +10,7 @@ from wsss_core.kernels.random_walk import propagate
 from wsss_core.refine import cut_at, highest_label, mask_values
 from wsss_core.refine.crf import CrfSettings, crf_mask
 from wsss_core.refine.irn.labels import LabelsSettings, confident_labels
-from wsss_core.refine.irn.walk import WalkSettings, nothing, predict_boundaries, walk
+from wsss_core.refine.irn.walk import WalkSettings, nothing, predict_relations, walk
 from wsss_core.refine.threshold import score_mask
 from wsss_core.store.cut import Cut
 from wsss_core.store.seeds import SeedMaps
@@ -104,20 +104,21 @@ class Edges(nn.Module):
 
     def forward(self, images):
         self.shapes.append(tuple(images.shape))
-        return nn.functional.avg_pool2d(images[:, :1], 4, ceil_mode=True), None
+        blocks = nn.functional.avg_pool2d(images[:, :1], 4, ceil_mode=True)
+        return blocks, blocks.expand(-1, 2, -1, -1)
 
 
 def test_boundaries_average_the_logits_of_both_views():
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (32, 36, 3), dtype=np.uint8)
     edges = Edges()
-    (boundary,) = predict_boundaries(edges, [image], None, torch.device("cpu"))
+    ((boundary,), _) = predict_relations(edges, [image], None, torch.device("cpu"))
     symmetric = torch.from_numpy((image[..., 0] / 255 - 0.485) / 0.229).float()[None, None]
     expected = nn.functional.avg_pool2d(symmetric, 4)[0, 0].sigmoid()
     assert boundary.shape == (8, 9) and torch.allclose(boundary, expected, atol=1e-5)
-    (padded,) = predict_boundaries(edges, [image], 64, torch.device("cpu"))
+    ((padded,), _) = predict_relations(edges, [image], 64, torch.device("cpu"))
     assert padded.shape == (8, 9) and torch.allclose(padded, boundary, atol=1e-5)
-    assert predict_boundaries(edges, [image], 20, torch.device("cpu")).shape == (1, 8, 9)
+    assert predict_relations(edges, [image], 20, torch.device("cpu"))[0].shape == (1, 8, 9)
     assert edges.shapes == [(2, 3, 32, 36), (2, 3, 64, 64), (2, 3, 32, 36)]
 
 
@@ -127,7 +128,7 @@ def test_walk_of_one_image():
     maps = SeedMaps((2, 5), {1.0: torch.from_numpy(rng.random((2, 4, 5))).float()}, (30, 37))
     settings = WalkSettings(power=1.5, radius=3, log2_steps=4)
     (walked,) = walk(Edges(), [image], [maps], settings)
-    (boundary,) = predict_boundaries(Edges(), [image], None, torch.device("cpu"))
+    ((boundary,), _) = predict_relations(Edges(), [image], None, torch.device("cpu"))
     expected = propagate(maps.strided() ** 1.5, boundary, radius=3, beta=10.0, log2_steps=4)
     assert walked.classes == (2, 5) and walked.size == (30, 37) and torch.equal(walked.scores, expected)
     assert walked.full().shape == (2, 30, 37) and walked.full().max() == 1

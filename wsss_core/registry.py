@@ -36,6 +36,8 @@ class Step:
         Key of the stage in the configuration that holds the settings; "" for the stage's own level.
     files
         What it leaves in the stage's folder for people, and a run that asks for the stage makes.
+    asked_by
+        The one of its settings without which (null) a run does not make these files; "" if they are always made.
     product
         The file or folder whose being there says that the step was done, from the stage's folder; of steps of the run
         itself, but for the index, from the run's. ``{shard}`` and ``{name}`` stand for the names of a shard and of a
@@ -55,6 +57,11 @@ class Step:
     files: tuple[str, ...] = ()
     scored: tuple[str, str] | tuple[()] = ()
     product: str = ""
+    asked_by: str = ""
+
+    def wanted(self, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        """Those of its files that a run which asks for the stage makes, the step having these settings."""
+        return self.files if not self.asked_by or settings[self.asked_by] is not None else ()
 
     @property
     def module(self) -> str:
@@ -179,12 +186,25 @@ def _w_ood() -> Method:
     )
 
 
+_LOCALISATION = Step(
+    "localisation",
+    "wsss_core.evaluate.localisation:LocalisationSettings",
+    "localisation",
+    split="train",
+    key="localisation",
+    files=("localisation.csv",),
+    product="localisation.csv",
+    asked_by="rule",
+)
+"""Scores of maps against boxes, where they are asked for."""
+
+
 def _seed(name: str, settings: str, *, classifier: str = "classifiers") -> Method:
     """A seed method; `classifier` narrows the objectives it works on."""
     options = ("device", "precision", "images_at_once")
     product = "maps/{shard}.h5"
     maps = Step("maps", f"wsss_core.seeds.{name}:{settings}", "maps", "shard", "train", options, product=product)
-    return _method(maps, _scores("seeds", ("maps", "evaluation.csv")), classifier=classifier)
+    return _method(maps, _scores("seeds", ("maps", "evaluation.csv")), _LOCALISATION, classifier=classifier)
 
 
 def _refined_seed(name: str, settings: str) -> Method:
@@ -193,7 +213,7 @@ def _refined_seed(name: str, settings: str) -> Method:
     maps = Step(
         "maps_from_maps", f"wsss_core.seeds.{name}:{settings}", "maps_from_maps", "shard", "train", product=product
     )
-    return _method(maps, _scores("seeds", ("maps", "evaluation.csv")), seed="seeds")
+    return _method(maps, _scores("seeds", ("maps", "evaluation.csv")), _LOCALISATION, seed="seeds")
 
 
 def _masks(settings: str, given: Literal["maps", "scores", "masks", "network"], key: str = "") -> Step:

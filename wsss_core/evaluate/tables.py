@@ -60,8 +60,27 @@ def write_evaluation(path: Path, header: ScoreHeader, labels: Sequence[str], sco
     _write(path, header, COLUMNS, rows)
 
 
-def read_evaluation(path: Path) -> Evaluation:
-    """Read a table written by `write_evaluation`.
+def write_rows(
+    path: Path, header: ScoreHeader, columns: Sequence[str], rows: Mapping[str, Mapping[str, float]]
+) -> None:
+    """Write a table of other scores by class, such as those of objects.
+
+    Parameters
+    ----------
+    header
+        Written as comment lines.
+    columns
+        Beside the class.
+    rows
+        Name of a class, or "mean", to its values by column; undefined ones (NaN) are left empty. Without any, the
+        header is written alone.
+    """
+    cells = [[name, *(_cell(row[column]) for column in columns)] for name, row in rows.items()]
+    _write(path, header, ("class", *columns), cells)
+
+
+def read_evaluation(path: Path, columns: Sequence[str] = COLUMNS[1:]) -> Evaluation:
+    """Read a table written by `write_evaluation`, or one of other columns by `write_rows`.
 
     Raises
     ------
@@ -74,13 +93,13 @@ def read_evaluation(path: Path) -> Evaluation:
         raise UserError(f"{path}: evaluation cannot be read ({error})") from error
     head = list(itertools.takewhile(lambda line: line.startswith("# "), lines))
     table = list(csv.reader(lines[len(head) :]))
-    if not table or tuple(table[0]) != COLUMNS:
-        raise UserError(f"{path}: is not an evaluation table (columns {','.join(COLUMNS)})")
+    if not table or table[0] != ["class", *columns]:
+        raise UserError(f"{path}: is not an evaluation table (columns {','.join(('class', *columns))})")
     try:
         header = ScoreHeader.read(head)
     except UserError as error:
         raise UserError(f"{path}: {error}; make it again") from error
-    rows = {row[0]: {c: float(v or "nan") for c, v in zip(COLUMNS[1:], row[1:], strict=True)} for row in table[1:]}
+    rows = {row[0]: {c: float(v or "nan") for c, v in zip(columns, row[1:], strict=True)} for row in table[1:]}
     return Evaluation(header, rows)
 
 
@@ -100,6 +119,10 @@ def label_names(class_names: Sequence[str]) -> list[str]:
 
 def _number(value: float) -> str:
     return "" if np.isnan(value) else f"{value:.6f}"
+
+
+def _cell(value: float) -> str:
+    return str(value) if isinstance(value, int) else _number(value)
 
 
 def _write(path: Path, header: ScoreHeader, columns: Sequence[str], rows: Sequence[Sequence]) -> None:

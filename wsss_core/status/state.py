@@ -169,9 +169,9 @@ def tasks(run: Run) -> list[Task]:
     for stage in run.configuration.stages.values():
         target = stage.name in run.configuration.targets
         for step in METHODS[stage.section][stage.method].steps.values():
-            name = f"{stage.section}/{stage.name}"
-            if stage.name in run.configuration.current:
-                task = _of_stage(run, name, step, final=target and bool(step.files))
+            name, wanted = f"{stage.section}/{stage.name}", step.wanted(stage.settings[step.name])
+            if stage.name in run.configuration.current and (wanted or not step.asked_by):
+                task = _of_stage(run, name, step, final=target and bool(wanted))
                 found += [task] if target or task.settings.exists() else []
     return found + list(_of_run(run))
 

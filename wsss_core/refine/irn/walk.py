@@ -44,10 +44,10 @@ NETWORK = IrnNetwork
 
 
 @torch.no_grad()
-def predict_boundaries(
+def predict_relations(
     network: IrnNetwork, images: Sequence[np.ndarray], pad_to: int | None, device: torch.device
-) -> Tensor:
-    """Class boundaries of images of one size, averaged as logits over each image and its mirror image.
+) -> tuple[Tensor, Tensor]:
+    """Class boundaries and displacements of images of one size.
 
     Parameters
     ----------
@@ -60,14 +60,18 @@ def predict_boundaries(
 
     Returns
     -------
-    [N, (H-1)//4+1, (W-1)//4+1] in (0, 1), on `device`.
+    Boundaries [N, (H-1)//4+1, (W-1)//4+1] in (0, 1), averaged as logits over each image and its mirror image, and
+    displacements [N, 2, (H-1)//4+1, (W-1)//4+1] in cells, (dy, dx), of the image itself, without their mean over the
+    training; on `device`.
     """
     height, width = images[0].shape[:2]
     pixels = views(images, 1.0, device)
     if pad_to is not None:
         pixels = F.pad(pixels, (0, max(0, pad_to - width), 0, max(0, pad_to - height)))
-    logits = network(pixels)[0][:, 0, : (height - 1) // 4 + 1, : (width - 1) // 4 + 1].float()
-    return (logits[::2] / 2 + logits[1::2].flip(-1) / 2).sigmoid()
+    rows, columns = (height - 1) // 4 + 1, (width - 1) // 4 + 1
+    logits, displacements = (values[..., :rows, :columns].float() for values in network(pixels))
+    boundaries = (logits[::2, 0] / 2 + logits[1::2, 0].flip(-1) / 2).sigmoid()
+    return boundaries, displacements[::2]
 
 
 def walk(
@@ -85,7 +89,7 @@ def walk(
     device = next(network.parameters()).device
     walked = propagate(
         pad_sequence([one.strided() for one in maps], batch_first=True).to(device) ** settings.power,
-        predict_boundaries(network, images, settings.pad_to, device),
+        predict_relations(network, images, settings.pad_to, device)[0],
         radius=settings.radius,
         beta=settings.beta,
         log2_steps=settings.log2_steps,
