@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from wsss_core.data import coco, tags, voc
+from wsss_core.data.boxes import Box
 from wsss_core.data.coco import CocoSettings
 from wsss_core.data.label_files import read_labels
 from wsss_core.data.listing import listing_digest
@@ -73,7 +74,7 @@ def test_voc_layout(voc_root):
     assert records["b"].splits == ("train",) and records["b"].mask == ""
     assert records["v"].splits == ("val",)
     assert records["a"].classes == (7, 11)
-    assert records["a"].boxes == ((11, 0, 1, 3, 4), (7, 1, 1, 8, 6))
+    assert records["a"].boxes == (Box(11, 0, 1, 3, 4, difficult=True), Box(7, 1, 1, 8, 6, difficult=True))
     assert "c" not in records
 
 
@@ -400,7 +401,11 @@ def test_coco_categories_masks_and_boxes(coco_root):
     assert reading.class_names == ("person", "stop sign", "toothbrush")
     records = by_id(reading)
     assert records["000000000001"].classes == (0, 2)
-    assert records["000000000001"].boxes == ((2, 12, 4, 16, 8), (0, 10, 2, 25, 12))
+    assert records["000000000001"].boxes == (
+        Box(2, 12, 4, 16, 8),
+        Box(0, 10, 2, 25, 12),
+        Box(0, 0, 0, 5, 20, crowd=True),
+    )
     assert records["000000000002"].classes == (1,)
     assert records["000000000003"].classes == () and records["000000000003"].splits == ("train", "score")
     assert [t for t in texts(reading) if "no class tags" in t] == [

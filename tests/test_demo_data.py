@@ -57,10 +57,11 @@ def test_the_reader_agrees_with_masks_boxes_and_instances(folder, settings):
         assert labels.shape == pixels(Path(record.path)).shape[:2]
         assert set(np.unique(labels)) - {0, 255} == {c + 1 for c in record.classes}
         np.testing.assert_array_equal(labels == 255, instances == 255)
-        for number, (c, x0, y0, x1, y1) in enumerate(record.boxes, start=1):
+        for number, box in enumerate(record.boxes, start=1):
             rows, columns = np.nonzero(instances == number)
-            assert (labels[instances == number] == c + 1).all()
-            assert x0 <= columns.min() and y0 <= rows.min() and columns.max() < x1 and rows.max() < y1
+            assert (labels[instances == number] == box.label + 1).all()
+            assert box.x0 <= columns.min() and columns.max() < box.x1
+            assert box.y0 <= rows.min() and rows.max() < box.y1
 
 
 def test_made_once_and_again_the_same(folder, settings, tmp_path):

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from typing import Any
+
+LEAST_SIDE = 2
+"""Pixels; a box that is thinner is a slip of the mouse."""
 
 
 @dataclass(frozen=True)
@@ -38,3 +44,54 @@ class Box:
     def area(self) -> float:
         """Pixels that it covers."""
         return (self.x1 - self.x0) * (self.y1 - self.y0)
+
+
+def plain(boxes: Sequence[Box]) -> list[list[Any]]:
+    """Boxes as lists of plain numbers, for JSON; `from_plain` reads them."""
+    return [list(astuple(box)) for box in boxes]
+
+
+def from_plain(rows: Sequence[Sequence[Any]]) -> tuple[Box, ...]:
+    """Boxes from what `plain` made of them.
+
+    Examples
+    --------
+    >>> from_plain(plain([Box(2, 1, 2, 30, 40, crowd=True)]))
+    (Box(label=2, x0=1, y0=2, x1=30, y1=40, difficult=False, crowd=True),)
+    """
+    return tuple(Box(*row) for row in rows)
+
+
+def fitted(box: Box, size: tuple[int, int]) -> tuple[Box | None, str]:
+    """A box clipped to its image, and what is to be said about it.
+
+    Parameters
+    ----------
+    size
+        (H, W) of the image in pixels.
+
+    Returns
+    -------
+    The box, None if it cannot be used, and a text: "" if all is well.
+
+    Examples
+    --------
+    >>> box, text = fitted(Box(0, -3, 5, 20, 30), (40, 60))
+    >>> box.corners, text
+    ((0, 5, 20, 30), 'the box (-3, 5, 20, 30) leaves its image and is clipped')
+    >>> fitted(Box(0, 5, 5, 6, 30), (40, 60))
+    (None, 'the box (5, 5, 6, 30) has a side of less than 2 pixels in the image of 60x40')
+    """
+    height, width = size
+    shown = "(" + ", ".join(f"{value:g}" for value in box.corners) + ")"
+    if not all(map(math.isfinite, box.corners)):
+        return None, f"the box {shown} has a corner that is no finite number"
+    if box.x1 < box.x0 or box.y1 < box.y0:
+        return None, f"the box {shown} ends before it begins: its corners are x0, y0, x1, y1"
+    x0, y0, x1, y1 = max(0, box.x0), max(0, box.y0), min(width, box.x1), min(height, box.y1)
+    if min(x1 - x0, y1 - y0) < LEAST_SIDE:
+        return None, f"the box {shown} has a side of less than {LEAST_SIDE} pixels in the image of {width}x{height}"
+    if (x0, y0, x1, y1) == box.corners:
+        return box, ""
+    clipped = Box(box.label, x0, y0, x1, y1, box.difficult, box.crowd)
+    return clipped, f"the box {shown} leaves its image and is clipped"

@@ -16,6 +16,8 @@ import numpy as np
 
 from wsss_core import keyed
 from wsss_core.constants import IGNORE
+from wsss_core.data.boxes import Box
+from wsss_core.data.instances import Outlined, write_outlines
 from wsss_core.data.names import alike, did_you_mean
 from wsss_core.data.outlines import inside, outline_problem
 from wsss_core.data.reading import (
@@ -54,6 +56,9 @@ MOST_PIXELS = 2**28
 
 STAMP = "rasterised.json"
 """File beside the drawn masks that says what each was drawn from."""
+
+_LAYOUT = 1
+"""Counted up when other files are drawn, so that all are drawn again."""
 
 POLYGONS = "polygons"
 """Value of the setting `masks` for masks that are drawn."""
@@ -217,7 +222,7 @@ class _Shapes:
     problem: str = ""
 
     def fingerprint(self, crowd: str) -> str:
-        content = [self.size, [[s.id, s.label, s.segmentation, s.crowd] for s in self.shapes], crowd]
+        content = [self.size, [[s.id, s.label, s.segmentation, s.crowd] for s in self.shapes], crowd, _LAYOUT]
         return keyed.key_bytes("coco", json.dumps(content)).hex()[:16]
 
 
@@ -372,15 +377,16 @@ def _boxes(
     draft: Draft,
     path: Path,
     problems: list[Problem],
-) -> Iterator[tuple[float, ...]]:
-    """Class and corners of the boxes of single objects; those that are broken are left out, with a problem each."""
+) -> Iterator[Box]:
+    """The boxes of an image; those that are broken are left out, with a problem each."""
     for annotation in annotations:
         box = annotation.get("bbox")
-        if box is None or annotation.get("iscrowd"):
+        if box is None:
             continue
         if isinstance(box, list) and len(box) == 4 and all(type(v) in (int, float) and abs(v) < 1e9 for v in box):
             x, y, width, height = box
-            yield places[annotation["category_id"]], x, y, x + width, y + height
+            crowd = bool(annotation.get("iscrowd"))
+            yield Box(places[annotation["category_id"]], x, y, x + width, y + height, crowd=crowd)
         else:
             text = f"annotation {annotation['id']}: its box is not four numbers x, y, width, height"
             problems.append(Problem(draft.id, str(path), text, "row"))
@@ -428,6 +434,7 @@ def _draw_masks(
             problems.append(missing_mask(drafts[image], drafts[image].path, item.problem))
         else:
             drafts[image].mask = folder / mask_name(image)
+            drafts[image].instances = folder / _outlines_name(image)
 
 
 def _draw_files(folder: Path, shapes: Mapping[str, _Shapes], crowd: Crowd, workers: int) -> None:
@@ -440,7 +447,7 @@ def _draw_files(folder: Path, shapes: Mapping[str, _Shapes], crowd: Crowd, worke
         done = {}
     except (OSError, ValueError) as error:
         raise UserError(f"{stamp}: cannot be read ({error}); delete it to draw all masks again") from error
-    todo = [i for i, key in wanted.items() if done.get(i) != key or not (folder / mask_name(i)).is_file()]
+    todo = [i for i, key in wanted.items() if done.get(i) != key or not all(map(Path.is_file, _drawn(folder, i)))]
     if not todo:
         return
     log.info("drawing %d masks into %s", len(todo), folder)
@@ -468,8 +475,21 @@ def _mapped(function: Any, items: Sequence[Any], workers: int) -> Iterator[Any]:
         yield from pool.map(function, items, chunksize=16)
 
 
+def _outlines_name(image_id: str) -> str:
+    """File name of the outlines of an image's objects."""
+    return mask_name(image_id).removesuffix(".png") + ".json"
+
+
+def _drawn(folder: Path, image_id: str) -> tuple[Path, Path]:
+    """The files that are drawn for an image: its mask, the outlines of its objects."""
+    return folder / mask_name(image_id), folder / _outlines_name(image_id)
+
+
 def _draw_file(folder: Path, crowd: Crowd, item: tuple[str, _Shapes]) -> str:
-    """Draw one mask; returns the image."""
+    """Draw one mask, and write its objects; returns the image."""
     image, shapes = item
-    write_mask(folder / mask_name(image), draw(shapes.shapes, shapes.size, crowd))
+    mask, outlines = _drawn(folder, image)
+    write_mask(mask, draw(shapes.shapes, shapes.size, crowd))
+    objects = [Outlined(s.label - 1, s.segmentation, s.crowd) for s in shapes.shapes]
+    write_outlines(outlines, shapes.size, objects)
     return image

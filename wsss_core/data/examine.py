@@ -17,10 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
 from wsss_core.code_digest import code_digest
 from wsss_core.constants import IGNORE
+from wsss_core.data.boxes import Box, fitted, from_plain, plain
 from wsss_core.data.decode import decode_turned, read_bytes, require_megapixels
+from wsss_core.data.instances import instances_size
 from wsss_core.data.reading import Problem, Reading
 from wsss_core.data.table import ImageRecord
 from wsss_core.data.truth import Truth, contradictions, unscored
@@ -30,6 +33,9 @@ from wsss_core.store.atomic import write_text
 from wsss_core.store.masks import read_mask
 
 log = logging.getLogger(__name__)
+
+SPECK = 500
+"""A region of a mask that is smaller than this part of the image is no object."""
 
 
 def look_at_image(path: str, max_megapixels: float = math.inf) -> dict[str, Any]:
@@ -50,22 +56,44 @@ def look_at_mask(path: str) -> dict[str, Any]:
     }
 
 
+def look_at_instances(path: str) -> dict[str, Any]:
+    """Height, width and digest of a file of true instances; raises UserError."""
+    height, width = instances_size(Path(path))
+    return {"height": height, "width": width, "digest": digest_of(Path(path).read_bytes())}
+
+
+def look_at_regions(path: str) -> dict[str, Any]:
+    """The boxes of the connected regions of a mask's labels; raises UserError.
+
+    Regions meet at corners too; those of less than a 500th of the image are specks.
+    """
+    labels = read_mask(Path(path))
+    found = []
+    for label in np.unique(labels[(labels != 0) & (labels != IGNORE)]):
+        regions, _ = ndimage.label(labels == label, np.ones((3, 3)))
+        areas = np.bincount(regions.ravel())
+        for number, (rows, columns) in enumerate(ndimage.find_objects(regions), start=1):
+            if areas[number] >= labels.size / SPECK:
+                found.append(Box(int(label) - 1, columns.start, rows.start, columns.stop, rows.stop))
+    return {"boxes": plain(found)}
+
+
 class KnownFiles:
     """What is known about files, kept as JSON; an entry counts while path, size and time of change are the same."""
 
-    CODE = ("wsss_core.data.decode", "wsss_core.store.masks")
+    CODE = ("wsss_core.data.decode", "wsss_core.data.instances", "wsss_core.store.masks")
 
     def __init__(self, path: Path, content: dict[str, Any]) -> None:
         self.path, self.content = path, content
 
     @classmethod
     def read(cls, path: Path) -> KnownFiles:
-        fresh = {"code": code_digest(cls.CODE), "image": {}, "mask": {}, "written": {}}
+        fresh = {"code": code_digest(cls.CODE), "image": {}, "mask": {}, "instances": {}, "regions": {}, "written": {}}
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             content = {}
-        return cls(path, content if content.get("code") == fresh["code"] else fresh)
+        return cls(path, fresh | content if content.get("code") == fresh["code"] else fresh)
 
     def write(self) -> None:
         """Write what is known so far; other threads may be looking at files."""
@@ -98,6 +126,8 @@ class _Seen:
 
     image: dict[str, Any] | str
     mask: dict[str, Any] | str | None
+    instances: dict[str, Any] | str | None = None
+    regions: dict[str, Any] | str | None = None
 
 
 def examine(
@@ -108,7 +138,7 @@ def examine(
     maskless = {problem.image for problem in reading.problems if problem.severity == "mask"}
     records, problems = [], []
     paths: dict[str, str] = {}
-    for record, seen in zip(reading.records, _seen(reading.records, known, workers, max_megapixels), strict=True):
+    for record, seen in zip(reading.records, _seen(reading, known, workers, max_megapixels), strict=True):
         wrong = [p for p in _problems(record, seen, reading) if p.severity != "note" or record.id not in broken]
         if paths.setdefault(record.id, record.path) != record.path:
             wrong.append(Problem(record.id, record.path, f"duplicate id: {paths[record.id]} has it too"))
@@ -118,12 +148,14 @@ def examine(
         if any(p.severity == "error" for p in wrong):
             continue
         filled = _filled(record, seen.image, seen.mask, reading.tags_from_masks)
+        filled, of_objects = _with_objects(filled, seen)
+        problems += of_objects
         no_mask = record.id in maskless or any(p.severity == "mask" for p in wrong)
         records.append(without_truth(filled) if no_mask else filled)
     return records, problems + _duplicates(records) + _contradictions(reading, records, known)
 
 
-def _seen(records: Sequence[ImageRecord], known: KnownFiles, workers: int, max_megapixels: float) -> Iterable[_Seen]:
+def _seen(reading: Reading, known: KnownFiles, workers: int, max_megapixels: float) -> Iterable[_Seen]:
     def look(record: ImageRecord) -> _Seen:
         image = known.look("image", partial(look_at_image, max_megapixels=max_megapixels), record.path)
         if isinstance(image, dict):  # known since the limit was another
@@ -131,11 +163,17 @@ def _seen(records: Sequence[ImageRecord], known: KnownFiles, workers: int, max_m
                 require_megapixels(image["width"], image["height"], record.path, max_megapixels)
             except UserError as error:
                 image = str(error).removeprefix(f"{record.path}: ")
-        return _Seen(image, known.look("mask", look_at_mask, record.mask) if record.mask else None)
+        regions = reading.boxes_from_masks and record.mask
+        return _Seen(
+            image,
+            known.look("mask", look_at_mask, record.mask) if record.mask else None,
+            known.look("instances", look_at_instances, record.instances) if record.instances else None,
+            known.look("regions", look_at_regions, record.mask) if regions else None,
+        )
 
-    clock = Clock("image", len(records))
+    clock = Clock("image", len(reading.records))
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        for count, seen in enumerate(pool.map(look, records), start=1):
+        for count, seen in enumerate(pool.map(look, reading.records), start=1):
             pace = clock.pace(count)
             if pace:
                 log.info("%s", pace)
@@ -215,6 +253,34 @@ def _filled(
     )
 
 
+def _with_objects(record: ImageRecord, seen: _Seen) -> tuple[ImageRecord, list[Problem]]:
+    """A record with boxes inside its image and the digest of its instances, and what is wrong with them."""
+    given = from_plain(seen.regions["boxes"]) if isinstance(seen.regions, dict) else record.boxes
+    boxes, problems = [], []
+    for box in given:
+        fit, text = fitted(box, record.size)
+        if fit is not None:
+            boxes.append(fit)
+        if text:
+            problems.append(Problem(record.id, record.path, text + ("" if fit else ": left out"), "note"))
+    found, wrong = seen.instances, ""
+    if isinstance(found, str):
+        wrong = found
+    elif found is not None and (found["height"], found["width"]) != record.size:
+        size = f"{found['width']}x{found['height']}"
+        wrong = f"its objects are of {size} pixels, the image of {record.width}x{record.height}"
+    if wrong:
+        problems.append(Problem(record.id, record.instances, wrong, "row"))
+    usable = isinstance(found, dict) and not wrong
+    filled = replace(
+        record,
+        boxes=tuple(boxes),
+        instances=record.instances if usable else "",
+        instances_digest=found["digest"] if isinstance(found, dict) and usable else "",
+    )
+    return filled, problems
+
+
 def _duplicates(records: Iterable[ImageRecord]) -> list[Problem]:
     """Images for training that are also, byte for byte, images for evaluation."""
     train: dict[str, str] = {r.digest: r.id for r in records if "train" in r.splits}
@@ -284,7 +350,7 @@ def in_every_image(class_names: Sequence[str], records: Sequence[ImageRecord]) -
 
 def without_truth(record: ImageRecord) -> ImageRecord:
     splits = tuple(split for split in record.splits if split != "score")
-    return replace(record, mask="", mask_digest="", splits=splits)
+    return replace(record, mask="", mask_digest="", instances="", instances_digest="", splits=splits)
 
 
 def digest_of(content: bytes) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from wsss_core.constants import BACKGROUND, MEAN_ROW
+from wsss_core.data.boxes import Box
 from wsss_core.data.decode import IMAGE_SUFFIXES
 from wsss_core.data.folders import Entry, walk
 from wsss_core.data.names import Lookalikes, did_you_mean, plain
@@ -67,6 +68,8 @@ class Reading:
         Tags are the labels that an image's mask holds.
     masks_drawn
         The masks were drawn from what the tags were read from.
+    boxes_from_masks
+        Boxes are those of the connected regions of an image's mask.
     """
 
     class_names: tuple[str, ...]
@@ -75,6 +78,7 @@ class Reading:
     wanted: tuple[str, ...] = ("train",)
     tags_from_masks: bool = False
     masks_drawn: bool = False
+    boxes_from_masks: bool = False
 
 
 @dataclass(frozen=True)
@@ -228,7 +232,8 @@ class Draft:
     roles: list[str] = field(default_factory=list)
     tags: tuple[int, ...] = ()
     mask: Path | None = None
-    boxes: tuple[tuple[float, ...], ...] = ()
+    boxes: tuple[Box, ...] = ()
+    instances: Path | None = None
 
     def record(self) -> ImageRecord:
         """The record, size and digests still empty."""
@@ -241,6 +246,7 @@ class Draft:
             classes=self.tags,
             mask="" if self.mask is None else str(self.mask),
             boxes=self.boxes,
+            instances="" if self.instances is None else str(self.instances),
         )
 
 

@@ -1,17 +1,18 @@
 """The image table: one row an image, whatever the data set's own format, and its shards.
 
-`images.csv` has the columns ``id, path, height, width, splits, classes, mask, boxes, digest, mask_digest``;
-a shard manifest is a small JSON file with the class names and the records of its images.
+`images.csv` has the columns ``id, path, height, width, splits, classes, mask, boxes, digest, mask_digest,
+instances, instances_digest``; a shard manifest is a small JSON file with the class names and the records of its images.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from wsss_core import keyed
+from wsss_core.data.boxes import Box, from_plain, plain
 from wsss_core.errors import UserError
 from wsss_core.store.atomic import atomic_path, write_text
 
@@ -36,11 +37,15 @@ class ImageRecord:
     mask
         Label PNG (0 background, c + 1 class c, 255 ignored), or "".
     boxes
-        (class, x0, y0, x1, y1) in pixels, x1 and y1 exclusive.
+        Boxes of objects, inside the image.
     digest
         Digest of the image file's bytes.
     mask_digest
         Digest of the mask file's bytes, or "".
+    instances
+        File of the true masks of single objects (see `wsss_core.data.instances`), or "".
+    instances_digest
+        Digest of its bytes, or "".
     """
 
     id: str
@@ -50,9 +55,11 @@ class ImageRecord:
     splits: tuple[str, ...]
     classes: tuple[int, ...]
     mask: str = ""
-    boxes: tuple[tuple[float, ...], ...] = ()
+    boxes: tuple[Box, ...] = ()
     digest: str = ""
     mask_digest: str = ""
+    instances: str = ""
+    instances_digest: str = ""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -78,7 +85,7 @@ def check_classes(path: Path, found: Sequence[str] | None, class_names: Sequence
         raise UserError(f"{path}: its class list differs from that of the images, or is in another order")
 
 
-COLUMNS = ("id", "path", "height", "width", "splits", "classes", "mask", "boxes", "digest", "mask_digest")
+COLUMNS = tuple(field.name for field in fields(ImageRecord))
 
 
 def write_table(path: Path, table: ImageTable) -> None:
@@ -87,7 +94,7 @@ def write_table(path: Path, table: ImageTable) -> None:
 
     rows = [
         asdict(r)
-        | {"splits": " ".join(r.splits), "classes": " ".join(map(str, r.classes)), "boxes": json.dumps(r.boxes)}
+        | {"splits": " ".join(r.splits), "classes": " ".join(map(str, r.classes)), "boxes": json.dumps(plain(r.boxes))}
         for r in table.records
     ]
     with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as handle:
@@ -126,9 +133,11 @@ def _record(row: dict) -> ImageRecord:
         splits=tuple(row["splits"].split()),
         classes=tuple(int(c) for c in row["classes"].split()),
         mask=row["mask"],
-        boxes=tuple(tuple(box) for box in json.loads(row["boxes"])),
+        boxes=from_plain(json.loads(row["boxes"])),
         digest=row["digest"],
         mask_digest=row["mask_digest"],
+        instances=row["instances"],
+        instances_digest=row["instances_digest"],
     )
 
 
@@ -166,7 +175,7 @@ def deal(records: Sequence[ImageRecord], shard_size: int) -> dict[str, list[Imag
 
 def write_manifest(path: Path, class_names: Sequence[str], records: Iterable[ImageRecord]) -> None:
     """Write the manifest of a shard."""
-    content = {"class_names": list(class_names), "images": [asdict(r) for r in records]}
+    content = {"class_names": list(class_names), "images": [asdict(r) | {"boxes": plain(r.boxes)} for r in records]}
     write_text(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
 
 
@@ -179,7 +188,7 @@ def read_manifest(path: Path) -> ImageTable:
             | {
                 "splits": tuple(row["splits"]),
                 "classes": tuple(row["classes"]),
-                "boxes": tuple(tuple(box) for box in row["boxes"]),
+                "boxes": from_plain(row["boxes"]),
             }
         )
         for row in content["images"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 from xml.etree import ElementTree
 
+from wsss_core.data.boxes import Box
 from wsss_core.data.folders import walk
 from wsss_core.data.label_files import read_labels
 from wsss_core.data.label_text import check_labels
@@ -35,6 +36,7 @@ from wsss_core.data.reading import (
     tag_from_rows,
     wanted_roles,
 )
+from wsss_core.errors import UserError
 from wsss_core.settings import REQUIRED, setting
 
 # fmt: off
@@ -44,6 +46,7 @@ VOC_CLASSES = (
 )
 # fmt: on
 ANNOTATIONS = "Annotations"
+OBJECTS = "SegmentationObject"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +66,12 @@ class VocSettings:
     separator: str = setting(" ", "what separates the labels of an image in a CSV of tags", minLength=1)
     classes: str | None = setting(None, "text file of the class names, one a line; null: the 20 of VOC")
     masks: str | None = setting("SegmentationClass", "folder of true masks, for evaluation; null: none")
+    boxes: Literal["xml", "masks"] = setting(
+        "xml", "boxes of objects: xml (Annotations), or masks (around the connected regions of each label in `masks`)"
+    )
+    instances: str | None = setting(
+        None, f"folder of the true masks of single objects; null: {OBJECTS} where there is one, else none"
+    )
     images: str = setting("JPEGImages", "folder of images")
     lists: str = setting("ImageSets/Segmentation", "folder of split lists")
     unreadable: Literal["stop", "skip"] = setting(
@@ -88,7 +97,8 @@ def read(settings: VocSettings, workers: int = 0, drawn: Path | None = None) -> 
 
     Tags from XML are the names of all objects, difficult ones too (names of parts do not count). Boxes come from
     ``Annotations/<id>.xml`` wherever it exists, as x0 = xmin - 1 and x1 = xmax (VOC counts pixels from 1 and includes
-    both ends). Lines ``/JPEGImages/x.jpg /SegmentationClassAug/x.png`` of a list name masks that come before `masks`.
+    both ends), unless they are to be drawn around what the masks show. Lines of a list such as
+    ``/JPEGImages/x.jpg /SegmentationClassAug/x.png`` name masks that come before `masks`.
 
     Raises
     ------
@@ -104,6 +114,7 @@ def read(settings: VocSettings, workers: int = 0, drawn: Path | None = None) -> 
     if settings.masks is not None:
         find_masks(drafts.values(), MaskFolder(named_folder(root, settings.masks, "masks")), images.ids(), problems)
     mark_scored(drafts.values(), settings.score)
+    _find_instances(settings, root, drafts.values(), images, problems)
     if settings.tags == "xml":
         existing_folder(root / ANNOTATIONS, "tags (xml)")
     elif settings.tags != "masks":
@@ -115,7 +126,10 @@ def read(settings: VocSettings, workers: int = 0, drawn: Path | None = None) -> 
         tag_from_rows(drafts, rows_by_file(rows, images, problems, needed=False), path, class_names, problems)
     _annotate(drafts.values(), root / ANNOTATIONS, class_names, problems, tags=settings.tags == "xml")
     records = tuple(draft.record() for draft in drafts.values())
-    return Reading(class_names, records, tuple(problems), wanted_roles(lists), settings.tags == "masks")
+    from_masks, boxes_from_masks = settings.tags == "masks", settings.boxes == "masks"
+    return Reading(
+        class_names, records, tuple(problems), wanted_roles(lists), from_masks, boxes_from_masks=boxes_from_masks
+    )
 
 
 def sources(settings: VocSettings) -> Sources:
@@ -123,7 +137,7 @@ def sources(settings: VocSettings) -> Sources:
     root = Path(settings.root)
     lists = [find_list(name, root, settings.lists) for names in _lists(settings).values() for name in names]
     folders = [named(root, settings.images), root / ANNOTATIONS, *(path for path in lists if path.is_dir())]
-    folders += [] if settings.masks is None else [named(root, settings.masks)]
+    folders += [named(root, name) for name in (settings.masks, settings.instances or OBJECTS) if name is not None]
     tags = settings.tags if settings.tags not in ("xml", "masks") else None
     files = [path for path in lists if path.is_file()]
     files += [named(root, name) for name in (settings.classes, tags) if name is not None]
@@ -133,6 +147,22 @@ def sources(settings: VocSettings) -> Sources:
 def _lists(settings: VocSettings) -> dict[str, tuple[str, ...]]:
     score = () if settings.score is None else (settings.score,)
     return {"train": settings.train, "score": score, "val": settings.val, "ood": settings.ood}
+
+
+def _find_instances(
+    settings: VocSettings, root: Path, drafts: Iterable[Draft], images: ImageFolder, problems: list[Problem]
+) -> None:
+    """Give images with a mask the file of their objects."""
+    if settings.instances is None and not (root / OBJECTS).is_dir():
+        return
+    files = MaskFolder(named_folder(root, settings.instances or OBJECTS, "instances"))
+    problems += files.problems
+    masked = [draft for draft in drafts if draft.mask is not None]
+    for draft in masked:
+        draft.instances = files.find(draft.id)
+    if settings.instances is not None and masked and all(draft.instances is None for draft in masked):
+        text = f"none of {len(masked)} images with a mask has a file <id>.png there: {files.content()}"
+        raise UserError(f"{files.folder}: dataset.instances: {text}")
 
 
 def _annotate(
@@ -151,29 +181,34 @@ def _annotate(
             continue
         try:
             objects = _objects(path)
-            indices = class_indices((name for name, _ in objects), class_names)
+            indices = class_indices((name for name, _, _ in objects), class_names)
         except LookupError as error:
             problems.append(Problem(draft.id, str(path), str(error)))
             continue
-        draft.boxes = tuple((class_names.index(name), *box) for name, box in objects if box)
+        draft.boxes = tuple(Box(class_names.index(name), *corners, hard) for name, corners, hard in objects if corners)
         if tags:
             draft.tags = indices
             if not indices and "train" in draft.roles:
                 problems.append(no_tags(draft, path))
 
 
-def _objects(path: Path) -> list[tuple[str, tuple[float, ...]]]:
-    """Name and (x0, y0, x1, y1), or () without a box, of every object of a VOC annotation."""
+def _objects(path: Path) -> list[tuple[str, tuple[float, float, float, float] | None, bool]]:
+    """Name, (x0, y0, x1, y1) if it has a box, and whether it is difficult, of every object of a VOC annotation."""
     try:
         top = ElementTree.parse(path).getroot()
-        return [(_text(item, "name"), _box(item.find("bndbox"))) for item in top.findall("object")]
+        found = top.findall("object")
+        return [(_text(item, "name"), _box(item.find("bndbox")), _difficult(item)) for item in found]
     except (OSError, ElementTree.ParseError, ValueError) as error:
         raise LookupError(f"annotation cannot be read ({error})") from error
 
 
-def _box(element: ElementTree.Element | None) -> tuple[float, ...]:
+def _difficult(element: ElementTree.Element) -> bool:
+    return (element.findtext("difficult") or "").strip() not in ("", "0")
+
+
+def _box(element: ElementTree.Element | None) -> tuple[float, float, float, float] | None:
     if element is None:
-        return ()
+        return None
     x0, y0, x1, y1 = (float(_text(element, key)) for key in ("xmin", "ymin", "xmax", "ymax"))
     if not all(map(math.isfinite, (x0, y0, x1, y1))):
         raise ValueError("a corner of a box is no finite number")

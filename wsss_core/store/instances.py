@@ -104,7 +104,7 @@ def _write(group: Any, found: Instances) -> None:
     for name in ("classes", "boxes", "scores", "crowd"):
         group.create_dataset(name, data=getattr(found, name))
     for name in ("masks", "ignored"):
-        packed = np.packbits(getattr(found, name).reshape(len(found), -1), axis=1)
+        packed = np.packbits(getattr(found, name).reshape(len(found), found.size[0] * found.size[1]), axis=1)
         compressed = {"compression": "gzip", "compression_opts": 4} if packed.size else {}
         group.create_dataset(name, data=packed, **compressed)
 
