@@ -122,8 +122,13 @@ def folder_state(folder):
 
 
 def classifier_of(wildcard):
-    """Input function: the checkpoint of the classifier that a refinement or segmentation is built upon."""
-    return lambda wildcards: classifier_path(CONFIGURATION.ancestor(wildcards[wildcard], "classifiers").name)
+    """Input function: the checkpoint of the classifier that a refinement or segmentation is built upon, if it is."""
+
+    def files(wildcards):
+        classifier = CONFIGURATION.ancestor(wildcards[wildcard], "classifiers")
+        return [classifier_path(classifier.name)] if classifier else []
+
+    return files
 
 
 def initial_classifier(wildcards):
@@ -171,8 +176,19 @@ def seed_threshold_of(wildcards):
 
 
 def masks_of(wildcards):
-    """Masks that a refinement starts from, of its shard."""
-    return f"{R}/refinements/{upstream(wildcards, 'refinement', 'masks')}/masks/{wildcards.shard}"
+    """Masks that a refinement starts from, of its shard; none where it takes the true masks, which the manifest names."""
+    name = CONFIGURATION.stages[wildcards.refinement].upstream.get("masks")
+    return [f"{R}/refinements/{name}/masks/{wildcards.shard}"] if name else []
+
+
+def masks_to_train_on(edge):
+    """Input function: the masks of all shards that a segmentation names under an edge, if it has the edge."""
+
+    def files(wildcards):
+        name = CONFIGURATION.stages[wildcards.segmentation].upstream.get(edge)
+        return [f"{R}/refinements/{name}/masks/{shard}" for shard in shards("train")] if name else []
+
+    return files
 
 
 def walk_of(wildcards):

@@ -5,9 +5,8 @@ rule segmentations_train:
     input:
         config=f"{R}/config/segmentations/{{segmentation}}/train.json",
         table=table("train"),
-        labels=lambda wildcards: expand(
-            f"{R}/refinements/{upstream(wildcards, 'segmentation', 'masks')}/masks/{{shard}}", shard=shards("train")
-        ),
+        labels=masks_to_train_on("masks"),
+        truth=masks_to_train_on("truth"),
         classifier=classifier_of("segmentation"),
         weights=weight_files("segmentation"),
     output:
@@ -25,13 +24,15 @@ rule segmentations_train:
         runtime=runtime(1440),
     params:
         labels=one_pattern("labels"),
+        truth=one_pattern("truth"),
         execution=execution("segmentations_train"),
         state=f"{R}/.state/segmentations/{{segmentation}}.pt",
     message:
         "training segmentation network {wildcards.segmentation}; log: {log}"
     shell:
         "python -m wsss_core.cli train --config {input.config:q} --table {input.table:q} --labels {params.labels:q}"
-        " --classifier {input.classifier:q} --model {output.model:q} --history {output.history:q}"
+        " --truth {params.truth:q} --classifier {input.classifier:q} --model {output.model:q}"
+        " --history {output.history:q}"
         " --state {params.state:q} {params.execution} > {log:q} 2>&1"
 
 

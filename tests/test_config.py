@@ -251,7 +251,7 @@ def test_every_settings_file_has_the_same_keys_and_is_read_as_that_of_its_step(t
     assert {step for _, step in files} == {step.name for step in all_steps()}
     for stage, step in files:
         text = step_json(configuration, stage, step)
-        scored = {"held_out"} if stage.startswith("refinements/") and step == "evaluation" else set()
+        scored = {"held_out", "labelled"} if stage.startswith("refinements/") and step == "evaluation" else set()
         keys = {"stage", "key", "step", "method", "seed", "settings", "code"}
         assert json.loads(text).keys() == keys | scored, (stage, step)
         (tmp_path / "step.json").write_text(text)

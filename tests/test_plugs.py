@@ -14,7 +14,7 @@ import pytest
 from wsss_core.classify import bce, ficklenet, mixup_cam, sc_cam, seam, w_ood
 from wsss_core.data import coco, demo, tags, voc
 from wsss_core.data.reading import Reader
-from wsss_core.refine import LabelMaker, MaskMethod, Walk, crf, fill, saliency, seed_threshold, threshold
+from wsss_core.refine import LabelMaker, MaskMethod, Walk, crf, fill, saliency, seed_threshold, threshold, truth
 from wsss_core.refine.irn import labels as irn_labels
 from wsss_core.refine.irn import network as irn_network
 from wsss_core.refine.irn import walk as irn_walk
@@ -36,18 +36,18 @@ from wsss_core.seeds import (
 )
 from wsss_core.seeds import ficklenet as ficklenet_seeds
 from wsss_core.seeds import seam as seam_seeds
-from wsss_core.segment import deeplab_v2, dsrg
+from wsss_core.segment import cct, deeplab_v2, dsrg, pseudo_label
 from wsss_core.training import Objective
 
 READERS: tuple[Reader, ...] = (coco, demo, tags, voc)
 CLASSIFIERS: tuple[Objective, ...] = (bce, ficklenet, mixup_cam, sc_cam, seam, w_ood)
-NETWORKS: tuple[Objective, ...] = (irn_network, psa_network, deeplab_v2, dsrg)
+NETWORKS: tuple[Objective, ...] = (irn_network, psa_network, deeplab_v2, dsrg, pseudo_label, cct)
 SEEDS: tuple[SeedMethod, ...] = (advcam, advcam_rib, cam, ficklenet_seeds, grad_cam, rib, seam_seeds)
 BATCHED_SEEDS: tuple[BatchedSeedMethod, ...] = (cam,)
 MAP_REFINEMENTS: tuple[MapRefinement, ...] = (regions,)
 LABELS: tuple[LabelMaker, ...] = (irn_labels, psa_labels)
 WALKS: tuple[Walk, ...] = (irn_walk, psa_walk)
-MASKS: tuple[MaskMethod, ...] = (crf, fill, psa_masks, saliency, seed_threshold, threshold)
+MASKS: tuple[MaskMethod, ...] = (crf, fill, psa_masks, saliency, seed_threshold, threshold, truth)
 
 PLUGS = {
     "index": ("read", READERS),

@@ -122,6 +122,33 @@ def test_table_has_a_row_for_every_scored_product(finished):
     assert (deeplab.rule, deeplab.split) == ("", "val") and math.isnan(deeplab.threshold)
 
 
+def test_networks_are_told_as_a_part_of_full_supervision(finished):
+    networks = {
+        "deeplab": {"network": "deeplab_v2", "masks": "irn"},
+        "full": {"network": "deeplab_v2", "masks": "truth"},
+        "other": {"network": "dsrg", "masks": "truth"},
+        "few": {"network": "cct", "masks": "irn", "truth": "some"},
+    }
+    truths = {"truth": {"method": "truth"}, "some": {"method": "truth", "images": 0.5}}
+    configuration = raw(refinements=RAW["refinements"] | truths, segmentations=networks)
+    for name, right in (("full", 9), ("other", 2), ("few", 9)):
+        matrix = np.array([[right, 1], [1, right]])
+        path = finished / "segmentations" / name / "evaluation.csv"
+        write_evaluation(path, ScoreHeader("val", 230), label_names(["cat"]), metrics(matrix))
+    results = made(finished, configuration)
+    rows = {row.stage: row for row in results.rows if row.section == "segmentations"}
+    whole = 9 / 11
+    parts = {"deeplab": SCORES["miou"] / whole, "full": 1.0, "other": 0.5 / whole, "few": 1.0}
+    assert {name: row.of_full for name, row in rows.items()} == pytest.approx(parts, abs=1e-5)
+    assert all(math.isnan(row.of_full) for row in results.rows if row.section != "segmentations")
+    assert rows["full"].rule == "built on truth: true masks of 100 % of the images"
+    assert rows["few"].rule == "built on some: true masks of 50 % of the images"
+    assert rows["deeplab"].rule == ""
+    table = results_table([results])
+    assert "of full supervision" in table and "| 100.0 |" in table
+    assert "of full supervision" not in results_table([made(finished)])
+
+
 def test_table_says_what_is_hindsight_and_holds_no_nan(finished):
     made(finished)
     text = (finished / "results.csv").read_text()

@@ -264,8 +264,9 @@ def test_every_method_runs(tmp_path):
     done = made.snakemake(configfile=made.write_config(made.config))
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     scored = pd.read_csv(made.results / "results.csv", comment="#")
-    assert set(scored["stage"]) == {name for section in used for name in made.config[section]} - set(
-        made.config["classifiers"]
-    )
+    assert set(scored["stage"]) == {name for section in used for name in made.config[section]} - {
+        *made.config["classifiers"],
+        "truth",
+    }
     assert made.jobs(made.config) == set()
     assert_all_done(made)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from wsss_core.config import Configuration
+from wsss_core.config import Configuration, Stage
 from wsss_core.constants import IMAGENET
 from wsss_core.data.examine import class_counts, in_every_image
 from wsss_core.data.listing import dataset_settings, reader
+from wsss_core.data.table import ImageRecord
 from wsss_core.errors import UserError
 
 LISTED = 5
@@ -28,7 +29,7 @@ def look_ahead(configuration: Configuration) -> list[str]:
     UserError
         With a line for everything that the run would refuse.
     """
-    looks: list[Callable[[], str]] = [partial(_dataset, configuration.dataset), *_weights(configuration)]
+    looks: list[Callable[[], str]] = [partial(_dataset, configuration), *_weights(configuration)]
     lines: list[str] = []
     mistakes: list[str] = []
     for look in looks:
@@ -41,9 +42,10 @@ def look_ahead(configuration: Configuration) -> list[str]:
     return lines
 
 
-def _dataset(dataset: Mapping[str, Any]) -> str:
-    """The classes of the data set, given its section of the configuration, and the tags if these can be read."""
-    return "\n".join(filter(None, [_classes(dataset), _tags(dataset)]))
+def _dataset(configuration: Configuration) -> str:
+    """The classes of the data set, and the tags if these can be read."""
+    truths = [stage for stage in configuration.stages.values() if stage.is_truth]
+    return "\n".join(filter(None, [_classes(configuration.dataset), _tags(configuration.dataset, truths)]))
 
 
 def _classes(dataset: Mapping[str, Any]) -> str:
@@ -55,8 +57,10 @@ def _classes(dataset: Mapping[str, Any]) -> str:
     return f"{len(names)} classes: {', '.join(names)}"
 
 
-def _tags(dataset: Mapping[str, Any]) -> str:
-    """How many images have each class; "" where tags are seen with the images alone."""
+def _tags(dataset: Mapping[str, Any], truths: Sequence[Stage]) -> str:
+    """How many images have each class; "" where tags are seen with the images alone. True masks that stages take must
+    be there.
+    """
     settings = dataset_settings(dataset)
     if dataset["format"] not in ("table", "voc") or not os.path.isdir(settings.root):
         return ""
@@ -66,6 +70,8 @@ def _tags(dataset: Mapping[str, Any]) -> str:
         count = f"{len(wrong)} problem{'s' * (len(wrong) > 1)} in the data set (unreadable: skip goes on):"
         shown = (f"{problem.path}: {problem.image}: {problem.text}" for problem in wrong[:LISTED])
         raise UserError("\n    ".join([count, *shown]))
+    for stage in truths:
+        _true_masks(stage, [record for record in reading.records if "train" in record.splits])
     if reading.tags_from_masks:
         return ""
     train = sum("train" in record.splits for record in reading.records)
@@ -74,6 +80,16 @@ def _tags(dataset: Mapping[str, Any]) -> str:
     notes = [f"note: {problem.text}" for problem in reading.problems if problem.severity == "note"][:LISTED]
     attention = f"ATTENTION: {everywhere}" if everywhere else ""
     return "\n".join(filter(None, [f"{train} images for training: {by_class}", *notes, attention]))
+
+
+def _true_masks(stage: Stage, records: Sequence[ImageRecord]) -> None:
+    """Raise UserError if images to train on lack a mask that a stage would take."""
+    from wsss_core.refine.truth import TruthSettings, require_masks
+
+    try:
+        require_masks(records, TruthSettings(**stage.settings["masks"]))
+    except UserError as error:
+        raise UserError(f"{stage.section}.{stage.name}: {error}") from error
 
 
 def _weights(configuration: Configuration) -> Iterator[Callable[[], str]]:

@@ -258,8 +258,8 @@ def _walked(name: str, *, masks: str, scores: str = _SCORES) -> Method:
     )
 
 
-def _segmentation(name: str, settings: str) -> Method:
-    """A training objective of segmentation networks."""
+def _segmentation(name: str, settings: str, **edges: str) -> Method:
+    """A training objective of segmentation networks; `edges` are what it learns from beside label masks."""
     return _method(
         _train("segmentations", f"wsss_core.segment.{name}:{settings}"),
         Step(
@@ -274,6 +274,7 @@ def _segmentation(name: str, settings: str) -> Method:
         ),
         _evaluation("segmentations", "val", "predictions"),
         masks="refinements",
+        **edges,
     )
 
 
@@ -314,10 +315,13 @@ METHODS: dict[str, dict[str, Method]] = {
         "fill": _refinement(
             _masks("wsss_core.refine.fill:FillSettings", "network"), masks="refinements", segmentation="segmentations"
         ),
+        "truth": _method(_masks("wsss_core.refine.truth:TruthSettings", "masks")),
     },
     "segmentations": {
         "deeplab_v2": _segmentation("deeplab_v2", "DeepLabV2Settings"),
         "dsrg": _segmentation("dsrg", "DsrgSettings"),
+        "pseudo_label": _segmentation("pseudo_label", "PseudoLabelSettings", truth="refinements/truth"),
+        "cct": _segmentation("cct", "CctSettings", truth="refinements/truth"),
     },
 }
 

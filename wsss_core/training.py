@@ -70,6 +70,9 @@ class Inputs:
         The classifier that the stage starts from or is built upon, in evaluation mode on its device; None without one.
     labels
         What is learned beside the tags: folders of label masks, or shards of labels, that hold every image.
+    truth
+        Folders of true masks, that hold every image, for objectives that learn from both: 255 everywhere where none is
+        given.
     ood
         Images that hold none of the classes, for objectives that use them.
     once
@@ -83,6 +86,7 @@ class Inputs:
     stage: str
     classifier: CamNetwork | None = None
     labels: Sequence[Path] = ()
+    truth: Sequence[Path] = ()
     ood: Sequence[ImageRecord] = ()
     once: Callable[[Callable[[], Mapping[str, Tensor]]], Mapping[str, Tensor]] = lambda compute: compute()
 

@@ -84,7 +84,9 @@ def tune(files: RunFiles, name: str | None, masks: Path | None, count: int) -> T
         photo.
     """
     stage = _stage(files, name)
-    seed = files.configuration.ancestor(stage, "seeds").name
+    found_seed = files.configuration.ancestor(stage, "seeds")
+    assert found_seed is not None  # it is one, or the CRF of one
+    seed = found_seed.name
     records = {record.id: record for record in files.table.split("train") if record.classes}
     targets = _targets(files, records, masks)
     others = [image_id for image_id in sample(sorted(records), count) if image_id not in targets]

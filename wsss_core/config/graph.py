@@ -19,7 +19,7 @@ class Stage:
     section
         "classifiers", "seeds", "refinements" or "segmentations".
     upstream
-        Edge key ("classifier", "seed", "masks", "segmentation") to the name of the upstream stage.
+        Edge key ("classifier", "seed", "masks", "segmentation", "truth") to the name of the upstream stage.
     settings
         Step name to that step's settings.
     swept
@@ -37,6 +37,11 @@ class Stage:
     def base(self) -> str:
         """Name without swept values."""
         return base_name(self.name)
+
+    @property
+    def is_truth(self) -> bool:
+        """Whether its masks are the photos' own, which are given and not made."""
+        return self.section == "refinements" and self.method == "truth"
 
 
 @dataclass(frozen=True)
@@ -58,10 +63,14 @@ class Configuration:
         """Names of a section's stages."""
         return [stage.name for stage in self.stages.values() if stage.section == section]
 
-    def ancestor(self, name: str, section: str) -> Stage:
-        """The stage of `section` that a stage is built upon, following its first edges."""
+    def ancestor(self, name: str, section: str) -> Stage | None:
+        """The stage of `section` that a stage is built upon, following its first edges; None if these end before, in
+        true masks.
+        """
         stage = self.stages[name]
         while stage.section != section:
+            if not stage.upstream:
+                return None
             stage = self.stages[next(iter(stage.upstream.values()))]
         return stage
 
@@ -87,6 +96,27 @@ class Configuration:
         own = chosen["heldout_fraction"] if chosen["rule"] == "heldout" else 0.0
         return max([own, *map(self.held_out_of, self._masks_under(name))])
 
+    def truths_of(self, name: str) -> list[Stage]:
+        """The stages of true masks that a stage is built on, or is."""
+        above = {stage.name: stage.upstream.values() for stage in self.stages.values()}
+        names = reached([name], above)
+        return [stage for stage in self.stages.values() if stage.name in names and stage.is_truth]
+
+    def learned_truths(self, name: str) -> list[str]:
+        """Says that a stage is built on true masks, a line for each source of these."""
+        shares = [(stage.name, stage.settings["masks"]["images"]) for stage in self.truths_of(name)]
+        return [f"built on {truth}: true masks of {100 * share:.10g} % of the images" for truth, share in shares]
+
+    @cached_property
+    def fully_supervised(self) -> frozenset[str]:
+        """Names of the networks that are trained on the true masks of all images, which leaves none to pseudo-masks."""
+        return frozenset(name for name in self.section("segmentations") if self._is_fully_supervised(name))
+
+    def _is_fully_supervised(self, name: str) -> bool:
+        upstream = self.stages[name].upstream
+        masks = self.stages[upstream.get("truth", upstream["masks"])]
+        return masks.is_truth and (masks.settings["masks"]["images"], masks.settings["masks"]["missing"]) == (1, "stop")
+
     def _threshold_rule(self, name: str) -> Mapping[str, Any]:
         """How the threshold of a stage's own masks is chosen: as for the scores that they take it from, if they do."""
         stage = self.stages[name]
@@ -99,7 +129,7 @@ class Configuration:
 
     def _masks_under(self, name: str) -> list[str]:
         """The stages whose masks, or a network trained on them, a stage starts from."""
-        return [up for edge, up in self.stages[name].upstream.items() if edge in ("masks", "segmentation")]
+        return [up for edge, up in self.stages[name].upstream.items() if edge in ("masks", "segmentation", "truth")]
 
     @cached_property
     def current(self) -> frozenset[str]:

@@ -3,7 +3,7 @@ configuration: its own settings and the digest of the library code it uses.
 
 Every file has the same keys: ``stage`` ("section/name"; or "dataset", "features", "figures/name", "toy", "run" for a
 step of the run itself), ``key`` (the same without swept values, of random draws), ``step``, ``method``, ``seed``,
-``settings`` and ``code``; the evaluation of a refinement also ``held_out``.
+``settings`` and ``code``; the evaluation of a refinement also ``held_out`` and ``labelled``.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ def step_json(configuration: Configuration, stage: str, step: str) -> str:
         content["key"] = f"{section}/{one.base}"
         if section == "refinements" and step == "evaluation":
             content["held_out"] = configuration.held_out_of(name)
+            truths = [truth.settings["masks"] for truth in configuration.truths_of(name)]
+            content["labelled"] = [[truth["images"], truth["draw"]] for truth in truths]
     else:
         method, settings = _of_the_run(configuration, stage, step)
         content = _content(configuration, stage, method, step, settings)

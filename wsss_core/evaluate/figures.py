@@ -25,8 +25,10 @@ class FigureSettings:
         STAGE,
         "along the axis: a swept key, written as stage and setting (rib.steps), or stage: the stages side by side",
     )
-    y: Literal["miou", "oracle_miou", "precision", "recall", "f1", "f_score"] = setting(
-        "miou", "score shown; oracle_miou is the mIoU at the threshold that is best in hindsight"
+    y: Literal["miou", "oracle_miou", "precision", "recall", "f1", "f_score", "of_full"] = setting(
+        "miou",
+        "score shown; oracle_miou is the mIoU at the threshold that is best in hindsight, of_full that of networks as "
+        "a part of full supervision",
     )
     lines: str | None = setting(None, "another swept key: a line (or a bar of its own) for each of its values")
     stages: tuple[str, ...] = setting(

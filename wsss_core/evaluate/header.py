@@ -19,6 +19,7 @@ InTarget = Literal["skip"]
 InPrediction = Literal["none", "background", "skip"]
 
 SPLITS = {"score": "images for training whose masks are used for scoring only", "val": "images that no training sees"}
+LEARNED = "other images with masks, whose masks were learned from"
 IN_PREDICTION = {
     "none": "every pixel is decided",
     "background": "255, undecided, is counted as background",
@@ -46,6 +47,8 @@ class ScoreHeader:
         Number of these pixels.
     cut
         How the scored labels were made.
+    learned
+        Number of other images with masks, whose masks were learned from and which are not scored.
 
     Raises
     ------
@@ -60,6 +63,7 @@ class ScoreHeader:
     ignored_in_prediction: InPrediction = "none"
     undecided: int = 0
     cut: Cut = Cut("none")
+    learned: int = 0
 
     def __post_init__(self) -> None:
         for value, allowed in (
@@ -69,7 +73,7 @@ class ScoreHeader:
         ):
             if value not in get_args(allowed):
                 raise ValueError(f"{value!r} is none of {', '.join(get_args(allowed))}")
-        if min(self.images, self.choosing, self.undecided) < 0:
+        if min(self.images, self.choosing, self.learned, self.undecided) < 0:
             raise ValueError("numbers of images and pixels are not negative")
 
     @property
@@ -117,6 +121,7 @@ class ScoreHeader:
             _line("split", self.split, SPLITS[self.split]),
             _line("images", self.images, "" if self.images else "no masks to score"),
             _line("choosing", self.choosing, "other images with masks, which chose the threshold"),
+            *([_line("learned", self.learned, LEARNED)] if self.learned else []),
             _line("crf", f"yes, {cut.crf}" if cut.crf else "no"),
             _line("ignored in target", self.ignored_in_target, "255 is not counted"),
             _line("ignored in prediction", self.ignored_in_prediction, IN_PREDICTION[self.ignored_in_prediction]),
@@ -151,6 +156,7 @@ class ScoreHeader:
                 split=found.pop("split"),
                 images=int(found.pop("images")),
                 choosing=int(found.pop("choosing")),
+                learned=int(found.pop("learned", 0)),
                 ignored_in_target=found.pop("ignored in target"),
                 ignored_in_prediction=found.pop("ignored in prediction"),
                 undecided=int(found.pop("undecided")),

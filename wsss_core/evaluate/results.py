@@ -7,7 +7,7 @@ import io
 import itertools
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCORES = ("miou", "precision", "recall", "f1", "f_score")
+OF_FULL = "of_full"
 HINDSIGHT = ("oracle_threshold", "oracle_miou")
 BEFORE = ("section", "stage", "base", "method")
 """Columns before those of the swept keys."""
@@ -30,6 +31,7 @@ AFTER = (
     "rule",
     "threshold",
     *SCORES,
+    OF_FULL,
     "undecided",
     *HINDSIGHT,
     "seconds",
@@ -37,8 +39,11 @@ AFTER = (
     "settings",
 )
 """Columns after those of the swept keys."""
+NUMBERS = ("threshold", *SCORES, OF_FULL, *HINDSIGHT, "seconds", "memory_mb")
+"""Columns that hold numbers, empty where these are undefined."""
 ABOUT = (
     ("scores", "fractions in [0, 1], averaged over the labels that occur in the scored masks, background included"),
+    ("of_full", "mIoU of predictions as a part of that of the best network trained on the true masks of all images"),
     (
         "oracle_threshold and oracle_miou",
         "best in hindsight on the scored masks: optimistic, for reporting only, used by nothing unless rule says so",
@@ -61,6 +66,31 @@ def f_score(precision: float, recall: float) -> float:
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
+def of_full_supervision(mious: Mapping[str, float], full: Collection[str]) -> dict[str, float]:
+    """The mIoU of networks as a part of that of the best one under full supervision.
+
+    Parameters
+    ----------
+    mious
+        Of the predictions of networks, all on the same images, by stage; NaN where there was nothing to score.
+    full
+        Stages that were trained on the true masks of all images.
+
+    Returns
+    -------
+    Stage to part; empty if none of them was fully supervised.
+
+    Examples
+    --------
+    >>> of_full_supervision({"weak": 0.6, "full": 0.75, "worse": 0.5}, {"full", "worse"})["weak"]
+    0.7999999999999999
+    >>> of_full_supervision({"weak": 0.6}, set())
+    {}
+    """
+    best = max((miou for name, miou in mious.items() if name in full and miou > 0), default=None)
+    return {} if best is None else {name: miou / best for name, miou in mious.items()}
+
+
 @dataclass(frozen=True)
 class ResultRow:
     """Scores of one product of one stage variant.
@@ -81,13 +111,15 @@ class ResultRow:
         Number of images scored; 0 where there were no masks.
     rule
         How the background threshold was chosen, in words; "" if the stage has none of its own, unless it is built on
-        masks whose threshold was chosen with the masks scored, which is said here too.
+        masks whose threshold was chosen with the masks scored, or on true masks, which is said here too.
     threshold
         Background threshold; NaN if there is no single one, as under rule otsu, with one for each image.
     miou, precision, recall, f1
         Fractions; NaN where there were no masks.
     f_score
         `f_score` of precision and recall, as in the papers; f1 is the mean over labels of each label's own.
+    of_full
+        mIoU of a network's predictions as a part of that under full supervision (`of_full_supervision`); NaN without.
     undecided
         Pixels that the masks leave undecided.
     oracle_threshold, oracle_miou
@@ -115,6 +147,7 @@ class ResultRow:
     recall: float = math.nan
     f1: float = math.nan
     f_score: float = math.nan
+    of_full: float = math.nan
     undecided: int = 0
     oracle_threshold: float = math.nan
     oracle_miou: float = math.nan
@@ -220,12 +253,11 @@ def value_text(value: Any) -> str:
 
 
 def _row(row: Mapping[str, str], swept: Sequence[str]) -> ResultRow:
-    numbers = ("threshold", *SCORES, *HINDSIGHT, "seconds", "memory_mb")
     texts = ("section", "stage", "base", "method", "product", "split", "rule", "settings")
     cells: dict[str, Any] = {
         **{column: row[column] for column in texts},
         **{column: int(row[column] or 0) for column in ("images", "undecided")},
-        **{column: float(row[column] or "nan") for column in numbers},
+        **{column: float(row[column] or "nan") for column in NUMBERS},
     }
     return ResultRow(
         swept={key: _value(row[key]) for key in swept if row[key]}, upstream=tuple(row["upstream"].split()), **cells
@@ -314,8 +346,7 @@ def combine(runs: Sequence[Results]) -> list[Combined]:
                     f"stage {stage!r} is scored on {scored[0]} in run {run!r}, on {scored[1]} in {rows[0][0]!r}: these "
                     "are not the same data"
                 )
-    numbers = ("threshold", *SCORES, *HINDSIGHT, "seconds", "memory_mb")
     return [
-        Combined(rows[0][1], {name: Spread.of([getattr(row, name) for _, row in rows]) for name in numbers})
+        Combined(rows[0][1], {name: Spread.of([getattr(row, name) for _, row in rows]) for name in NUMBERS})
         for rows in found.values()
     ]

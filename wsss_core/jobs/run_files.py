@@ -70,12 +70,13 @@ class RunFiles:
         return self.run / self.stages[name].section / name
 
     def having(self, section: str, product: str) -> list[str]:
-        """Current stages of a section that have made a file or folder."""
+        """Current stages of a section that have made a file or folder; true masks are given and not made."""
         return [
             name
             for name, stage in self.stages.items()
             if stage.section == section
             and name in self.configuration.current
+            and not stage.is_truth
             and (self.folder(name) / product).exists()
         ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,9 @@ class StepConfig:
         Digest of the whole file.
     held_out
         Evaluation of masks: the part of the scored images, by `is_held_out`, that chose their threshold.
+    labelled
+        Evaluation of masks: of all true masks that these are built on, share and draw of the images that were learned
+        from, by `is_labelled`.
     """
 
     stage: str
@@ -47,6 +51,7 @@ class StepConfig:
     settings: Any
     digest: str
     held_out: float = 0.0
+    labelled: Sequence[tuple[float, int]] = ()
 
     @property
     def plug(self) -> Any:
@@ -79,6 +84,7 @@ def read_step(path: Path) -> StepConfig:
             settings,
             keyed.key_bytes(text.strip()).hex(),
             content.get("held_out", 0.0),
+            tuple(map(tuple, content.get("labelled", ()))),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: is not the settings file of a step ({error!r})") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from wsss_core.data.augment import MEAN, STD
 from wsss_core.errors import UserError
-from wsss_core.models.backbones import Backbone, BackboneNetwork, backbone
+from wsss_core.models.backbones import Backbone, backbone
 from wsss_core.models.backbones.resnet import Bottleneck
+from wsss_core.models.segmentation import SegmentationNetwork
 
 CAFFE_MEAN = (122.675, 116.669, 104.008)
 """RGB mean in grey levels that networks converted from Caffe subtract."""
@@ -40,7 +41,7 @@ class Aspp(nn.ModuleList):
         return sum((convolution(features) for convolution in self), torch.zeros(()))
 
 
-class DeepLabV2(BackboneNetwork):
+class DeepLabV2(SegmentationNetwork):
     """DeepLab-v2 with multi-scale inputs.
 
     Takes images [B, 3, H, W], RGB, normalised with the ImageNet mean and deviation. In evaluation mode the result is
@@ -62,14 +63,9 @@ class DeepLabV2(BackboneNetwork):
         Input scales beside 1; none trains and predicts at one scale.
     variant
         "official" takes the input in the form of Caffe weights itself (see `preprocess`).
-
-    Attributes
-    ----------
-    class_names
-        Names of the foreground classes where the network was read from a checkpoint, otherwise empty.
     """
 
-    kind = "segmentation"
+    architecture = "deeplab_v2"
 
     def __init__(
         self,
@@ -84,7 +80,6 @@ class DeepLabV2(BackboneNetwork):
         self.aspp = Aspp(network.out_channels, n_labels, rates)
         self.scales = tuple(scales)
         self.variant = variant
-        self.class_names: tuple[str, ...] = ()
 
     def preprocess(self, images: Tensor) -> Tensor:
         """What the backbone sees of normalised RGB images: the same; official: BGR grey levels minus their mean."""
@@ -147,6 +142,12 @@ def deeplab_v2(
     if variant == "official":
         _to_caffe_layout(network)
     return DeepLabV2(network, n_labels, rates, scales, variant)
+
+
+def restored(backbone_name: str, n_labels: int, settings: Mapping[str, Any]) -> DeepLabV2:
+    """The network that was trained with these settings of `wsss_core.segment.deeplab.DeepLabSettings`."""
+    keys = ("rates", "output_stride", "msc_scales", "variant")
+    return deeplab_v2(backbone_name, n_labels, *(settings[key] for key in keys))
 
 
 def _to_caffe_layout(network: Backbone) -> None:

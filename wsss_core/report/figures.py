@@ -29,6 +29,7 @@ Y_LABELS = {
     "recall": "recall, %",
     "f1": "F1, %",
     "f_score": "F-score of mean precision and recall, %",
+    "of_full": "mIoU of full supervision, %",
 }
 
 

@@ -29,6 +29,7 @@ def results_table(runs: Sequence[Results]) -> str:
         ("recall", lambda c: percent(c.numbers["recall"])),
         ("F1", lambda c: percent(c.numbers["f1"])),
         ("F-score", lambda c: percent(c.numbers["f_score"])),
+        *([("of full supervision", lambda c: percent(c.numbers["of_full"]))] if _any(rows, "of_full") else []),
         ("best in hindsight", _hindsight),
         ("time", lambda c: _seconds(c.numbers["seconds"])),
         ("memory", lambda c: _megabytes(c.numbers["memory_mb"])),
@@ -63,6 +64,11 @@ def refinement_table(runs: Sequence[Results]) -> str:
         lines.append([seed.row.stage, _threshold(seed), _both(seed), *cells])
     scored = sorted({f"{c.row.images} images ({c.row.split})" for c in (*seeds, *masks)})
     return f"{_table(lines)}\n\nmIoU (F1), of {' or '.join(scored)}. {_note(runs, seeds)}"
+
+
+def _any(rows: Sequence[Combined], number: str) -> bool:
+    """Whether a run has a number of any row."""
+    return any(row.numbers[number].runs for row in rows)
 
 
 def _table(lines: Sequence[Sequence[str]]) -> str:
@@ -127,7 +133,9 @@ def _note(runs: Sequence[Results], rows: Sequence[Combined]) -> str:
     if len(runs) > 1:
         words.append(f"Mean ± standard deviation over {len(runs)} runs.")
     words.append("Percent, averaged over the labels that occur in the masks scored, background included.")
-    if any(row.numbers["oracle_miou"].runs for row in rows):
+    if _any(rows, "of_full"):
+        words.append("Of full supervision: mIoU as a part of that of the best network trained on all true masks.")
+    if _any(rows, "oracle_miou"):
         words.append("Best in hindsight: at the threshold that suits the scored masks best, so optimistic.")
     if any(row.row.undecided for row in rows):
         words.append("†: with undecided pixels, which its evaluation counts as background or skips.")

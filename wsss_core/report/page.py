@@ -37,6 +37,8 @@ class Result:
         Whether the threshold was chosen with the very masks that are scored, here or upstream.
     best
         (threshold, mIoU) that would have been best on these masks, if known.
+    of_full
+        mIoU as a part of that of full supervision, if the run has such a network.
     """
 
     stage: str
@@ -49,6 +51,7 @@ class Result:
     threshold: str = ""
     leaks: bool = False
     best: tuple[float, float] | None = None
+    of_full: float | None = None
 
 
 @dataclass(frozen=True)

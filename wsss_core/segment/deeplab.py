@@ -6,10 +6,10 @@ deeplab-pytorch, ImageNet weights; RIB, NeurIPS 2021, appendix).
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,11 +20,10 @@ from wsss_core.models import BackboneName
 from wsss_core.models.backbones import FixedBatchNorm
 from wsss_core.models.deeplab import DeepLabV2, deeplab_v2, torchvision_names
 from wsss_core.segment.batches import SegmentationBatches, network_input
-from wsss_core.segment.samples import check_labels, samples_of
+from wsss_core.segment.initial import load_backbone
+from wsss_core.segment.samples import checked, samples_of
 from wsss_core.settings import setting
-from wsss_core.training import Inputs, Plan, polynomial
-
-log = logging.getLogger(__name__)
+from wsss_core.training import Batches, Inputs, Plan, polynomial
 
 
 @dataclass(frozen=True)
@@ -86,14 +85,10 @@ def training_plan(
     UserError
         If the initial weights do not fit, a mask is missing or wrong, or the masks hold nothing to learn.
     """
-    n_labels = len(inputs.class_names) + 1
-    samples = samples_of(inputs.records, inputs.labels)
-    labels_digest = check_labels(samples, inputs.class_names)
-    network = build_network(settings, n_labels)
-    load_initial_weights(network, settings, inputs)
+    samples, labels_digest = checked(samples_of(inputs.records, inputs.labels), inputs.class_names)
     batches = SegmentationBatches(
         samples,
-        n_labels,
+        len(inputs.class_names) + 1,
         iterations=settings.iterations,
         batch_size=settings.batch_size,
         crop=settings.crop,
@@ -101,10 +96,40 @@ def training_plan(
         seed=inputs.seed,
         stage=inputs.stage,
     )
+    return plan_on(
+        batches,
+        settings,
+        inputs,
+        lambda network, batch: loss(network(network_input(batch)), batch),
+        labels_digest,
+    )
+
+
+def plan_on(
+    batches: Batches,
+    settings: DeepLabSettings,
+    inputs: Inputs,
+    loss: Callable[[DeepLabV2, Any], dict[str, Tensor]],
+    labels_digest: str,
+) -> Plan:
+    """Training of a new network on any batches.
+
+    Parameters
+    ----------
+    loss
+        From the network and a batch to named terms.
+
+    Raises
+    ------
+    UserError
+        If the initial weights do not fit.
+    """
+    network = build_network(settings, len(inputs.class_names) + 1)
+    load_initial_weights(network, settings, inputs)
     return Plan(
         network,
         batches,
-        lambda batch: loss(network(network_input(batch)), batch),
+        partial(loss, network),
         optimizer(network, settings),
         polynomial(settings.iterations, settings.power, settings.decay_every),
         labels_digest,
@@ -145,26 +170,10 @@ def load_initial_weights(network: DeepLabV2, settings: DeepLabSettings, inputs: 
     UserError
         If it does not fit the backbone.
     """
-    if settings.weights == "classifier":
-        _load_classifier(network, settings, inputs)
-    elif inputs.weights is not None:
-        official = settings.variant == "official"
-        network.backbone.load(torchvision_names(inputs.weights) if official else inputs.weights)
-    elif settings.backbone != "small":
-        log.warning("%s starts from random weights: set `weights` to a file of ImageNet weights", settings.backbone)
-
-
-def _load_classifier(network: DeepLabV2, settings: DeepLabSettings, inputs: Inputs) -> None:
-    if settings.variant == "official":
+    official = settings.variant == "official"
+    if official and settings.weights == "classifier":
         raise UserError("weights: classifier needs variant: paper; the classifier has torchvision's layout")
-    if inputs.classifier is None:
-        raise UserError("weights: classifier, but there is no classifier upstream of these masks")
-    backbone = inputs.classifier.backbone
-    if backbone.name != settings.backbone:
-        raise UserError(
-            f"weights: classifier, but the classifier has the backbone {backbone.name}, not {settings.backbone}"
-        )
-    network.backbone.load_state_dict(backbone.state_dict())
+    load_backbone(network.backbone, settings.weights, inputs, torchvision_names if official else dict)
 
 
 def reduced(labels: Tensor, size: Sequence[int]) -> Tensor:

@@ -10,10 +10,10 @@ The functions below do the same with a network that is already in memory.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,9 +23,18 @@ from torch import Tensor
 from wsss_core.data.resampling import views
 from wsss_core.execution import placed
 from wsss_core.kernels.dense_crf import dense_crf_batch, unary_from_probabilities
-from wsss_core.models.deeplab import CAFFE_MEAN, DeepLabV2, deeplab_v2
+from wsss_core.models import cct, deeplab
+from wsss_core.models.deeplab import CAFFE_MEAN
+from wsss_core.models.segmentation import SegmentationNetwork
 from wsss_core.settings import setting
 from wsss_core.store.checkpoints import load_network
+
+BUILDERS: dict[str, Callable[[str, int, Mapping[str, Any]], SegmentationNetwork]] = {
+    "deeplab_v2": deeplab.restored,
+    "cct": cct.restored,
+}
+"""Networks by the architecture that their checkpoints name (DeepLab-v2 where they name none): from the backbone's name,
+the number of labels and the settings of the training."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,7 @@ class PredictSettings:
     )
 
 
-def load_segmenter(path: Path | str, device: torch.device | str = "cpu") -> DeepLabV2:
+def load_segmenter(path: Path | str, device: torch.device | str = "cpu") -> SegmentationNetwork:
     """A trained network in evaluation mode; its ``class_names`` are those of the foreground labels.
 
     Raises
@@ -71,22 +80,17 @@ def load_segmenter(path: Path | str, device: torch.device | str = "cpu") -> Deep
     UserError
         If the file is missing or not the checkpoint of a segmentation network.
     """
-    state, meta = load_network(Path(path), DeepLabV2.kind)
-    settings = meta["settings"]
-    network = deeplab_v2(
-        meta["backbone"],
-        len(meta["class_names"]) + 1,
-        settings["rates"],
-        settings["output_stride"],
-        settings["msc_scales"],
-        settings["variant"],
-    )
+    state, meta = load_network(Path(path), SegmentationNetwork.kind)
+    build = BUILDERS[meta.get("architecture", "deeplab_v2")]
+    network = build(meta["backbone"], len(meta["class_names"]) + 1, meta["settings"])
     network.load_state_dict(state)
     network.class_names = tuple(meta["class_names"])
     return placed(network, torch.device(device)).eval()
 
 
-def predict_probabilities(network: DeepLabV2, image: np.ndarray, settings: PredictSettings | None = None) -> np.ndarray:
+def predict_probabilities(
+    network: SegmentationNetwork, image: np.ndarray, settings: PredictSettings | None = None
+) -> np.ndarray:
     """Class probabilities of one image: the softmax of the enlarged logits, then the CRF if the settings ask for it.
 
     Parameters
@@ -103,20 +107,24 @@ def predict_probabilities(network: DeepLabV2, image: np.ndarray, settings: Predi
     return probabilities_of(network, [image], settings)[0].cpu().numpy()
 
 
-def predict_labels(network: DeepLabV2, image: np.ndarray, settings: PredictSettings | None = None) -> np.ndarray:
+def predict_labels(
+    network: SegmentationNetwork, image: np.ndarray, settings: PredictSettings | None = None
+) -> np.ndarray:
     """The most probable label of every pixel, uint8 [H, W]; arguments as for `predict_probabilities`."""
     return predict_labels_of(network, [image], settings)[0]
 
 
 def predict_labels_of(
-    network: DeepLabV2, images: Sequence[np.ndarray], settings: PredictSettings | None = None
+    network: SegmentationNetwork, images: Sequence[np.ndarray], settings: PredictSettings | None = None
 ) -> np.ndarray:
     """`predict_labels` of images of one size, which pass through the network together: uint8 [N, H, W]."""
     return probabilities_of(network, images, settings).argmax(1).byte().cpu().numpy()
 
 
 @torch.no_grad()
-def probabilities_of(network: DeepLabV2, images: Sequence[np.ndarray], settings: PredictSettings | None) -> Tensor:
+def probabilities_of(
+    network: SegmentationNetwork, images: Sequence[np.ndarray], settings: PredictSettings | None
+) -> Tensor:
     """`predict_probabilities` of images of one size, on the network's device: [N, L, H, W]."""
     settings = settings or PredictSettings()
     device = next(network.parameters()).device
@@ -171,6 +179,7 @@ class Predictor:
 
     Examples
     --------
+    >>> from wsss_core.models.deeplab import deeplab_v2
     >>> from wsss_core.store.checkpoints import save_network
     >>> settings = {"rates": [1, 2], "output_stride": 8, "msc_scales": [], "variant": "paper"}
     >>> network = deeplab_v2("small", 3, settings["rates"], scales=())

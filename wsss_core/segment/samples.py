@@ -43,8 +43,12 @@ def samples_of(records: Sequence[ImageRecord], folders: Sequence[Path]) -> list[
     return [Sample(Path(r.path), files[r.id], r.size, r.classes) for r in records]
 
 
-def check_labels(samples: Sequence[Sample], class_names: Sequence[str]) -> str:
-    """Check every mask; the digest of them all.
+def checked(samples: Sequence[Sample], class_names: Sequence[str]) -> tuple[list[Sample], str]:
+    """Check every mask.
+
+    Returns
+    -------
+    The samples whose masks decide a pixel, as nothing can be learned of the others; the digest of all masks.
 
     Raises
     ------
@@ -52,11 +56,12 @@ def check_labels(samples: Sequence[Sample], class_names: Sequence[str]) -> str:
         If a mask is wrong, or the masks hold nothing to learn.
     """
     n_labels = len(class_names) + 1
-    pixels, digests = np.zeros(256, dtype=np.int64), []
+    pixels, digests, decided = np.zeros(256, dtype=np.int64), [], []
     for sample in samples:
         labels = read_mask(sample.mask, sample.size, n_labels)
         pixels += np.bincount(labels.ravel(), minlength=256)
         digests.append(hashlib.sha256(labels.data).hexdigest())
+        decided += [] if (labels == IGNORE).all() else [sample]
     total, ignored, background = pixels.sum(), pixels[IGNORE], pixels[0]
     if ignored == total:
         raise UserError("the masks ignore (255) every pixel of every image: there is nothing to train on")
@@ -70,7 +75,10 @@ def check_labels(samples: Sequence[Sample], class_names: Sequence[str]) -> str:
         len(samples),
         *(100 * part / total for part in (background, total - background - ignored, ignored)),
     )
+    if len(decided) < len(samples):
+        text = "%d of %d masks are undecided everywhere: no training learns from them"
+        log.info(text, len(samples) - len(decided), len(samples))
     empty = [name for name, count in zip(class_names, pixels[1:n_labels], strict=True) if count == 0]
     if empty:
         log.warning("no mask holds a pixel of: %s", ", ".join(empty))
-    return fingerprint(digests)
+    return decided, fingerprint(digests)

@@ -14,6 +14,7 @@ from wsss_core.data.table import read_manifests
 from wsss_core.errors import UserError
 from wsss_core.evaluate.confusion import mask_confusion, metrics
 from wsss_core.evaluate.header import ScoreHeader
+from wsss_core.evaluate.labelled import is_labelled
 from wsss_core.evaluate.sweep import EvaluationSettings, is_held_out
 from wsss_core.evaluate.tables import label_names, write_evaluation
 from wsss_core.execution import Execution
@@ -30,7 +31,8 @@ def run(
     """Score masks.
 
     Predictions of a segmentation network are scored on the images that play the role "val", pseudo-masks on those
-    that play the role "score"; images without a mask are left out, and so are those that chose the masks' threshold.
+    that play the role "score"; images without a mask are left out, and so are those that chose the masks' threshold,
+    and those whose true masks were learned from.
 
     Parameters
     ----------
@@ -54,7 +56,8 @@ def run(
     role: Literal["val", "score"] = "val" if step.step.split == "val" else "score"
     table = read_manifests(manifests)
     n_labels = len(table.class_names) + 1
-    with_mask = [r for r in table.split(role) if r.mask]
+    all_with_mask = [r for r in table.split(role) if r.mask]
+    with_mask = [r for r in all_with_mask if not any(is_labelled(r.id, *drawn) for drawn in step.labelled)]
     records = [r for r in with_mask if not is_held_out(r.id, step.held_out)]
     cut = _cut(masks)
     files = mask_files(masks, [record.id for record in records], "masks to score")
@@ -69,6 +72,7 @@ def run(
         split=role,
         images=len(records),
         choosing=len(with_mask) - len(records),
+        learned=len(all_with_mask) - len(with_mask),
         ignored_in_prediction=settings.ignored,
         undecided=undecided,
         cut=cut,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from wsss_core.config import Configuration, Stage
 from wsss_core.constants import MEAN_ROW
-from wsss_core.evaluate.results import SCORES, ResultRow, Results, f_score, write_results
+from wsss_core.evaluate.results import SCORES, ResultRow, Results, f_score, of_full_supervision, write_results
 from wsss_core.evaluate.tables import read_evaluation
 from wsss_core.execution import Execution
 from wsss_core.jobs.configuration import read_run_configuration
@@ -41,8 +42,11 @@ def run(*, config: Path, run: Path, table: Path, execution: Execution) -> None:
     sections = list(METHODS)
     targets = [configuration.stages[name] for name in configuration.targets]
     in_order = sorted(targets, key=lambda stage: sections.index(stage.section))
-    rows = tuple(row for stage in in_order for row in _rows(Path(run), configuration, stage))
-    write_results(table, Results(configuration.run, configuration.seed, rows))
+    rows = [row for stage in in_order for row in _rows(Path(run), configuration, stage)]
+    networks = {row.stage: row.miou for row in rows if row.section == "segmentations"}
+    parts = of_full_supervision(networks, configuration.fully_supervised)
+    whole = tuple(replace(row, of_full=parts.get(row.stage, math.nan)) for row in rows)
+    write_results(table, Results(configuration.run, configuration.seed, whole))
     log.info("%s: %d rows", table, len(rows))
 
 
@@ -72,7 +76,9 @@ def _rows(run: Path, configuration: Configuration, stage: Stage) -> Iterator[Res
             upstream=tuple(stage.upstream.values()),
             split=header.split,
             images=header.images,
-            rule="; ".join(filter(None, [rule, _inherited(configuration, stage)])),
+            rule="; ".join(
+                filter(None, [rule, _inherited(configuration, stage), *configuration.learned_truths(stage.name)])
+            ),
             threshold=math.nan if header.cut.threshold is None else header.cut.threshold,
             **(_scores(mean) if mean else {}),
             undecided=header.undecided,

@@ -66,9 +66,10 @@ def run(*, config: Path, run: Path, sheet: Path, execution: Execution) -> None:
 
 def shown_stages(files: RunFiles) -> list[str]:
     """The seed and the pseudo-masks that the sheet shows; nothing if the targets have neither."""
-    masks = [name for name in files.having("refinements", "masks") if name in files.configuration.targets]
-    if masks:
-        return [files.configuration.ancestor(masks[-1], "seeds").name, masks[-1]]
+    for name in reversed(files.having("refinements", "masks")):
+        seed = files.configuration.ancestor(name, "seeds")
+        if name in files.configuration.targets and seed is not None:
+            return [seed.name, name]
     return files.having("seeds", "maps")[-1:]
 
 

@@ -37,6 +37,7 @@ def run(
     table: Path,
     classifier: Path | None,
     labels: Sequence[Path],
+    truth: Sequence[Path] = (),
     ood: Path | None,
     model: Path,
     state: Path,
@@ -55,6 +56,8 @@ def run(
         Checkpoint of the classifier that the training starts from, or that the stage is built upon.
     labels
         What is learned beside tags: folders of label masks, or shards of labels.
+    truth
+        Folders of true masks, if the objective learns from some beside the labels.
     ood
         Image table of images that hold none of the classes, if the objective uses any.
     model
@@ -93,6 +96,7 @@ def run(
         step.key,
         start,
         labels,
+        truth,
         photos,
         partial(kept, computed, mark),
     )

@@ -96,10 +96,11 @@ def _by_sign(files: RunFiles, reader: Labels, name: str, tagged: Sequence[ImageR
 
 def _confidences(files: RunFiles, reader: Labels, name: str, records: Sequence[ImageRecord]) -> dict[str, float]:
     """How confident the maps under a stage's masks are of each image; 0 where there are no maps."""
-    seed = files.configuration.ancestor(name, "seeds").name
+    seed = files.configuration.ancestor(name, "seeds")
     found = {}
     for record in records:
-        maps, labels = reader.maps(seed, record.id), reader.labels(name, record)
+        maps = None if seed is None else reader.maps(seed.name, record.id)
+        labels = reader.labels(name, record)
         found[record.id] = 0.0 if maps is None or labels is None else confidence(maps[0].numpy(), labels)
     return found
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 from wsss_core.constants import MEAN_ROW
 from wsss_core.evaluate.header import ScoreHeader
+from wsss_core.evaluate.results import of_full_supervision
 from wsss_core.evaluate.tables import CURVE_COLUMNS, read_evaluation
 from wsss_core.jobs.run_files import KINDS, RunFiles, read_rows
 from wsss_core.report.charts import Line, line_chart
@@ -38,6 +40,7 @@ def results_of(files: RunFiles) -> dict[str, Result]:
         words = [_threshold_words(header)] if header.rule else []
         leaking = files.configuration.oracle_of(name)
         words += [f"built on {leaking}"] if leaking not in ("", name) else []
+        words += files.configuration.learned_truths(name)
         results[name] = Result(
             stage=name,
             section=KINDS[stage.section],
@@ -50,7 +53,13 @@ def results_of(files: RunFiles) -> dict[str, Result]:
             leaks=header.cut.leaks or bool(leaking),
             best=(oracle["value"], oracle["miou"]) if oracle else None,
         )
-    return results
+    networks = {
+        name: result.scores["miou"]
+        for name, result in results.items()
+        if result.scores and files.stages[name].section == "segmentations"
+    }
+    parts = of_full_supervision(networks, files.configuration.fully_supervised)
+    return {name: replace(result, of_full=parts.get(name)) for name, result in results.items()}
 
 
 def _threshold_words(header: ScoreHeader) -> str:
