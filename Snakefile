@@ -19,6 +19,8 @@ include: "rules/common.smk"
 include: "rules/dataset.smk"
 include: "rules/classify.smk"
 include: "rules/seeds.smk"
+include: "rules/boxes.smk"
+include: "rules/instances.smk"
 include: "rules/refine.smk"
 include: "rules/segment.smk"
 include: "rules/results.smk"
@@ -33,6 +35,8 @@ localrules:
     seeds,
     masks,
     segmentations,
+    detectors,
+    instances,
     figures,
 
 
@@ -66,6 +70,17 @@ rule masks:
 rule segmentations:
     input:
         products("segmentations"),
+
+
+rule detectors:
+    input:
+        products("detectors"),
+
+
+rule instances:
+    input:
+        products("instances"),
+        products("instance_networks"),
 
 
 rule figures:

@@ -161,7 +161,7 @@ def _run(
     network.to(device).train()
     weights = {name: value.clone() for name, value in network.state_dict().items()}
     first = _First(batches, case.steps)
-    ready = [to_device(first[step], device) for step in range(case.steps)]
+    ready = [to_device(first[step], device, device.type == "cuda") for step in range(case.steps)]
     execution = Execution(device.type, torch.get_num_threads(), case.workers)
     return Run(network, weights, first, ready, loss, optimizer, polynomial(case.steps), execution)
 

@@ -56,6 +56,10 @@ wildcard_constraints:
     seed=one_of(CONFIGURATION.section("seeds")),
     refinement=one_of(CONFIGURATION.section("refinements")),
     segmentation=one_of(CONFIGURATION.section("segmentations")),
+    detector=one_of(CONFIGURATION.section("detectors")),
+    attribution=one_of(CONFIGURATION.section("attributions")),
+    instances=one_of(CONFIGURATION.section("instances")),
+    instance_network=one_of(CONFIGURATION.section("instance_networks")),
 
 
 def shards(split):

@@ -246,6 +246,36 @@ rule masks_from_network:
         " --start {input.start:q} --model {input.model:q} --masks {output:q} {params.execution} > {log:q} 2>&1"
 
 
+rule masks_from_instances:
+    input:
+        config=f"{R}/config/refinements/{{refinement}}/masks.json",
+        manifest=manifest("train"),
+        instances=lambda wildcards: (
+            f"{R}/instances/{upstream(wildcards, 'refinement', 'instances')}/instances/{wildcards.shard}.h5"
+        ),
+    output:
+        directory(f"{R}/refinements/{{refinement}}/masks/{{shard}}"),
+    log:
+        f"{R}/logs/refinements/{{refinement}}/masks.{{shard}}.log",
+    benchmark:
+        f"{R}/benchmarks/refinements/{{refinement}}/masks.{{shard}}.tsv"
+    wildcard_constraints:
+        refinement=stages_of("masks_from_instances"),
+    conda:
+        "../envs/wsss.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=runtime(60),
+    params:
+        execution=execution("masks_from_instances"),
+    message:
+        "masks {wildcards.refinement} from the masks of objects, shard {wildcards.shard}; log: {log}"
+    shell:
+        "python -m wsss_core.cli masks --config {input.config:q} --manifest {input.manifest:q}"
+        " --instances {input.instances:q} --masks {output:q} {params.execution} > {log:q} 2>&1"
+
+
 rule refinements_evaluation:
     input:
         config=f"{R}/config/refinements/{{refinement}}/evaluation.json",

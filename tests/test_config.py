@@ -234,7 +234,15 @@ def whole() -> Configuration:
     shown = {"report": {"features": {"classifiers": ["bce"]}}, "figures": [{"name": "seeds", "stages": ["cam"]}]}
     seeds = {"seeds__rib__steps": [5, 10], "seeds__rib__margin": [None, 600]}
     seeds["seeds__regions"] = {"method": "regions", "seed": "cam"}
-    return load(raw(classifiers__wood=wood, **seeds, **shown))
+    boxes = {
+        "detectors__detector": {"network": "faster_rcnn"},
+        "attributions__bbam": {"method": "bbam", "detector": "detector"},
+        "instances__attributed": {"method": "attributed", "attribution": "bbam"},
+        "instances__walked": {"method": "irn", "walk": "irn"},
+        "instances__true": {"method": "truth"},
+        "instance_networks__mask-rcnn": {"network": "mask_rcnn", "instances": "attributed"},
+    }
+    return load(raw(classifiers__wood=wood, **seeds, **shown, **boxes))
 
 
 def settings_files(configuration: Configuration) -> list[tuple[str, str]]:

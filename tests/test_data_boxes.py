@@ -180,3 +180,21 @@ def test_instances_are_kept_as_they_are(tmp_path):
 def test_instances_of_another_size_are_refused():
     with pytest.raises(ValueError, match="masks of 1 objects"):
         Instances.of((4, 6), [0], [[0, 0, 2, 2]], np.zeros((1, 6, 4)))
+
+
+def test_a_fraction_of_coco_evaluates_by_a_hash_of_the_ids(tmp_path):
+    (tmp_path / "train").mkdir()
+    images = [{"id": k, "file_name": f"{k}.jpg", "height": 20, "width": 30} for k in range(40)]
+    for image in images:
+        Image.fromarray(np.zeros((*SIZE, 3), np.uint8)).save(tmp_path / "train" / image["file_name"])
+    boxes = [{"id": k, "image_id": k, "category_id": 7, "bbox": [8, 4, 10, 10]} for k in range(40)]
+    content = {"images": images, "categories": [{"id": 7, "name": "dog"}], "annotations": boxes}
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    given = {"root": str(tmp_path), "train": ("train.json",), "train_images": ("train",), "masks": None}
+    read = coco.read(CocoSettings(**given, val=(), val_images=(), val_fraction=0.25))
+    chosen = {record.id for record in read.records if record.splits == ("val",)}
+    assert 5 <= len(chosen) <= 15 and "val" in read.wanted
+    more = coco.read(CocoSettings(**given, val=(), val_images=(), val_fraction=0.5))
+    assert chosen < {record.id for record in more.records if record.splits == ("val",)}
+    with pytest.raises(UserError, match="dataset.val_fraction"):
+        coco.read(CocoSettings(**given, val=("train.json",), val_images=("train",), val_fraction=0.25))

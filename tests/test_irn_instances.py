@@ -9,11 +9,11 @@ import torch
 from wsss_core.models.backbones import backbone
 from wsss_core.models.irn import IrnNetwork
 from wsss_core.refine.irn.instances import InstancesSettings, instances, owner_map
-from wsss_core.refine.irn.walk import WalkSettings, predict_relations
+from wsss_core.refine.irn.walk import predict_relations
 
 SIZE = (80, 160)
 GRID = (20, 40)
-WALK = WalkSettings(power=1.0, log2_steps=4)
+SETTINGS = InstancesSettings(log2_steps=4)
 
 
 def to_centres(*centres: tuple[int, int]) -> torch.Tensor:
@@ -34,7 +34,7 @@ def two_squares() -> torch.Tensor:
 def test_objects_that_touch_are_told_apart_by_their_displacements():
     boundary = torch.zeros(GRID)
     boundary[[4, 15]], boundary[:, [7, 32]] = 1.0, 1.0  # nothing leaves the squares, nothing stops between them
-    found = instances(to_centres((10, 12), (10, 27)), boundary, two_squares(), [5], SIZE, WALK, InstancesSettings())
+    found = instances(to_centres((10, 12), (10, 27)), boundary, two_squares(), [5], SIZE, SETTINGS)
     assert found.classes.tolist() == [5, 5]
     assert not found.masks.all(0).any()
     left, right = found.masks
@@ -44,7 +44,7 @@ def test_objects_that_touch_are_told_apart_by_their_displacements():
         x0, y0, x1, y1 = box.astype(int)
         assert mask[y0:y1, x0:x1].sum() == mask.sum() and mask[y0].any() and mask[:, x1 - 1].any()
     assert found.scores.max() == pytest.approx(1.0)
-    one = instances(to_centres((10, 20)), boundary, two_squares(), [5], SIZE, WALK, InstancesSettings())
+    one = instances(to_centres((10, 20)), boundary, two_squares(), [5], SIZE, SETTINGS)
     assert len(one) == 1 and one.masks[0].sum() >= (left | right).sum() - 1
 
 
@@ -53,9 +53,9 @@ def test_pieces_of_one_class_are_objects_of_their_own_and_small_ones_have_no_sco
     maps[0, 2:12, 2:12] = 1.0
     maps[0, 16:18, 30:32] = 1.0  # 64 of 12,800 pixels: less than 1 %
     maps[1, 2:12, 22:34] = 1.0
-    walk = WalkSettings(power=1.0, log2_steps=0, beta=1e6)  # nothing moves but what meets no boundary at all
+    settings = InstancesSettings(log2_steps=0, beta=1e6)  # nothing moves but what meets no boundary at all
     boundary = torch.full(GRID, 0.5)
-    found = instances(torch.zeros(2, *GRID), boundary, maps, [3, 1], SIZE, walk, InstancesSettings())
+    found = instances(torch.zeros(2, *GRID), boundary, maps, [3, 1], SIZE, settings)
     assert found.classes.tolist() == [3, 3, 1]
     assert found.scores[[0, 2]].tolist() == pytest.approx([1.0, 1.0]) and found.scores[1] == 0.0
     assert found.boxes[0].tolist() == pytest.approx([8, 8, 48, 48], abs=2)
@@ -80,9 +80,7 @@ def test_cells_move_by_the_displacement_between_cells():
 
 
 def test_without_classes_there_are_no_objects():
-    none = instances(
-        torch.zeros(2, *GRID), torch.zeros(GRID), torch.zeros(0, *GRID), [], SIZE, WALK, InstancesSettings()
-    )
+    none = instances(torch.zeros(2, *GRID), torch.zeros(GRID), torch.zeros(0, *GRID), [], SIZE, SETTINGS)
     assert len(none) == 0 and none.size == SIZE
 
 

@@ -96,7 +96,7 @@ def test_groups_are_short_cpu_steps(name):
     profile = PROFILES[name]
     assert set(profile["groups"]) == SHORT_RULES
     for rule, group in profile["groups"].items():
-        assert "{refinement}" in group or "{seed}" in group, "stages must not wait for each other"
+        assert re.search(r"\{(refinement|seed|instances)\}", group), "stages must not wait for each other"
         if name == "slurm":
             assert profile["set-resources"][rule]["in_turn"] == profile["resources"]["in_turn"] == 1
             assert profile["set-resource-scopes"] == {"in_turn": "local"}

@@ -246,7 +246,7 @@ def test_mistakes_name_the_file(data):
         make_scores(folder, folder / "irn.pt", manifest=folder / "other.json")
     more = ImageRecord("new", "new.png", 4, 4, ("train",), ())
     write_manifest(folder / "more.json", CLASSES, (*table.records, more))
-    with pytest.raises(UserError, match="holds no maps of 1 images of the shard, such as 'new'"):
+    with pytest.raises(UserError, match="holds nothing of 1 images of the shard, such as 'new'"):
         make_scores(folder, folder / "irn.pt", manifest=folder / "more.json")
 
 

@@ -89,24 +89,34 @@ class Execution:
 
 
 def placed(network: Network, device: torch.device) -> Network:
-    """The network on a device; on a GPU its weights lie with their channels last, as convolutions there want them."""
+    """The network on a device; on a GPU its weights lie with their channels last, if that suits them there."""
     import torch
 
-    if device.type == "cuda":
+    if device.type == "cuda" and suits_channels_last(network):
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack this
     return network.to(device)
+
+
+def suits_channels_last(network: nn.Module) -> bool:
+    """Whether a network's weights and images should lie with their channels last: not with depthwise convolutions.
+
+    A CPU computes their gradients in bfloat16 more slowly that way than in float32. On a GPU, cuDNN takes one to six
+    seconds for every new size of an image before their first step, and a twentieth of one if channels come first
+    (MobileNetV2 on an H200, docs/performance.md).
+    """
+    from torch import nn
+
+    return not any(isinstance(module, nn.Conv2d) and module.groups > 1 for module in network.modules())
 
 
 def in_precision(execution: Execution, network: nn.Module, make: Callable[..., Made]) -> Callable[..., Made]:
     """What a method does with a network, in the execution's precision.
 
-    For bfloat16, weights lie with their channels last; not if there are depthwise convolutions, whose gradients are
-    slower that way on a CPU than float32.
+    For bfloat16, weights lie with their channels last, if that suits the network.
     """
     import torch
 
-    depthwise = any(isinstance(module, torch.nn.Conv2d) and module.groups > 1 for module in network.modules())
-    if execution.precision == "mixed" and not depthwise:
+    if execution.precision == "mixed" and suits_channels_last(network):
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack this
 
     def made(*inputs: Any) -> Made:

@@ -32,6 +32,11 @@ def generator(*key: int | str) -> np.random.Generator:
     return np.random.default_rng(np.frombuffer(key_bytes(*key), dtype=np.uint32))
 
 
+def chance(*key: int | str) -> float:
+    """A number in [0, 1) that depends on the key alone, uniform over keys."""
+    return int.from_bytes(key_bytes(*key)[:8], "big") / 2**64
+
+
 def integer(*key: int | str) -> int:
     """A non-negative integer below 2**63 for a key, for libraries that take an integer seed."""
     return int.from_bytes(key_bytes(*key)[:8], "little") >> 1

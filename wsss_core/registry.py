@@ -216,7 +216,7 @@ def _refined_seed(name: str, settings: str) -> Method:
     return _method(maps, _scores("seeds", ("maps", "evaluation.csv")), _LOCALISATION, seed="seeds")
 
 
-def _masks(settings: str, given: Literal["maps", "scores", "masks", "network"], key: str = "") -> Step:
+def _masks(settings: str, given: Literal["maps", "scores", "masks", "network", "instances"], key: str = "") -> Step:
     """Label masks; `given` is what they are made from ("network": masks and the network trained on them)."""
     options = ("device",) if given == "network" else ()
     return Step("masks", settings, f"masks_from_{given}", "shard", "train", options, key, product="masks/{shard}")
@@ -278,6 +278,73 @@ def _segmentation(name: str, settings: str, **edges: str) -> Method:
     )
 
 
+_EVALUATION_OF_OBJECTS = "wsss_core.evaluate.instances:InstanceScoresSettings"
+
+
+def _detector(settings: str) -> Method:
+    """A network that finds objects, trained on boxes."""
+    scores = "box_scores.csv"
+    return _method(
+        _train("detectors", settings),
+        Step(
+            "box_scores",
+            _EVALUATION_OF_OBJECTS,
+            "box_scores",
+            split="val",
+            execution=("device",),
+            key="score",
+            files=(scores,),
+            product=scores,
+        ),
+    )
+
+
+def _attribution(name: str, settings: str) -> Method:
+    """What a detector needs to see of each object."""
+    module, product = f"wsss_core.boxes.{name}:{settings}", "attributions/{shard}.h5"
+    step = Step("attributions", module, "attributions", "shard", "train", ("device",), product=product)
+    return _method(step, detector="detectors")
+
+
+def _scores_of_objects(section: str, split: Literal["train", "val"]) -> Step:
+    """Scores of the masks of single objects."""
+    file = "instance_scores.csv"
+    return Step(
+        "instance_scores",
+        _EVALUATION_OF_OBJECTS,
+        f"{section}_scores",
+        split=split,
+        key="score",
+        files=(file,),
+        product=file,
+    )
+
+
+def _objects(name: str, settings: str, rule: str, execution: tuple[str, ...] = (), /, **edges: str) -> Method:
+    """Masks of single objects, made by the step `name`."""
+    step = Step(name, settings, rule, "shard", "train", execution, product="instances/{shard}.h5")
+    return _method(step, _scores_of_objects("instances", "train"), **edges)
+
+
+def _instance_network(settings: str) -> Method:
+    """A network that gives every object a mask."""
+    return _method(
+        _train("instance_networks", settings),
+        Step(
+            "instance_predictions",
+            "wsss_core.instances.mask_rcnn:InstancePredictSettings",
+            "instance_predictions",
+            "shard",
+            "val",
+            ("device",),
+            key="predict",
+            product="predictions/{shard}.h5",
+        ),
+        _scores_of_objects("instance_networks", "val"),
+        instances="instances",
+    )
+
+
 METHODS: dict[str, dict[str, Method]] = {
     "classifiers": {
         "bce": _classifier("bce", "BceSettings"),
@@ -312,6 +379,9 @@ METHODS: dict[str, dict[str, Method]] = {
             _masks("wsss_core.refine.seed_threshold:SeedThresholdSettings", "maps"), seed="seeds"
         ),
         "saliency": _refinement(_masks("wsss_core.refine.saliency:SaliencySettings", "masks"), masks="refinements"),
+        "instances": _refinement(
+            _masks("wsss_core.refine.instances:MergeSettings", "instances"), instances="instances"
+        ),
         "fill": _refinement(
             _masks("wsss_core.refine.fill:FillSettings", "network"), masks="refinements", segmentation="segmentations"
         ),
@@ -323,7 +393,40 @@ METHODS: dict[str, dict[str, Method]] = {
         "pseudo_label": _segmentation("pseudo_label", "PseudoLabelSettings", truth="refinements/truth"),
         "cct": _segmentation("cct", "CctSettings", truth="refinements/truth"),
     },
+    "detectors": {"faster_rcnn": _detector("wsss_core.boxes.detector:DetectorSettings")},
+    "attributions": {
+        "bbam": _attribution("bbam", "BbamSettings"),
+        "simple_grad": _attribution("simple_grad", "SimpleGradSettings"),
+        "smooth_grad": _attribution("smooth_grad", "SmoothGradSettings"),
+        "grad_cam": _attribution("grad_cam", "GradCamSettings"),
+    },
+    "instances": {
+        "attributed": _objects(
+            "instances",
+            "wsss_core.boxes.masks:MasksSettings",
+            "instances_from_attributions",
+            attribution="attributions",
+        ),
+        "filled": _objects("instances", "wsss_core.boxes.fill:FillSettings", "instances_from_boxes"),
+        "grabcut": _objects("instances", "wsss_core.boxes.grabcut:GrabCutSettings", "instances_from_boxes"),
+        "irn": _objects(
+            "walked_instances",
+            "wsss_core.refine.irn.instances:InstancesSettings",
+            "walked_instances",
+            ("device", "precision"),
+            walk="refinements/irn",
+        ),
+        "truth": _objects("true_instances", "wsss_core.boxes.truth:TruthSettings", "true_instances"),
+    },
+    "instance_networks": {"mask_rcnn": _instance_network("wsss_core.instances.mask_rcnn:MaskRcnnSettings")},
 }
+
+SCORED_SECTIONS = tuple(
+    section
+    for section, methods in METHODS.items()
+    if any(step.scored for method in methods.values() for step in method.steps.values())
+)
+"""Sections whose stages make label masks, or maps that are cut to masks, which are scored against true masks."""
 
 ARCHITECTURES = {
     "cam": "wsss_core.models.cam:CamNetwork",
@@ -369,6 +472,10 @@ DISCRIMINATOR = {
     "seeds": "method",
     "refinements": "method",
     "segmentations": "network",
+    "detectors": "network",
+    "attributions": "method",
+    "instances": "method",
+    "instance_networks": "network",
     "dataset": "format",
 }
 """The key of a stage that says which method it is, per section."""

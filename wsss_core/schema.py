@@ -47,6 +47,10 @@ def build_schema() -> dict[str, Any]:
         "seeds": "Seed methods: from a classifier to class activation maps, by name",
         "refinements": "Refinements: from seeds to label masks, by name",
         "segmentations": "Segmentation networks trained on label masks, by name",
+        "detectors": "Detectors trained on boxes, by name",
+        "attributions": "What a detector needs to see of each object: from a detector to a map an object, by name",
+        "instances": "Masks of single objects: from boxes, attributions, walks or the truth, by name",
+        "instance_networks": "Instance networks trained on masks of single objects, by name",
     }
     properties: dict[str, Any] = {
         "run": {

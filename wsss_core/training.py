@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from wsss_core import keyed
 from wsss_core.data.table import check_classes
 from wsss_core.errors import UserError
-from wsss_core.execution import Execution, placed
+from wsss_core.execution import Execution, placed, suits_channels_last
 from wsss_core.pace import Clock
 from wsss_core.store.atomic import atomic_path
 from wsss_core.store.shards import RecordKind, RecordStore
@@ -242,6 +242,7 @@ def fit(
     device = execution.torch_device()
     placed(network, device)
     _optimizer_to(optimizer, device)
+    channels_last = device.type == "cuda" and suits_channels_last(network)
     base_rates = [group["lr"] for group in optimizer.param_groups]
     start, history, window = _resume(state, fingerprint, network, optimizer, device)
     if start:
@@ -252,7 +253,7 @@ def fit(
         torch.manual_seed(keyed.integer(seed, "fit", step))
         for group, base in zip(optimizer.param_groups, base_rates, strict=True):
             group["lr"] = base * rate(step)
-        batch = to_device(batch, device)
+        batch = to_device(batch, device, channels_last)
         with execution.autocast(device.type):
             terms = loss(batch)
         if device.type == "cpu":  # elsewhere looking would wait for the device
@@ -280,16 +281,16 @@ def fit(
     return history
 
 
-def to_device(batch: Any, device: torch.device) -> Any:
-    """Move a tensor, or every tensor in a tuple, list or dict, to a device (images as channels-last on a GPU)."""
+def to_device(batch: Any, device: torch.device, channels_last: bool = False) -> Any:
+    """Move a tensor, or every tensor in a tuple, list or dict, to a device; if asked, images with channels last."""
     if isinstance(batch, Tensor):
-        channels_last = device.type == "cuda" and batch.ndim == 4 and batch.is_floating_point()
-        memory_format = torch.channels_last if channels_last else torch.preserve_format
+        images = batch.ndim == 4 and batch.is_floating_point()
+        memory_format = torch.channels_last if images and channels_last else torch.preserve_format
         return batch.to(device, non_blocking=True, memory_format=memory_format)
     if isinstance(batch, dict):
-        return {name: to_device(value, device) for name, value in batch.items()}
+        return {name: to_device(value, device, channels_last) for name, value in batch.items()}
     if isinstance(batch, (tuple, list)):
-        return type(batch)(to_device(value, device) for value in batch)
+        return type(batch)(to_device(value, device, channels_last) for value in batch)
     return batch
 
 

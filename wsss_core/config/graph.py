@@ -17,7 +17,7 @@ class Stage:
     Attributes
     ----------
     section
-        "classifiers", "seeds", "refinements" or "segmentations".
+        A section of `wsss_core.registry.METHODS`.
     upstream
         Edge key ("classifier", "seed", "masks", "segmentation", "truth") to the name of the upstream stage.
     settings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -82,6 +82,13 @@ class CocoSettings:
         ("annotations/instances_val2014.json",), "instance annotations of the images that evaluate; [] for none"
     )
     val_images: tuple[str, ...] = setting(("val2014",), "folder of images of each file in `val`, or one for all")
+    val_fraction: float = setting(
+        0.0,
+        "with `val: []`: fraction of the images of `train` that evaluates instead, chosen by a hash of the image's id",
+        minimum=0,
+        exclusiveMaximum=1,
+    )
+    split_seed: int = setting(0, "another number, another choice for val_fraction", minimum=0)
     score: str | None = setting(
         None, "list of the train images whose masks score seeds and pseudo-masks; null: all that have a mask"
     )
@@ -149,6 +156,8 @@ def read(settings: CocoSettings, workers: int = 0, drawn: Path | None = None) ->
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise _malformed(path, error) from error
         _read_file(content, role, path, images, class_names, drafts, shapes, problems)
+    if settings.val_fraction:
+        _choose_val(drafts.values(), settings)
     _read_score_list(settings, root, drafts)
     for name in settings.ood:
         drafts |= {str(d.path): d for d in whole_folder(named_folder(root, name, "ood"), "ood", problems)}
@@ -157,7 +166,8 @@ def read(settings: CocoSettings, workers: int = 0, drawn: Path | None = None) ->
     elif settings.masks not in (POLYGONS, None):
         find_masks(drafts.values(), MaskFolder(named_folder(root, settings.masks, "masks")), shapes, problems)
     mark_scored(drafts.values(), settings.score)
-    lists = {"val": settings.val, "score": settings.score or (), "ood": settings.ood}
+    val = settings.val or ("a fraction of train",) * (settings.val_fraction > 0)
+    lists = {"val": val, "score": settings.score or (), "ood": settings.ood}
     return Reading(
         class_names,
         tuple(draft.record() for draft in drafts.values()),
@@ -405,6 +415,15 @@ def _shapes(annotations: Sequence[Mapping[str, Any]], places: Mapping[int, int],
         number = annotation["id"] if type(annotation["id"]) is int else order
         shapes.append(Shape(number, places[annotation["category_id"]] + 1, outline, bool(annotation.get("iscrowd"))))
     return _Shapes(size, shapes)
+
+
+def _choose_val(drafts: Iterable[Draft], settings: CocoSettings) -> None:
+    """Give a part of the images, by a hash of their ids, the role val instead of train."""
+    if settings.val:
+        raise UserError("dataset.val_fraction: dataset.val names images that evaluate already; set it to []")
+    for draft in drafts:
+        if keyed.chance(settings.split_seed, "val", draft.id) < settings.val_fraction:
+            draft.roles[:] = ["val"]
 
 
 def _read_score_list(settings: CocoSettings, root: Path, drafts: Mapping[str, Draft]) -> None:

@@ -239,6 +239,5 @@ def _choose_val(drafts: Iterable[Draft], masks: MaskFolder | None, settings: Tab
     for draft in drafts:
         if masks is None or "train" not in draft.roles or masks.find(draft.id) is None:
             continue
-        chance = int.from_bytes(keyed.key_bytes(settings.split_seed, "val", draft.id)[:8], "big") / 2**64
-        if chance < settings.val_fraction:
+        if keyed.chance(settings.split_seed, "val", draft.id) < settings.val_fraction:
             draft.roles[:] = ["val"]

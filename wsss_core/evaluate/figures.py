@@ -10,6 +10,7 @@ from typing import Any, Literal
 from wsss_core.constants import NAME
 from wsss_core.errors import UserError
 from wsss_core.evaluate.results import ResultRow, Results, value_text
+from wsss_core.registry import SCORED_SECTIONS
 from wsss_core.settings import REQUIRED, setting
 
 STAGE = "stage"
@@ -130,8 +131,8 @@ def figure_mistakes(
         for name in figure["stages"]:
             if name not in sections:
                 mistakes.append(f"{where}.stages: there is no stage {name!r} (names without swept values)")
-            elif sections[name] == "classifiers":
-                mistakes.append(f"{where}.stages: {name!r} is a classifier, which has no scores")
+            elif sections[name] not in SCORED_SECTIONS:
+                mistakes.append(f"{where}.stages: {name!r} is one of the {sections[name]}, which have no scores")
             elif not scored[name]:
                 mistakes.append(f"{where}.stages: {name!r} is not a target, so it is not scored")
         for entry in ("x", "lines"):
@@ -155,7 +156,7 @@ def figure_mistakes(
 
 def default_stages(x: str, swept: Mapping[str, Iterable[str]], sections: Mapping[str, str]) -> list[str]:
     """The stages of the first scored section of which any has the key `x` (all scored stages where x is "stage")."""
-    scored = [name for name in swept if sections[name] != "classifiers"]
+    scored = [name for name in swept if sections[name] in SCORED_SECTIONS]
     if x == STAGE:
         return scored
     having = [name for name in scored if x in swept[name]]

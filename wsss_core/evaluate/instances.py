@@ -36,6 +36,11 @@ PSEUDO_COLUMNS = ("iou", "iou_small", "iou_medium", "iou_large", "objects")
 
 
 @dataclass(frozen=True)
+class InstanceScoresSettings:
+    """Scores of single objects, which have no settings."""
+
+
+@dataclass(frozen=True)
 class Objects:
     """What judging asks of the n objects of an image beside their overlaps.
 

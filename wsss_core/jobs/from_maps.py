@@ -11,7 +11,7 @@ import numpy as np
 
 from wsss_core.data.decoded import read_image_of
 from wsss_core.data.table import read_manifest
-from wsss_core.jobs.inputs import open_maps
+from wsss_core.jobs.inputs import open_records
 from wsss_core.jobs.step import StepConfig
 from wsss_core.store.seeds import SEEDS, SeedMaps
 from wsss_core.store.shards import RecordKind, build, fingerprint
@@ -53,7 +53,7 @@ def build_from_maps(
         If an image cannot be read, or the seed shard lacks it.
     """
     table = read_manifest(manifest)
-    store = open_maps(maps, table, SEEDS)
+    store = open_records(maps, table, SEEDS)
     records = {record.id: record for record in table.records}
 
     def compute(image_id: str) -> Made:

@@ -9,15 +9,13 @@ from typing import Any, TypeVar
 
 from wsss_core.data.table import ImageTable, check_classes
 from wsss_core.errors import UserError
-from wsss_core.store.scores import ScoreMaps
-from wsss_core.store.seeds import SeedMaps
 from wsss_core.store.shards import RecordKind, RecordStore
 
-Maps = TypeVar("Maps", SeedMaps, ScoreMaps)
+Record = TypeVar("Record")
 
 
-def open_maps(path: Path, table: ImageTable, kind: RecordKind[Maps]) -> RecordStore[Maps]:
-    """Open a shard of seed maps or of scores.
+def open_records(path: Path, table: ImageTable, kind: RecordKind[Record]) -> RecordStore[Record]:
+    """Open a shard of records, one an image: of maps, scores, attributions or instances.
 
     Raises
     ------
@@ -29,7 +27,7 @@ def open_maps(path: Path, table: ImageTable, kind: RecordKind[Maps]) -> RecordSt
     held = set(store)
     missing = [record.id for record in table.records if record.id not in held]
     if missing:
-        raise UserError(f"{path}: holds no maps of {len(missing)} images of the shard, such as {missing[0]!r}")
+        raise UserError(f"{path}: holds nothing of {len(missing)} images of the shard, such as {missing[0]!r}")
     return store
 
 

@@ -21,7 +21,7 @@ from wsss_core.evaluate.tables import label_names
 from wsss_core.jobs.inputs import read_threshold
 from wsss_core.jobs.shard_names import shard_names
 from wsss_core.refine import highest_label, mask_values
-from wsss_core.registry import METHODS
+from wsss_core.registry import METHODS, SCORED_SECTIONS
 from wsss_core.report.graph import layers
 from wsss_core.store.masks import mask_name, read_mask
 from wsss_core.store.seeds import SeedStore
@@ -35,6 +35,10 @@ KINDS = {
     "seeds": "seed",
     "refinements": "pseudo-mask",
     "segmentations": "network",
+    "detectors": "detector",
+    "attributions": "attribution",
+    "instances": "object mask",
+    "instance_networks": "instance network",
 }
 """Section to what one stage of it makes."""
 
@@ -61,8 +65,8 @@ class RunFiles:
 
     @cached_property
     def series(self) -> dict[str, int]:
-        """Number of the colour of every stage that can be scored."""
-        names = [name for name, stage in self.stages.items() if stage.section != "classifiers"]
+        """Number of the colour of every stage whose masks can be scored."""
+        names = [name for name, stage in self.stages.items() if stage.section in SCORED_SECTIONS]
         return {name: k for k, name in enumerate(names)}
 
     def folder(self, name: str) -> Path:

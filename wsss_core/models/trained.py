@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from wsss_core.execution import placed
 from wsss_core.models import restore_classifier
 from wsss_core.models.cam import CamNetwork
 from wsss_core.store.checkpoints import load_network
@@ -42,5 +43,6 @@ def open_classifier(path: Path | str, device: torch.device | str = "cpu") -> Cam
     """
     state, meta = load_network(Path(path), "classifier")
     network = restore_classifier(state, meta)
-    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack this
-    return network.eval().requires_grad_(False)
+    if torch.device(device).type == "cpu":
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack this
+    return placed(network, torch.device(device)).eval().requires_grad_(False)

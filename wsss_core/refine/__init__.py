@@ -22,6 +22,7 @@ from wsss_core.store.cut import Cut
 if TYPE_CHECKING:
     from wsss_core.data.table import ImageRecord
     from wsss_core.models.backbones import BackboneNetwork
+    from wsss_core.store.instances import Instances
     from wsss_core.store.scores import ScoreMaps
     from wsss_core.store.seeds import SeedMaps
     from wsss_core.store.shards import RecordKind
@@ -81,6 +82,8 @@ class MaskInputs:
         How these masks were cut.
     model
         Checkpoint of a segmentation network trained on them. The refinement loads it: nothing else depends on networks.
+    instances
+        Masks of single objects, by image id.
     """
 
     class_names: tuple[str, ...]
@@ -90,6 +93,7 @@ class MaskInputs:
     masks: Callable[[ImageRecord], np.ndarray] | None = None
     cut: Cut | None = None
     model: Path | None = None
+    instances: Mapping[str, Instances] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,58 @@ def heat_overlay(
     return base.round().astype(np.uint8)
 
 
+def objects_overlay(
+    image: np.ndarray, masks: np.ndarray, classes: Sequence[int], ignored: np.ndarray | None = None
+) -> np.ndarray:
+    """Objects in the colours of their classes over a photo, each outlined in white; small ones lie on large ones.
+
+    Parameters
+    ----------
+    image
+        uint8 [H, W, 3].
+    masks, ignored
+        bool [n, H, W]; pixels that an object ignores and none holds are hatched.
+    classes
+        The n classes, 0-based.
+
+    Returns
+    -------
+    uint8 [H, W, 3].
+    """
+    labels = np.zeros(image.shape[:2], dtype=np.uint8)
+    numbers = np.zeros(image.shape[:2], dtype=np.int32)
+    if ignored is not None and len(ignored):
+        labels[ignored.any(0)] = IGNORE
+    for number in sorted(range(len(masks)), key=lambda k: -int(masks[k].sum())):
+        labels[masks[number]], numbers[masks[number]] = classes[number] + 1, number + 1
+    drawn = mask_overlay(image, labels)
+    drawn[edges(numbers)] = OUTLINE
+    return drawn
+
+
+def boxes_overlay(image: np.ndarray, boxes: np.ndarray, classes: Sequence[int]) -> np.ndarray:
+    """Frames in the colours of their classes over a photo.
+
+    Parameters
+    ----------
+    image
+        uint8 [H, W, 3].
+    boxes
+        (x0, y0, x1, y1) in pixels, [n, 4].
+    classes
+        The n classes, 0-based.
+
+    Returns
+    -------
+    uint8 [H, W, 3].
+    """
+    drawn = image.copy()
+    for label, (x0, y0, x1, y1) in zip(classes, np.round(boxes).astype(int).tolist(), strict=True):
+        colour = tuple(int(value) for value in PALETTE[label + 1])
+        cv2.rectangle(drawn, (x0, y0), (max(x0, x1 - 1), max(y0, y1 - 1)), colour, 2)
+    return drawn
+
+
 def edges(labels: np.ndarray) -> np.ndarray:
     """bool [H, W]: pixels whose right or lower neighbour has another label."""
     found = np.zeros(labels.shape, dtype=bool)

@@ -9,6 +9,7 @@ from typing import Any
 from wsss_core.config.graph import reached
 from wsss_core.evaluate.embedding import FeaturesSettings
 from wsss_core.evaluate.sizes import SizeSettings
+from wsss_core.registry import SCORED_SECTIONS
 from wsss_core.settings import setting
 
 
@@ -59,10 +60,9 @@ def report_mistakes(report: Mapping[str, Any], stages: Mapping[str, Any], target
     wanted += [("adaptation", name, ("seeds",)) for name in report["adaptation"]]
     wanted += [("sizes.stages", name, ()) for name in (report["sizes"] or {}).get("stages", ())]
     wanted += [("features.classifiers", n, ("classifiers",)) for n in (report["features"] or {}).get("classifiers", ())]
-    scored = ("seeds", "refinements", "segmentations")
     mistakes = []
     for key, name, allowed in wanted:
-        allowed = allowed or scored
+        allowed = allowed or SCORED_SECTIONS
         options = [
             n for base, names in variants.items() if sections[base] in allowed for n in dict.fromkeys([base, *names])
         ]
@@ -72,6 +72,6 @@ def report_mistakes(report: Mapping[str, Any], stages: Mapping[str, Any], target
             )
         elif key == "adaptation" and not set(variants.get(name, [name])) & set(made):
             mistakes.append(f"report.{key}: no target is built on {name!r}, so it is not made")
-        elif allowed == scored and not set(variants.get(name, [name])) & set(targets):
+        elif allowed == SCORED_SECTIONS and not set(variants.get(name, [name])) & set(targets):
             mistakes.append(f"report.{key}: {name!r} is not a target, so it is not scored")
     return mistakes

@@ -14,7 +14,7 @@ import numpy as np
 from wsss_core.constants import IGNORE
 from wsss_core.data.table import ImageRecord, read_manifest
 from wsss_core.execution import Execution
-from wsss_core.jobs.inputs import open_maps, read_threshold
+from wsss_core.jobs.inputs import open_records, read_threshold
 from wsss_core.jobs.processes import in_processes
 from wsss_core.jobs.step import read_step
 from wsss_core.kernels import parts
@@ -22,6 +22,7 @@ from wsss_core.pace import Clock
 from wsss_core.refine import MaskInputs, MaskMaker, MaskMethod
 from wsss_core.store.atomic import atomic_folder
 from wsss_core.store.cut import read_about, write_about
+from wsss_core.store.instances import INSTANCES
 from wsss_core.store.masks import mask_name, read_mask, write_mask
 from wsss_core.store.scores import SCORES
 from wsss_core.store.seeds import SEEDS
@@ -37,6 +38,7 @@ def run(
     scores: Path | None,
     start: Path | None,
     model: Path | None,
+    instances: Path | None,
     threshold: Path | None,
     masks: Path,
     execution: Execution,
@@ -61,6 +63,8 @@ def run(
         Folder of PNGs to start from, for refinements of masks.
     model
         Checkpoint of the segmentation network trained on these, if the refinement uses it.
+    instances
+        Shard of instances, for refinements of the masks of single objects.
     threshold
         Threshold file of the maps' scores; only needed if the settings ask for it.
     masks
@@ -72,7 +76,7 @@ def run(
         If the threshold is not known, an image, its maps or its mask are missing or cannot be read, or the class lists
         differ.
     """
-    task = Task(config, manifest, maps, scores, start, model, threshold, execution)
+    task = Task(config, manifest, maps, scores, start, model, instances, threshold, execution)
     made = task.maker()
     records = read_manifest(manifest).records
     groups = parts(records, lambda record: record.height * record.width, made.pixels)
@@ -105,6 +109,7 @@ class Task:
     scores: Path | None
     start: Path | None
     model: Path | None
+    instances: Path | None
     threshold: Path | None
     execution: Execution
 
@@ -121,9 +126,11 @@ class Task:
         n_labels = len(table.class_names) + 1
         found = MaskInputs(table.class_names, device, chosen=read_threshold(self.threshold), model=self.model)
         if self.maps is not None:
-            found = replace(found, maps=open_maps(self.maps, table, SEEDS))
+            found = replace(found, maps=open_records(self.maps, table, SEEDS))
         if self.scores is not None:
-            found = replace(found, maps=open_maps(self.scores, table, SCORES))
+            found = replace(found, maps=open_records(self.scores, table, SCORES))
+        if self.instances is not None:
+            found = replace(found, instances=open_records(self.instances, table, INSTANCES))
         if self.start is not None:
             start = self.start
             found = replace(

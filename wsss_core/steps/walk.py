@@ -10,14 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from wsss_core.data.decoded import read_image_of
-from wsss_core.data.table import ImageRecord, check_classes, read_manifest
-from wsss_core.execution import Execution, in_precision, placed
-from wsss_core.jobs.inputs import file_digest, open_maps
+from wsss_core.data.table import ImageRecord, read_manifest
+from wsss_core.execution import Execution, in_precision
+from wsss_core.jobs.inputs import file_digest, open_records
 from wsss_core.jobs.step import read_step
 from wsss_core.jobs.together import batches, read_ahead, view_pixels
-from wsss_core.models.backbones import backbone
+from wsss_core.jobs.walk_network import open_walk_network
 from wsss_core.refine import Walk
-from wsss_core.store.checkpoints import load_network
 from wsss_core.store.scores import SCORES, ScoreMaps
 from wsss_core.store.seeds import SEEDS, SeedMaps
 from wsss_core.store.shards import build_batched, fingerprint
@@ -51,13 +50,10 @@ def run(
     step = read_step(config)
     method: Walk = step.plug
     table = read_manifest(manifest)
-    store = open_maps(maps, table, SEEDS)
-    state, meta = load_network(model, method.NETWORK.kind)
-    check_classes(model, meta["class_names"], table.class_names)
-    network = method.NETWORK(backbone(meta["backbone"]))
-    network.load_state_dict(state)
+    store = open_records(maps, table, SEEDS)
     device = execution.torch_device()
-    walk = in_precision(execution, network, partial(method.walk, placed(network, device).eval()))
+    network = open_walk_network(model, method.NETWORK, table.class_names, device)
+    walk = in_precision(execution, network, partial(method.walk, network))
     records = {record.id: record for record in table.records}
     model_digest = file_digest(model)
 

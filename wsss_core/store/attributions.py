@@ -53,6 +53,12 @@ class Attributions:
     def __len__(self) -> int:
         return len(self.classes)
 
+    @classmethod
+    def none(cls, size: tuple[int, int]) -> Attributions:
+        """Of an image (H, W) without objects."""
+        nothing = np.zeros(0, dtype=np.int64)
+        return cls(size, nothing, np.zeros((0, 4), dtype=np.float32), (), nothing.astype(bool))
+
     def full(self, number: int) -> torch.Tensor:
         """The map of an object at the size of the image, float32 [H, W]: bilinear, corner cells on corner pixels."""
         import torch

@@ -24,8 +24,10 @@ from wsss_core.store.instances import Instances
 
 
 @dataclass(frozen=True)
-class InstancesSettings:
-    """How displacements and walked maps become the masks of single objects."""
+class InstancesSettings(WalkSettings):
+    """Masks of single objects by displacements and a random walk of each one's maps; defaults as published."""
+
+    power: float = setting(1.0, "seed maps are raised to this power before the walk", exclusiveMinimum=0)
 
     moves: int = setting(300, "times that a cell is moved by the displacement where it is", minimum=1)
     still: float = setting(
@@ -45,7 +47,6 @@ def instances(
     maps: Tensor,
     classes: Sequence[int],
     size: tuple[int, int],
-    walk: WalkSettings,
     settings: InstancesSettings,
 ) -> Instances:
     """The objects of one image.
@@ -74,11 +75,11 @@ def instances(
     n_owners = int(owners.max()) + 1
     own = torch.from_numpy(owners[None] == np.arange(n_owners)[:, None, None]).to(maps)
     walked = propagate(
-        (maps[:, None] ** walk.power * own).flatten(0, 1),
+        (maps[:, None] ** settings.power * own).flatten(0, 1),
         boundary,
-        radius=walk.radius,
-        beta=walk.beta,
-        log2_steps=walk.log2_steps,
+        radius=settings.radius,
+        beta=settings.beta,
+        log2_steps=settings.log2_steps,
     )
     scores, winner = _strongest(walked, size, settings.threshold)
     labels, boxes, masks, confidences = [], [], [], []

@@ -19,6 +19,7 @@ from wsss_core.evaluate.gains import gains
 from wsss_core.evaluate.sizes import GROUPS, object_parts, size_counts, size_ious, smallest_and_largest
 from wsss_core.evaluate.tables import Evaluation, read_evaluation
 from wsss_core.jobs.run_files import Labels, RunFiles
+from wsss_core.registry import SCORED_SECTIONS
 from wsss_core.report.charts import Line, inline, line_chart
 from wsss_core.report.choose import sample
 from wsss_core.report.page import Analysis, Chart, ClassTable, Number, NumberTable, percent
@@ -60,7 +61,9 @@ def _having(files: RunFiles, names: Sequence[str], product: str) -> list[str]:
     """The stages of the given names, or variants of them, that are up to date and have made a file."""
     found = [s for name in names for s in files.stages if name in (s, files.stages[s].base)]
     found = [
-        s for s in dict.fromkeys(found) if s in files.configuration.current and files.stages[s].section != "classifiers"
+        s
+        for s in dict.fromkeys(found)
+        if s in files.configuration.current and files.stages[s].section in SCORED_SECTIONS
     ]
     return [s for s in found if (files.folder(s) / product).exists()]
 

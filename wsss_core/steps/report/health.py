@@ -10,6 +10,7 @@ from wsss_core.constants import MEAN_ROW
 from wsss_core.evaluate.health import Finding, above_chance, findings, read_health
 from wsss_core.evaluate.tables import read_evaluation
 from wsss_core.jobs.run_files import KINDS, RunFiles
+from wsss_core.registry import SCORED_SECTIONS
 from wsss_core.report.page import Health, Number, NumberTable, Result, percent
 
 WORDS = (
@@ -55,7 +56,7 @@ def _given(files: RunFiles) -> str:
 
 
 def _came_out(files: RunFiles) -> str:
-    made = [name for name in files.configuration.targets if files.stages[name].section != "classifiers"]
+    made = [name for name in files.configuration.targets if files.stages[name].section in SCORED_SECTIONS]
     if not made:
         return "No masks were asked for."
     stage = files.stages[made[-1]]

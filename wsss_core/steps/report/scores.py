@@ -12,6 +12,7 @@ from wsss_core.evaluate.header import ScoreHeader
 from wsss_core.evaluate.results import of_full_supervision
 from wsss_core.evaluate.tables import CURVE_COLUMNS, read_evaluation
 from wsss_core.jobs.run_files import KINDS, RunFiles, read_rows
+from wsss_core.registry import SCORED_SECTIONS
 from wsss_core.report.charts import Line, line_chart
 from wsss_core.report.page import (
     Chart,
@@ -30,7 +31,7 @@ def results_of(files: RunFiles) -> dict[str, Result]:
     results: dict[str, Result] = {}
     for name, stage in files.stages.items():
         path = files.folder(name) / "evaluation.csv"
-        if name not in files.configuration.targets or not path.exists():
+        if stage.section not in SCORED_SECTIONS or name not in files.configuration.targets or not path.exists():
             continue
         evaluation = read_evaluation(path)
         header = evaluation.header
