@@ -17,7 +17,7 @@ from PIL import Image
 from tests.conftest import REPOSITORY
 from wsss_core.data.demo import DemoSettings, generate
 from wsss_core.data.table import shard_of
-from wsss_core.registry import DISCRIMINATOR, METHODS
+from wsss_core.registry import DISCRIMINATOR, METHODS, SCORED_SECTIONS
 from wsss_core.status.state import find_run, finished, read_states
 from wsss_core.store.masks import read_mask
 
@@ -264,9 +264,10 @@ def test_every_method_runs(tmp_path):
     done = made.snakemake(configfile=made.write_config(made.config))
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     scored = pd.read_csv(made.results / "results.csv", comment="#")
-    assert set(scored["stage"]) == {name for section in used for name in made.config[section]} - {
-        *made.config["classifiers"],
-        "truth",
-    }
+    assert set(scored["stage"]) == {name for section in SCORED_SECTIONS for name in made.config[section]} - {"truth"}
+    true = pd.read_csv(made.results / "instances/true-objects/instance_scores.csv", comment="#", index_col="class")
+    assert true.loc["mean", ["ap", "ap50", "abo", "iou"]].tolist() == pytest.approx([1, 1, 1, 1])
+    for name in ("detectors/detector/box_scores", "instances/walked/instance_scores"):
+        assert "mean" in pd.read_csv(made.results / f"{name}.csv", comment="#", index_col="class").index
     assert made.jobs(made.config) == set()
     assert_all_done(made)

@@ -17,6 +17,7 @@ from wsss_core.execution import Execution
 from wsss_core.jobs.inputs import file_digest
 from wsss_core.jobs.step import read_step
 from wsss_core.jobs.together import read_ahead
+from wsss_core.models.backbones.folding import folded
 from wsss_core.models.detector import open_detector
 from wsss_core.store.attributions import ATTRIBUTIONS, Attributions
 from wsss_core.store.shards import build_batched, fingerprint
@@ -54,7 +55,7 @@ def run(*, config: Path, manifest: Path, model: Path, attributions: Path, cache:
     method: AttributionMethod = step.plug
     shard = read_manifest(manifest)
     device = execution.torch_device()
-    detector = open_detector(model, device)
+    detector = folded(open_detector(model, device))
     check_classes(model, detector.class_names, shard.class_names)
     records = {record.id: record for record in shard.records}
     detector_digest = file_digest(model)
