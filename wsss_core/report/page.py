@@ -205,6 +205,7 @@ class Page:
     galleries: Sequence[Gallery] = ()
     thresholds: Chart | None = None
     tables: Sequence[ClassTable] = ()
+    objects: Sequence[NumberTable] = ()
     figures: Sequence[Chart] = ()
     analyses: Sequence[Analysis] = ()
     training: Sequence[Chart] = ()

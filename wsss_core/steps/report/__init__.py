@@ -14,7 +14,7 @@ from wsss_core.report.page import Page, render
 from wsss_core.steps.report.analyses import analyses, figures
 from wsss_core.steps.report.galleries import galleries
 from wsss_core.steps.report.health import health, opening
-from wsss_core.steps.report.objects import object_galleries
+from wsss_core.steps.report.objects import object_galleries, object_tables
 from wsss_core.steps.report.provenance import all_costs, facts, graph, problems, settings_pages, versions
 from wsss_core.steps.report.scores import class_tables, path_of, recorded, results_of, thresholds, training_curves
 from wsss_core.store.atomic import write_text
@@ -56,6 +56,7 @@ def run(*, config: Path, run: Path, report: Path, execution: Execution) -> None:
         galleries=[*galleries(files), *object_galleries(files)],
         thresholds=thresholds(files),
         tables=class_tables(files, results),
+        objects=object_tables(files),
         figures=figures(files),
         analyses=analyses(files),
         training=training_curves(files),

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from wsss_core.constants import MEAN_ROW
 from wsss_core.data.decode import read_image
 from wsss_core.data.instances import true_instances
 from wsss_core.data.table import ImageRecord
-from wsss_core.jobs.run_files import KINDS, RunFiles
+from wsss_core.jobs.run_files import KINDS, RunFiles, read_rows
 from wsss_core.report import overlays
 from wsss_core.report.choose import sample
-from wsss_core.report.page import Cell, Gallery, Row
+from wsss_core.report.page import Cell, Gallery, Number, NumberTable, Row, percent
 from wsss_core.store.attributions import AttributionStore
 from wsss_core.store.instances import Instances, InstanceStore
 
@@ -22,6 +24,17 @@ log = logging.getLogger(__name__)
 
 LONG_SIDE = 320
 """Longer side of the pictures, in pixels."""
+
+SCORES = {
+    "ap": "AP",
+    "ap25": "AP25",
+    "ap50": "AP50",
+    "ap70": "AP70",
+    "ap75": "AP75",
+    "abo": "best overlap",
+    "iou": "IoU in its box",
+}
+"""Columns of the scores that the page shows, and their names there."""
 
 SHOWN = 0.5
 """Predicted objects of a lower score are not drawn."""
@@ -44,6 +57,36 @@ def object_galleries(files: RunFiles) -> list[Gallery]:
         drawers = {name: _masked(files, name, "predictions") for name in networks}
         found.append(_gallery(files, "Objects found in validation images", "val", drawers, count))
     return found
+
+
+def object_tables(files: RunFiles) -> list[NumberTable]:
+    """Scores of detectors, of the masks of objects, and of instance networks, of those that have any."""
+    found = []
+    for title, section, file, split in (
+        ("Boxes found by detectors", "detectors", "box_scores.csv", "validation images, by boxes"),
+        ("Masks of objects", "instances", "instance_scores.csv", "training images, by masks"),
+        (
+            "Objects found by instance networks",
+            "instance_networks",
+            "instance_scores.csv",
+            "validation images, by masks",
+        ),
+    ):
+        means: dict[str, dict[str, str]] = {}
+        for name in files.having(section, file):
+            rows = read_rows(files.folder(name) / file, ("class", "ap"))
+            means.update((name, row) for row in rows if row["class"] == MEAN_ROW)
+        if means:
+            columns = {key: text for key, text in SCORES.items() if any(row.get(key) for row in means.values())}
+            numbers = [(name, [_number(row.get(key)) for key in columns]) for name, row in means.items()]
+            note = f"Percent, means over the classes, on {split}; AP as COCO defines it (docs/evaluation.md)."
+            found.append(NumberTable(title, note, [KINDS[section], *columns.values()], numbers))
+    return found
+
+
+def _number(text: str | None) -> Number:
+    value = float(text) if text else math.nan
+    return Number(percent(value), 0.0 if math.isnan(value) else value)
 
 
 def _gallery(files: RunFiles, title: str, split: str, drawers: dict[str, Drawer], count: int) -> Gallery:
