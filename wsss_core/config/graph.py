@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from wsss_core.registry import METHODS, Step
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -37,6 +39,12 @@ class Stage:
     def base(self) -> str:
         """Name without swept values."""
         return base_name(self.name)
+
+    @property
+    def steps(self) -> list[Step]:
+        """The steps that it takes: those of its method but for what its settings do not ask for."""
+        known = METHODS[self.section][self.method].steps.values()
+        return [step for step in known if step.asked(self.settings[step.name])]
 
 
 @dataclass(frozen=True)
