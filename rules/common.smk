@@ -18,7 +18,7 @@ try:
     from wsss_core.errors import UserError
     from wsss_core.evaluate.health import health_lines
     from wsss_core.jobs.start import write_start
-    from wsss_core.registry import METHODS, all_steps
+    from wsss_core.registry import all_steps
     from wsss_core.workflow import PACKAGE
 except ImportError as error:
     raise WorkflowError(f"{error}. Install this project first: `make env`, or `pip install -e .` beside the Snakefile")
@@ -44,7 +44,7 @@ def stages_of(rule):
         [
             stage.name
             for stage in CONFIGURATION.stages.values()
-            for step in METHODS[stage.section][stage.method].steps.values()
+            for step in stage.steps
             if step.rule == rule
         ]
     )
@@ -250,8 +250,7 @@ def digit_files(wildcards):
 def stage_products(name):
     """The final files of one stage."""
     stage = CONFIGURATION.stages[name]
-    steps = METHODS[stage.section][stage.method].steps.values()
-    return [f"{R}/{stage.section}/{name}/{file}" for step in steps for file in step.wanted(stage.settings[step.name])]
+    return [f"{R}/{stage.section}/{name}/{file}" for step in stage.steps for file in step.files]
 
 
 def packed(text):

@@ -37,7 +37,7 @@ class Step:
     files
         What it leaves in the stage's folder for people, and a run that asks for the stage makes.
     asked_by
-        The one of its settings without which (null) a run does not make these files; "" if they are always made.
+        The one of its settings without which (null) a run leaves the step out; "" if it never does.
     product
         The file or folder whose being there says that the step was done, from the stage's folder; of steps of the run
         itself, but for the index, from the run's. ``{shard}`` and ``{name}`` stand for the names of a shard and of a
@@ -59,9 +59,9 @@ class Step:
     product: str = ""
     asked_by: str = ""
 
-    def wanted(self, settings: Mapping[str, Any]) -> tuple[str, ...]:
-        """Those of its files that a run which asks for the stage makes, the step having these settings."""
-        return self.files if not self.asked_by or settings[self.asked_by] is not None else ()
+    def asked(self, settings: Mapping[str, Any]) -> bool:
+        """Whether a run with these settings of the step takes it."""
+        return not self.asked_by or settings[self.asked_by] is not None
 
     @property
     def module(self) -> str:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from wsss_core.registry import METHODS, Step
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -42,6 +44,12 @@ class Stage:
     def is_truth(self) -> bool:
         """Whether its masks are the photos' own, which are given and not made."""
         return self.section == "refinements" and self.method == "truth"
+
+    @property
+    def steps(self) -> list[Step]:
+        """The steps that it takes: those of its method but for what its settings do not ask for."""
+        known = METHODS[self.section][self.method].steps.values()
+        return [step for step in known if step.asked(self.settings[step.name])]
 
 
 @dataclass(frozen=True)

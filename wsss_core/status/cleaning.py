@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from wsss_core.errors import UserError
-from wsss_core.registry import METHODS
 from wsss_core.status.disk import File, files
 from wsss_core.status.reasons import sources
 from wsss_core.status.state import Run, TaskState, finished
@@ -49,7 +48,7 @@ def droppable(run: Run, *, maps: bool) -> list[File]:
 def _record_folders(run: Run) -> Iterable[Path]:
     """Folders of records of all stages of the configuration."""
     for stage in run.configuration.stages.values():
-        for step in METHODS[stage.section][stage.method].steps.values():
+        for step in stage.steps:
             if step.product.endswith(".h5"):
                 yield (run.folder / stage.section / stage.name / step.product).parent
 

@@ -14,7 +14,7 @@ from wsss_core.jobs.costs import step_costs
 from wsss_core.jobs.shard_names import shard_names
 from wsss_core.jobs.start import FILE, Start, read_start
 from wsss_core.pace import Pace, read_pace
-from wsss_core.registry import METHODS, RUN_STEPS, Step
+from wsss_core.registry import RUN_STEPS, Step
 
 TAIL = 16384
 """Bytes at a log's end that are looked at."""
@@ -168,10 +168,10 @@ def tasks(run: Run) -> list[Task]:
     found = [_of_stage(run, "dataset", index, final=True)]
     for stage in run.configuration.stages.values():
         target = stage.name in run.configuration.targets
-        for step in METHODS[stage.section][stage.method].steps.values():
-            name, wanted = f"{stage.section}/{stage.name}", step.wanted(stage.settings[step.name])
-            if stage.name in run.configuration.current and (wanted or not step.asked_by):
-                task = _of_stage(run, name, step, final=target and bool(wanted))
+        for step in stage.steps:
+            name = f"{stage.section}/{stage.name}"
+            if stage.name in run.configuration.current:
+                task = _of_stage(run, name, step, final=target and bool(step.files))
                 found += [task] if target or task.settings.exists() else []
     return found + list(_of_run(run))
 

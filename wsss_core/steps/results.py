@@ -52,9 +52,8 @@ def run(*, config: Path, run: Path, table: Path, execution: Execution) -> None:
 
 def _rows(run: Path, configuration: Configuration, stage: Stage) -> Iterator[ResultRow]:
     folder = run / stage.section / stage.name
-    steps = METHODS[stage.section][stage.method].steps.values()
-    cost = _cost(run, f"{stage.section}/{stage.name}", steps) if any(step.scored for step in steps) else {}
-    for step in steps:
+    cost = _cost(run, f"{stage.section}/{stage.name}", stage.steps) if any(s.scored for s in stage.steps) else {}
+    for step in stage.steps:
         if not step.scored:
             continue
         product, file = step.scored

@@ -84,7 +84,7 @@ def all_costs(files: RunFiles) -> list[Cost]:
     steps: dict[str, list[Step]] = {"dataset": [RUN_STEPS["index"]]}
     for name, stage in files.stages.items():
         if name in files.configuration.current:
-            steps[f"{stage.section}/{name}"] = list(METHODS[stage.section][stage.method].steps.values())
+            steps[f"{stage.section}/{name}"] = stage.steps
     return [cost for folder, names in steps.items() for cost in step_costs(files.run, folder, names)[0]]
 
 
