@@ -40,14 +40,7 @@ def one_of(names):
 
 def stages_of(rule):
     """Wildcard constraint that matches the stages of which a rule runs a step."""
-    return one_of(
-        [
-            stage.name
-            for stage in CONFIGURATION.stages.values()
-            for step in stage.steps
-            if step.rule == rule
-        ]
-    )
+    return one_of([stage.name for stage in CONFIGURATION.stages.values() for step in stage.steps if step.rule == rule])
 
 
 wildcard_constraints:

@@ -61,6 +61,38 @@ rule instances_from_attributions:
         " --instances {output:q} --cache {params.cache:q} {params.execution} > {log:q} 2>&1"
 
 
+rule fitted_instances:
+    input:
+        config=f"{R}/config/instances/{{instances}}/fitted_instances.json",
+        manifest=manifest("train"),
+        start=lambda wildcards: (
+            f"{R}/instances/{upstream(wildcards, 'instances', 'instances')}/instances/{wildcards.shard}.h5"
+        ),
+    output:
+        f"{R}/instances/{{instances}}/instances/{{shard}}.h5",
+    log:
+        f"{R}/logs/instances/{{instances}}/fitted_instances.{{shard}}.log",
+    benchmark:
+        f"{R}/benchmarks/instances/{{instances}}/fitted_instances.{{shard}}.tsv"
+    wildcard_constraints:
+        instances=stages_of("fitted_instances"),
+    conda:
+        "../envs/wsss.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(4000),
+        runtime=runtime(240),
+    params:
+        folder=lambda wildcards: folder_state(settings(wildcards.instances, "fitted_instances")["folder"]),
+        cache=f"{R}/.state/instances/{{instances}}/{{shard}}.h5",
+        execution=execution("fitted_instances"),
+    message:
+        "masks of the objects {wildcards.instances} fitted to proposals, shard {wildcards.shard}; log: {log}"
+    shell:
+        "python -m wsss_core.cli fitted_instances --config {input.config:q} --manifest {input.manifest:q}"
+        " --start {input.start:q} --instances {output:q} --cache {params.cache:q} {params.execution} > {log:q} 2>&1"
+
+
 rule true_instances:
     input:
         config=f"{R}/config/instances/{{instances}}/true_instances.json",

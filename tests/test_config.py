@@ -240,6 +240,7 @@ def whole() -> Configuration:
         "instances__attributed": {"method": "attributed", "attribution": "bbam"},
         "instances__walked": {"method": "irn", "walk": "irn"},
         "instances__true": {"method": "truth"},
+        "instances__fitted": {"method": "proposals", "instances": "attributed", "folder": "proposals"},
         "instance_networks__mask-rcnn": {"network": "mask_rcnn", "instances": "attributed"},
     }
     return load(raw(classifiers__wood=wood, **seeds, **shown, **boxes))

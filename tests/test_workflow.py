@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -261,6 +263,11 @@ def test_every_method_runs(tmp_path):
     (tmp_path / "saliency").mkdir()
     for path in (pictures / "SegmentationClass").glob("*.png"):
         Image.fromarray((read_mask(path) > 0).astype("uint8")).save(tmp_path / "saliency" / path.name)
+    (tmp_path / "proposals").mkdir()
+    for path in (pictures / "SegmentationObject").glob("train*.png"):  # superpixels that are the very objects
+        shutil.copy(path, tmp_path / "proposals" / path.name)
+        numbers = [[int(number)] for number in np.unique(np.asarray(Image.open(path)))]
+        (tmp_path / "proposals" / f"{path.stem}.json").write_text(json.dumps(numbers))
     done = made.snakemake(configfile=made.write_config(made.config))
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     scored = pd.read_csv(made.results / "results.csv", comment="#")

@@ -409,6 +409,12 @@ METHODS: dict[str, dict[str, Method]] = {
         ),
         "filled": _objects("instances", "wsss_core.boxes.fill:FillSettings", "instances_from_boxes"),
         "grabcut": _objects("instances", "wsss_core.boxes.grabcut:GrabCutSettings", "instances_from_boxes"),
+        "proposals": _objects(
+            "fitted_instances",
+            "wsss_core.boxes.proposals:ProposalsSettings",
+            "fitted_instances",
+            instances="instances",
+        ),
         "irn": _objects(
             "walked_instances",
             "wsss_core.refine.irn.instances:InstancesSettings",

@@ -13,6 +13,7 @@ count them, and goes on with the box as it was when it has enlarged it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -163,8 +164,7 @@ def read_proposals(folder: Path, image_id: str, size: tuple[int, int]) -> MaskPr
     UserError
         If they are missing, cannot be read, or are of another size than the image.
     """
-    picture = Path(folder) / mask_name(image_id)
-    listed = picture.with_name(f"{picture.name.removesuffix('.png')}.json")
+    picture, listed = proposal_files(folder, image_id)
     content = _listed(listed, image_id)
     if picture.is_file():
         return _of_superpixels(picture, listed, content, size)
@@ -178,6 +178,18 @@ def read_proposals(folder: Path, image_id: str, size: tuple[int, int]) -> MaskPr
             raise UserError(f"{listed}: proposal {number}: {problem}")
         masks[number] = inside(outline, size)
     return MaskProposals.of(masks)
+
+
+def proposal_files(folder: Path, image_id: str) -> tuple[Path, Path]:
+    """The picture of superpixels, which may be missing, and the list of the proposals of an image."""
+    picture = Path(folder) / mask_name(image_id)
+    return picture, picture.with_name(f"{picture.name.removesuffix('.png')}.json")
+
+
+def proposal_digest(folder: Path, image_id: str) -> str:
+    """Digest of the files of an image's proposals; "" without any."""
+    content = [path.read_bytes() for path in proposal_files(folder, image_id) if path.is_file()]
+    return hashlib.sha256(b"".join(content)).hexdigest() if content else ""
 
 
 def _listed(path: Path, image_id: str) -> list[Any]:
