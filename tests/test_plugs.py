@@ -11,10 +11,26 @@ from operator import attrgetter
 
 import pytest
 
+from wsss_core.boxes import AttributionMethod, ObjectMethod, bbam, detector, grabcut, simple_grad, smooth_grad
+from wsss_core.boxes import fill as filled_boxes
+from wsss_core.boxes import grad_cam as object_cam
+from wsss_core.boxes import masks as attributed
 from wsss_core.classify import bce, ficklenet, mixup_cam, sc_cam, seam, w_ood
 from wsss_core.data import coco, demo, tags, voc
 from wsss_core.data.reading import Reader
-from wsss_core.refine import LabelMaker, MaskMethod, Walk, crf, fill, saliency, seed_threshold, threshold, truth
+from wsss_core.instances import mask_rcnn
+from wsss_core.refine import (
+    LabelMaker,
+    MaskMethod,
+    Walk,
+    crf,
+    fill,
+    instances,
+    saliency,
+    seed_threshold,
+    threshold,
+    truth,
+)
 from wsss_core.refine.irn import labels as irn_labels
 from wsss_core.refine.irn import network as irn_network
 from wsss_core.refine.irn import walk as irn_walk
@@ -42,21 +58,26 @@ from wsss_core.training import Objective
 READERS: tuple[Reader, ...] = (coco, demo, tags, voc)
 CLASSIFIERS: tuple[Objective, ...] = (bce, ficklenet, mixup_cam, sc_cam, seam, w_ood)
 NETWORKS: tuple[Objective, ...] = (irn_network, psa_network, deeplab_v2, dsrg, pseudo_label, cct)
+OBJECT_NETWORKS: tuple[Objective, ...] = (detector, mask_rcnn)
+ATTRIBUTIONS: tuple[AttributionMethod, ...] = (bbam, simple_grad, smooth_grad, object_cam)
+OBJECTS: tuple[ObjectMethod, ...] = (attributed, filled_boxes, grabcut)
 SEEDS: tuple[SeedMethod, ...] = (advcam, advcam_rib, cam, ficklenet_seeds, grad_cam, rib, seam_seeds)
 BATCHED_SEEDS: tuple[BatchedSeedMethod, ...] = (cam,)
 MAP_REFINEMENTS: tuple[MapRefinement, ...] = (regions,)
 LABELS: tuple[LabelMaker, ...] = (irn_labels, psa_labels)
 WALKS: tuple[Walk, ...] = (irn_walk, psa_walk)
-MASKS: tuple[MaskMethod, ...] = (crf, fill, psa_masks, saliency, seed_threshold, threshold, truth)
+MASKS: tuple[MaskMethod, ...] = (crf, fill, instances, psa_masks, saliency, seed_threshold, threshold, truth)
 
 PLUGS = {
     "index": ("read", READERS),
-    "train": ("plan", (*CLASSIFIERS, *NETWORKS)),
+    "train": ("plan", (*CLASSIFIERS, *NETWORKS, *OBJECT_NETWORKS)),
     "maps": ("maker", SEEDS),
     "maps_from_maps": ("refined", MAP_REFINEMENTS),
     "labels": ("labels", LABELS),
     "walk": ("walk", WALKS),
     "masks": ("maker", MASKS),
+    "attributions": ("attributions", ATTRIBUTIONS),
+    "instances": ("maker", OBJECTS),
 }
 """Steps that call a module of the method, to the function that they call and to all these modules."""
 

@@ -418,7 +418,7 @@ def test_figure_of_a_run_is_a_file(finished):
         ({"name": "f", "x": "rib.steps"}, "rib has several variants for each point, which differ in rib.margin"),
         ({"name": "f", "x": "stage", "stages": ["rib"]}, "differ in rib.margin, rib.steps"),
         ({"name": "f", "x": "rib.steps", "lines": "rib.margin", "stages": ["rob"]}, "there is no stage 'rob'"),
-        ({"name": "f", "stages": ["bce"]}, "'bce' is a classifier"),
+        ({"name": "f", "stages": ["bce"]}, "'bce' is one of the classifiers"),
         (
             {"name": "f", "y": "iou", "stages": ["cam"]},
             'figures[0].y: "iou" is not allowed; allowed: miou, oracle_miou',

@@ -38,10 +38,10 @@ def run(
     scores: Path | None,
     start: Path | None,
     model: Path | None,
-    instances: Path | None,
     threshold: Path | None,
     masks: Path,
     execution: Execution,
+    instances: Path | None = None,
 ) -> None:
     """Write one mask per image of the shard.
 
