@@ -409,7 +409,7 @@ def test_a_detector_learns_to_find_bright_ellipses(tmp_path):
         channels=16,
         short_sides=(64,),
         regions=32,
-        iterations=100,
+        iterations=160,
         batch_size=4,
         learning_rate=0.03,
         decay_at=(0.9,),
