@@ -172,10 +172,15 @@ def seed_threshold_of(wildcards):
     return f"{R}/seeds/{upstream(wildcards, 'refinement', 'seed')}/threshold.json"
 
 
-def masks_of(wildcards):
-    """Masks that a refinement starts from, of its shard; none where it takes the true masks, which the manifest names."""
-    name = CONFIGURATION.stages[wildcards.refinement].upstream.get("masks")
-    return [f"{R}/refinements/{name}/masks/{wildcards.shard}"] if name else []
+def masks_under(edge):
+    """Input function: masks that a refinement names under an edge, of its shard; none if it has no such edge, as where
+    it takes the true masks, which the manifest names."""
+
+    def files(wildcards):
+        name = CONFIGURATION.stages[wildcards.refinement].upstream.get(edge)
+        return [f"{R}/refinements/{name}/masks/{wildcards.shard}"] if name else []
+
+    return files
 
 
 def masks_to_train_on(edge):

@@ -192,7 +192,8 @@ rule masks_from_masks:
     input:
         config=f"{R}/config/refinements/{{refinement}}/masks.json",
         manifest=manifest("train"),
-        start=masks_of,
+        start=masks_under("masks"),
+        otherwise=masks_under("otherwise"),
     output:
         directory(f"{R}/refinements/{{refinement}}/masks/{{shard}}"),
     log:
@@ -214,14 +215,14 @@ rule masks_from_masks:
         "masks {wildcards.refinement} from masks, shard {wildcards.shard}; log: {log}"
     shell:
         "python -m wsss_core.cli masks --config {input.config:q} --manifest {input.manifest:q}"
-        " --start {input.start:q} --masks {output:q} {params.execution} > {log:q} 2>&1"
+        " --start {input.start:q} --otherwise {input.otherwise:q} --masks {output:q} {params.execution} > {log:q} 2>&1"
 
 
 rule masks_from_network:
     input:
         config=f"{R}/config/refinements/{{refinement}}/masks.json",
         manifest=manifest("train"),
-        start=masks_of,
+        start=masks_under("masks"),
         model=lambda wildcards: f"{R}/segmentations/{upstream(wildcards, 'refinement', 'segmentation')}/model.pt",
     output:
         directory(f"{R}/refinements/{{refinement}}/masks/{{shard}}"),

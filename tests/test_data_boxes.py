@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,9 @@ from PIL import Image
 from wsss_core.data import coco, voc
 from wsss_core.data.boxes import Box, fitted, from_plain, plain
 from wsss_core.data.coco import CocoSettings
-from wsss_core.data.examine import KnownFiles, examine, without_truth
+from wsss_core.data.examine import KnownFiles, examine, with_boxes_of_share, without_truth
 from wsss_core.data.instances import true_instances
-from wsss_core.data.table import ImageTable, read_manifest, read_table, write_manifest, write_table
+from wsss_core.data.table import ImageRecord, ImageTable, read_manifest, read_table, write_manifest, write_table
 from wsss_core.data.voc import VocSettings
 from wsss_core.errors import UserError
 from wsss_core.store.instances import INSTANCES, Instances, InstanceStore
@@ -198,3 +199,15 @@ def test_a_fraction_of_coco_evaluates_by_a_hash_of_the_ids(tmp_path):
     assert chosen < {record.id for record in more.records if record.splits == ("val",)}
     with pytest.raises(UserError, match="dataset.val_fraction"):
         coco.read(CocoSettings(**given, val=("train.json",), val_images=("train",), val_fraction=0.25))
+
+
+def test_a_share_of_the_boxes_is_among_those_of_a_larger_one():
+    records = [ImageRecord(f"{k}", "", 20, 30, ("train",), (0,), boxes=(Box(0, 1, 1, 9, 9),)) for k in range(200)]
+    boxed = {
+        share: {r.id for r in (with_boxes_of_share(record, share, 0) for record in records) if r.boxes}
+        for share in (0, 0.25, 0.5, 1)
+    }
+    assert not boxed[0] and boxed[0.25] < boxed[0.5] < boxed[1] == {record.id for record in records}
+    assert 30 < len(boxed[0.25]) < 70
+    held_out = replace(records[0], splits=("val",))
+    assert with_boxes_of_share(held_out, 0, 0) == held_out

@@ -26,6 +26,7 @@ from wsss_core.refine import (
     crf,
     fill,
     instances,
+    mixed,
     saliency,
     seed_threshold,
     threshold,
@@ -66,7 +67,7 @@ BATCHED_SEEDS: tuple[BatchedSeedMethod, ...] = (cam,)
 MAP_REFINEMENTS: tuple[MapRefinement, ...] = (regions,)
 LABELS: tuple[LabelMaker, ...] = (irn_labels, psa_labels)
 WALKS: tuple[Walk, ...] = (irn_walk, psa_walk)
-MASKS: tuple[MaskMethod, ...] = (crf, fill, instances, psa_masks, saliency, seed_threshold, threshold, truth)
+MASKS: tuple[MaskMethod, ...] = (crf, fill, instances, mixed, psa_masks, saliency, seed_threshold, threshold, truth)
 
 PLUGS = {
     "index": ("read", READERS),

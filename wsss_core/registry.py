@@ -382,6 +382,9 @@ METHODS: dict[str, dict[str, Method]] = {
         "instances": _refinement(
             _masks("wsss_core.refine.instances:MergeSettings", "instances"), instances="instances"
         ),
+        "mixed": _refinement(
+            _masks("wsss_core.refine.mixed:MixedSettings", "masks"), masks="refinements", otherwise="refinements"
+        ),
         "fill": _refinement(
             _masks("wsss_core.refine.fill:FillSettings", "network"), masks="refinements", segmentation="segmentations"
         ),

@@ -11,6 +11,9 @@ from typing import Any
 
 from wsss_core.registry import METHODS, Step
 
+MASK_EDGES = ("masks", "otherwise", "segmentation", "truth")
+"""Keys of a stage that name masks to start from, or a network that was trained on such."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -21,7 +24,7 @@ class Stage:
     section
         A section of `wsss_core.registry.METHODS`.
     upstream
-        Edge key ("classifier", "seed", "masks", "segmentation", "truth") to the name of the upstream stage.
+        Edge key ("classifier", "seed", "masks", "segmentation", …) to the name of the upstream stage.
     settings
         Step name to that step's settings.
     swept
@@ -137,7 +140,7 @@ class Configuration:
 
     def _masks_under(self, name: str) -> list[str]:
         """The stages whose masks, or a network trained on them, a stage starts from."""
-        return [up for edge, up in self.stages[name].upstream.items() if edge in ("masks", "segmentation", "truth")]
+        return [up for edge, up in self.stages[name].upstream.items() if edge in MASK_EDGES]
 
     @cached_property
     def current(self) -> frozenset[str]:

@@ -30,7 +30,7 @@ from wsss_core.store.masks import write_mask
 
 log = logging.getLogger(__name__)
 
-_PLAIN = ("root", "unreadable", "shard_size")
+_PLAIN = ("root", "unreadable", "shard_size", "box_share", "box_draw")
 """Settings that change no picture."""
 
 _LAYOUT = 1
@@ -55,6 +55,14 @@ class DemoSettings:
         "chances of a second and of a third object in a picture; the rest has one",
         items={"minimum": 0, "maximum": 1},
     )
+    box_share: float = setting(
+        1.0,
+        "share of the images for training whose boxes are used, drawn by a hash of their ids; those of a smaller share "
+        "are among those of a larger one",
+        minimum=0,
+        maximum=1,
+    )
+    box_draw: int = setting(0, "another number, other images whose boxes are used", minimum=0)
     seed: int = setting(0, "another number, other pictures", minimum=0)
     unreadable: Literal["stop", "skip"] = setting(
         "stop", "when images, masks or tags cannot be used: stop with the whole list, or skip them and go on"

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from wsss_core import keyed
 from wsss_core.code_digest import code_digest
 from wsss_core.constants import IGNORE
 from wsss_core.data.boxes import Box, fitted, from_plain, plain
@@ -351,6 +352,13 @@ def in_every_image(class_names: Sequence[str], records: Sequence[ImageRecord]) -
 def without_truth(record: ImageRecord) -> ImageRecord:
     splits = tuple(split for split in record.splits if split != "score")
     return replace(record, mask="", mask_digest="", instances="", instances_digest="", splits=splits)
+
+
+def with_boxes_of_share(record: ImageRecord, share: float, draw: int) -> ImageRecord:
+    """The record without its boxes, if it is for training and not drawn into a share of the images."""
+    if "train" not in record.splits or keyed.chance("boxes", draw, record.id) < share:
+        return record
+    return replace(record, boxes=())
 
 
 def digest_of(content: bytes) -> str:

@@ -72,6 +72,14 @@ class VocSettings:
     instances: str | None = setting(
         None, f"folder of the true masks of single objects; null: {OBJECTS} where there is one, else none"
     )
+    box_share: float = setting(
+        1.0,
+        "share of the images for training whose boxes are used, drawn by a hash of their ids; those of a smaller share "
+        "are among those of a larger one",
+        minimum=0,
+        maximum=1,
+    )
+    box_draw: int = setting(0, "another number, other images whose boxes are used", minimum=0)
     images: str = setting("JPEGImages", "folder of images")
     lists: str = setting("ImageSets/Segmentation", "folder of split lists")
     unreadable: Literal["stop", "skip"] = setting(

@@ -80,6 +80,8 @@ class MaskInputs:
         From the record of an image to its mask to start from, uint8 [H, W].
     cut
         How these masks were cut.
+    otherwise
+        From the record of an image to its mask of a second source, likewise.
     model
         Checkpoint of a segmentation network trained on them. The refinement loads it: nothing else depends on networks.
     instances
@@ -92,6 +94,7 @@ class MaskInputs:
     chosen: Mapping[str, Any] | None = None
     masks: Callable[[ImageRecord], np.ndarray] | None = None
     cut: Cut | None = None
+    otherwise: Callable[[ImageRecord], np.ndarray] | None = None
     model: Path | None = None
     instances: Mapping[str, Instances] = field(default_factory=dict)
 

@@ -17,6 +17,7 @@ from wsss_core.data.examine import (
     in_every_image,
     require_classes,
     require_roles,
+    with_boxes_of_share,
     without_truth,
 )
 from wsss_core.data.reading import Problem, Reader
@@ -72,6 +73,8 @@ def run(
     most = getattr(settings, "max_megapixels", math.inf)  # the demo draws its own pictures
     records, found = examine(reading, known, execution.threads, most)
     known.write()
+    share, draw = getattr(settings, "box_share", 1.0), getattr(settings, "box_draw", 0)  # not all formats have boxes
+    records = [with_boxes_of_share(record, share, draw) for record in records]
     found = sorted({*reading.problems, *found}, key=lambda p: (p.severity == "note", p.image, p.path, p.text))
     log.info("images for training by class: %s", class_counts(reading.class_names, records))
     skip = settings.unreadable == "skip"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -42,6 +42,7 @@ def run(
     masks: Path,
     execution: Execution,
     instances: Path | None = None,
+    otherwise: Path | None = None,
 ) -> None:
     """Write one mask per image of the shard.
 
@@ -63,6 +64,8 @@ def run(
         Folder of PNGs to start from, for refinements of masks.
     model
         Checkpoint of the segmentation network trained on these, if the refinement uses it.
+    otherwise
+        Folder of other PNGs, for refinements of two sources of masks.
     instances
         Shard of instances, for refinements of the masks of single objects.
     threshold
@@ -76,7 +79,7 @@ def run(
         If the threshold is not known, an image, its maps or its mask are missing or cannot be read, or the class lists
         differ.
     """
-    task = Task(config, manifest, maps, scores, start, model, instances, threshold, execution)
+    task = Task(config, manifest, maps, scores, start, model, instances, otherwise, threshold, execution)
     made = task.maker()
     records = read_manifest(manifest).records
     groups = parts(records, lambda record: record.height * record.width, made.pixels)
@@ -110,6 +113,7 @@ class Task:
     start: Path | None
     model: Path | None
     instances: Path | None
+    otherwise: Path | None
     threshold: Path | None
     execution: Execution
 
@@ -132,13 +136,14 @@ class Task:
         if self.instances is not None:
             found = replace(found, instances=open_records(self.instances, table, INSTANCES))
         if self.start is not None:
-            start = self.start
-            found = replace(
-                found,
-                masks=lambda record: read_mask(start / mask_name(record.id), record.size, n_labels),
-                cut=read_about(start),
-            )
+            found = replace(found, masks=_reader(self.start, n_labels), cut=read_about(self.start))
+        if self.otherwise is not None:
+            found = replace(found, otherwise=_reader(self.otherwise, n_labels))
         return found
+
+
+def _reader(folder: Path, n_labels: int) -> Callable[[ImageRecord], np.ndarray]:
+    return lambda record: read_mask(folder / mask_name(record.id), record.size, n_labels)
 
 
 def _write(made: MaskMaker, folder: Path, records: Sequence[ImageRecord]) -> np.ndarray:
