@@ -10,7 +10,7 @@ from tests.conftest import REPOSITORY
 
 FLOORS = (
     {"cli"},
-    {"workflow", "schema", "describe", "check", "tune", "init", "status"},
+    {"workflow", "schema", "describe", "check", "tune", "plan_labels", "init", "status"},
     {"steps"},
     {"jobs"},
     {"classify", "seeds", "refine", "instances", "toy"},

@@ -144,6 +144,23 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--why", action="store_true", help="say why steps would run again; asks Snakemake, for seconds")
     status.set_defaults(call=_status)
 
+    labels = command(
+        "plan-labels",
+        "scores of finished runs against what their labels cost, and what the next hour of labelling is worth",
+        "Scores of the networks of finished runs against the hours of labelling that they took, and what the next hour "
+        "of tags, of boxes and of true masks would be worth.",
+    )
+    labels.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, or its configuration")
+    labels.add_argument(
+        "--seconds",
+        nargs="+",
+        default=[],
+        metavar="KIND=N",
+        help="seconds to label an image with tags, boxes or masks; 20, 38.1 and 239.7 by default, as for PASCAL VOC",
+    )
+    labels.add_argument("--csv", type=Path, metavar="FILE", help="write the table")
+    labels.add_argument("--figure", type=Path, metavar="FILE", help="write the scores over the hours as an SVG")
+    labels.set_defaults(call=_plan_labels)
     tune = command(
         "tune",
         "show and score thresholds of a seed or a dense CRF on some photos",
@@ -362,6 +379,26 @@ def _status(options: argparse.Namespace) -> None:
         print(text.announced(workflow.announced(config, run.working)))
     elif any(state.count("stale") for state in states):
         print(f"What is stale would be made again, and what is built upon it: wsss status {options.run} --why")
+
+
+def _plan_labels(options: argparse.Namespace) -> None:
+    from wsss_core.jobs.run_files import RunFiles
+    from wsss_core.plan_labels import csv_text, figure, learned_of, plan, seconds_of, table, text
+    from wsss_core.status.state import find_run
+    from wsss_core.store.atomic import write_text
+
+    seconds = seconds_of(options.seconds)
+    runs = [find_run(path) for path in options.runs]
+    networks = [network for run in runs for network in learned_of(RunFiles(run.folder, run.configuration))]
+    rows = table(networks, seconds)
+    if not rows:
+        raise UserError("no run has a segmentation network that is scored on images that no training sees (role val)")
+    if options.csv:
+        write_text(options.csv, csv_text(rows))
+    if options.figure:
+        write_text(options.figure, figure(networks, seconds))
+    print(text(rows))
+    print(plan(networks, seconds).sentences)
 
 
 def _tune(options: argparse.Namespace) -> None:
