@@ -103,3 +103,28 @@ def test_a_second_file_adds_to_the_first(photos, capsys):
     assert cli.main(["check", "mine.yaml", "more.yaml"]) == 0
     said = capsys.readouterr().out
     assert "classifiers/bce: bce (no target is built upon it, so it is not made)" in said
+
+
+DETECTOR = {"detector": {"network": "faster_rcnn", "backbone": "small"}}
+
+
+@pytest.mark.parametrize("section", [{"detectors": DETECTOR}, {"instances": {"filled": {"method": "filled"}}}])
+def test_stages_of_boxes_need_data_that_can_have_them(photos, capsys, section):
+    status, said = check(capsys, **section)
+    assert status == 2 and "needs boxes, which data of the format table do not have: use voc or coco" in said
+
+
+def test_boxes_are_counted_and_must_be_there(photos, capsys):
+    (photos / "Annotations").mkdir()
+    for name, objects in (("a", "<object><name>cat</name>{}</object>"), ("b", "<object><name>dog</name></object>")):
+        box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>"
+        (photos / f"Annotations/{name}.xml").write_text(f"<annotation>{objects.format(box)}</annotation>")
+    (photos / "classes.txt").write_text("cat\ndog\n")
+    (photos / "train.txt").write_text("a\nb\n")
+    data = {"format": "voc", "root": "photos", "images": "images", "masks": None, "val": [], "classes": "classes.txt"}
+    data |= {"train": ["photos/train.txt"]}
+    status, said = check(capsys, dataset=data, detectors=DETECTOR)
+    assert status == 0 and "1 boxes on 1 of 2 images for training" in said
+    (photos / "Annotations/a.xml").write_text("<annotation><object><name>cat</name></object></annotation>")
+    status, said = check(capsys, dataset=data, detectors=DETECTOR)
+    assert status == 2 and "detectors.detector: needs boxes, and no image for training has one" in said

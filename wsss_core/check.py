@@ -18,6 +18,10 @@ from wsss_core.errors import UserError
 LISTED = 5
 """Problems and notes of the data set that are shown."""
 
+OF_BOXES = {("detectors", "faster_rcnn"), ("instances", "filled"), ("instances", "grabcut")}
+"""Sections and methods of stages that take the boxes of the data set; what is built on these needs no word of its own.
+"""
+
 
 def look_ahead(configuration: Configuration) -> list[str]:
     """What the files that a configuration names hold, a line each.
@@ -45,7 +49,8 @@ def look_ahead(configuration: Configuration) -> list[str]:
 def _dataset(configuration: Configuration) -> str:
     """The classes of the data set, and the tags if these can be read."""
     truths = [stage for stage in configuration.stages.values() if stage.is_truth]
-    return "\n".join(filter(None, [_classes(configuration.dataset), _tags(configuration.dataset, truths)]))
+    boxed = [stage for stage in configuration.stages.values() if (stage.section, stage.method) in OF_BOXES]
+    return "\n".join(filter(None, [_classes(configuration.dataset), _tags(configuration.dataset, truths, boxed)]))
 
 
 def _classes(dataset: Mapping[str, Any]) -> str:
@@ -57,11 +62,13 @@ def _classes(dataset: Mapping[str, Any]) -> str:
     return f"{len(names)} classes: {', '.join(names)}"
 
 
-def _tags(dataset: Mapping[str, Any], truths: Sequence[Stage]) -> str:
-    """How many images have each class; "" where tags are seen with the images alone. True masks that stages take must
-    be there.
+def _tags(dataset: Mapping[str, Any], truths: Sequence[Stage], boxed: Sequence[Stage]) -> str:
+    """How many images have each class; "" where tags are seen with the images alone. True masks and
+    boxes that stages take must be there.
     """
     settings = dataset_settings(dataset)
+    if boxed and dataset["format"] == "table":
+        raise UserError(f"{_named(boxed[0])}: needs boxes, which data of the format table do not have: use voc or coco")
     if dataset["format"] not in ("table", "voc") or not os.path.isdir(settings.root):
         return ""
     reading = reader(dataset["format"])[0].read(settings)
@@ -72,6 +79,7 @@ def _tags(dataset: Mapping[str, Any], truths: Sequence[Stage]) -> str:
         raise UserError("\n    ".join([count, *shown]))
     for stage in truths:
         _true_masks(stage, [record for record in reading.records if "train" in record.splits])
+    boxes = "" if not boxed or reading.boxes_from_masks else _boxes(boxed[0], reading.records)
     if reading.tags_from_masks:
         return ""
     train = sum("train" in record.splits for record in reading.records)
@@ -79,7 +87,20 @@ def _tags(dataset: Mapping[str, Any], truths: Sequence[Stage]) -> str:
     everywhere = in_every_image(reading.class_names, reading.records)
     notes = [f"note: {problem.text}" for problem in reading.problems if problem.severity == "note"][:LISTED]
     attention = f"ATTENTION: {everywhere}" if everywhere else ""
-    return "\n".join(filter(None, [f"{train} images for training: {by_class}", *notes, attention]))
+    return "\n".join(filter(None, [f"{train} images for training: {by_class}", boxes, *notes, attention]))
+
+
+def _boxes(stage: Stage, records: Sequence[ImageRecord]) -> str:
+    """How many images to train on have boxes; UserError if none has."""
+    train = [record for record in records if "train" in record.splits]
+    having = [record for record in train if record.boxes]
+    if not having:
+        raise UserError(f"{_named(stage)}: needs boxes, and no image for training has one in its annotation (XML)")
+    return f"{sum(len(record.boxes) for record in having)} boxes on {len(having)} of {len(train)} images for training"
+
+
+def _named(stage: Stage) -> str:
+    return f"{stage.section}.{stage.name}"
 
 
 def _true_masks(stage: Stage, records: Sequence[ImageRecord]) -> None:
@@ -89,7 +110,7 @@ def _true_masks(stage: Stage, records: Sequence[ImageRecord]) -> None:
     try:
         require_masks(records, TruthSettings(**stage.settings["masks"]))
     except UserError as error:
-        raise UserError(f"{stage.section}.{stage.name}: {error}") from error
+        raise UserError(f"{_named(stage)}: {error}") from error
 
 
 def _weights(configuration: Configuration) -> Iterator[Callable[[], str]]:
