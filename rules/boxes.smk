@@ -81,3 +81,31 @@ rule attributions:
     shell:
         "python -m wsss_core.cli attributions --config {input.config:q} --manifest {input.manifest:q}"
         " --model {input.model:q} --attributions {output:q} --cache {params.cache:q} {params.execution} > {log:q} 2>&1"
+
+
+rule attribution_statistics:
+    input:
+        config=f"{R}/config/attributions/{{attribution}}/attribution_statistics.json",
+        manifests=manifests("train"),
+        attributions=over_shards("train", f"{R}/attributions/{{attribution}}/attributions/{{shard}}.h5"),
+    output:
+        f"{R}/attributions/{{attribution}}/statistics.csv",
+    log:
+        f"{R}/logs/attributions/{{attribution}}/attribution_statistics.log",
+    benchmark:
+        f"{R}/benchmarks/attributions/{{attribution}}/attribution_statistics.tsv"
+    conda:
+        "../envs/wsss.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=runtime(60),
+    params:
+        manifests=one_pattern("manifests"),
+        attributions=one_pattern("attributions"),
+        execution=execution("attribution_statistics"),
+    message:
+        "what {wildcards.attribution} recorded of its objects"
+    shell:
+        "python -m wsss_core.cli attribution_statistics --config {input.config:q} --manifests {params.manifests:q}"
+        " --attributions {params.attributions:q} --statistics {output:q} {params.execution} > {log:q} 2>&1"

@@ -116,7 +116,16 @@ def test_a_table_of_something_else_is_no_image_table(text, tmp_path, capsys):
     assert "image table" in capsys.readouterr().err
 
 
-WITHOUT_TORCH = ("evaluation", "figure", "index", "instance_scores", "localisation", "results", "scores")
+WITHOUT_TORCH = (
+    "attribution_statistics",
+    "evaluation",
+    "figure",
+    "index",
+    "instance_scores",
+    "localisation",
+    "results",
+    "scores",
+)
 """Steps whose every job would start a second and a half later with it."""
 
 

@@ -13,7 +13,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -330,14 +330,31 @@ def _init(options: argparse.Namespace) -> None:
         raise UserError(f"{options.out}: the run takes the name of the file, which may hold {NAME_WORDS}")
     if options.out.exists():
         raise UserError(f"{options.out}: is there already; remove it, or give another name with --out")
-    found = init.look(options.photos, options.labels)
+    boxed = None if options.labels else init.look_for_boxes(options.photos)
+    found = None if boxed else init.look(options.photos, options.labels)
     machine = init.this_machine()
     weights = init.find_weights(options.weights, machine)
-    choice = init.choose(found, weights, machine)
-    text = init.configuration(found, weights, choice, machine, options.out.stem)
+    if boxed:
+        text = init.configuration_of_boxes(boxed, weights, machine, options.out.stem)
+        words = init.told_of_boxes(boxed, weights)
+        _write_beside(options.out, boxed.files())
+    elif found:
+        choice = init.choose(found, weights, machine)
+        text = init.configuration(found, weights, choice, machine, options.out.stem)
+        words = init.told(found, weights)
     options.out.write_text(text, encoding="utf-8")
-    print(*init.told(found, weights), sep="\n")
+    print(*words, sep="\n")
     print(f"{options.out} is written. Next: wsss check {options.out}, then wsss run {options.out} --cores all")
+
+
+def _write_beside(out: Path, files: Mapping[str, str]) -> None:
+    """Write files beside a configuration, named after it; UserError if one is there already."""
+    paths = {out.with_name(f"{out.stem}-{end}"): text for end, text in files.items()}
+    there = next((path for path in paths if path.exists()), None)
+    if there is not None:
+        raise UserError(f"{there}: is there already; remove it, or give another name with --out")
+    for path, text in paths.items():
+        path.write_text(text, encoding="utf-8")
 
 
 def _fetch(options: argparse.Namespace) -> None:

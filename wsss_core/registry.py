@@ -303,7 +303,17 @@ def _attribution(name: str, settings: str) -> Method:
     """What a detector needs to see of each object."""
     module, product = f"wsss_core.boxes.{name}:{settings}", "attributions/{shard}.h5"
     step = Step("attributions", module, "attributions", "shard", "train", ("device",), product=product)
-    return _method(step, detector="detectors")
+    file = "statistics.csv"
+    summary = Step(
+        "attribution_statistics",
+        "wsss_core.boxes:StatisticsSettings",
+        "attribution_statistics",
+        split="train",
+        key="statistics",
+        files=(file,),
+        product=file,
+    )
+    return _method(step, summary, detector="detectors")
 
 
 def _scores_of_objects(section: str, split: Literal["train", "val"]) -> Step:

@@ -112,6 +112,11 @@ class Scene:
         )
 
 
+@dataclass(frozen=True)
+class StatisticsSettings:
+    """What an attribution recorded, summed up; there are no settings."""
+
+
 class AttributionMethod(Protocol):
     """A module that attributes objects to pixels."""
 

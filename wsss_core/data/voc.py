@@ -45,7 +45,6 @@ VOC_CLASSES = (
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )
 # fmt: on
-ANNOTATIONS = "Annotations"
 OBJECTS = "SegmentationObject"
 
 
@@ -81,6 +80,7 @@ class VocSettings:
     )
     box_draw: int = setting(0, "another number, other images whose boxes are used", minimum=0)
     images: str = setting("JPEGImages", "folder of images")
+    annotations: str = setting("Annotations", "folder of the XML files of tags and boxes, <id>.xml")
     lists: str = setting("ImageSets/Segmentation", "folder of split lists")
     unreadable: Literal["stop", "skip"] = setting(
         "stop", "when images, masks or tags cannot be used: stop with the whole list, or skip them and go on"
@@ -124,7 +124,7 @@ def read(settings: VocSettings, workers: int = 0, drawn: Path | None = None) -> 
     mark_scored(drafts.values(), settings.score)
     _find_instances(settings, root, drafts.values(), images, problems)
     if settings.tags == "xml":
-        existing_folder(root / ANNOTATIONS, "tags (xml)")
+        existing_folder(named(root, settings.annotations), "tags (xml)")
     elif settings.tags != "masks":
         path = named_file(root, settings.tags, "tags")
         found = read_labels(path, settings.separator)
@@ -132,7 +132,7 @@ def read(settings: VocSettings, workers: int = 0, drawn: Path | None = None) -> 
         rows = found.rows
         check_labels([row.labels for row in rows], found.separator, class_names, str(path))
         tag_from_rows(drafts, rows_by_file(rows, images, problems, needed=False), path, class_names, problems)
-    _annotate(drafts.values(), root / ANNOTATIONS, class_names, problems, tags=settings.tags == "xml")
+    _annotate(drafts.values(), named(root, settings.annotations), class_names, problems, tags=settings.tags == "xml")
     records = tuple(draft.record() for draft in drafts.values())
     from_masks, boxes_from_masks = settings.tags == "masks", settings.boxes == "masks"
     return Reading(
@@ -144,7 +144,8 @@ def sources(settings: VocSettings) -> Sources:
     """What `read` reads."""
     root = Path(settings.root)
     lists = [find_list(name, root, settings.lists) for names in _lists(settings).values() for name in names]
-    folders = [named(root, settings.images), root / ANNOTATIONS, *(path for path in lists if path.is_dir())]
+    folders = [named(root, settings.images), named(root, settings.annotations)]
+    folders += [path for path in lists if path.is_dir()]
     folders += [named(root, name) for name in (settings.masks, settings.instances or OBJECTS) if name is not None]
     tags = settings.tags if settings.tags not in ("xml", "masks") else None
     files = [path for path in lists if path.is_file()]

@@ -8,25 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import yaml
 
 from wsss_core.constants import IMAGENET
+from wsss_core.errors import UserError
+from wsss_core.init.boxes import Boxed, look_for_boxes, told_of_boxes
 from wsss_core.init.choose import Choice, Machine, Weights, choose, find_weights, this_machine
 from wsss_core.init.look import Found, look, trouble
+from wsss_core.models import PyramidBackboneName
 from wsss_core.report.template import environment
 
 __all__ = [
+    "Boxed",
     "Choice",
     "Found",
     "Machine",
     "Weights",
     "choose",
     "configuration",
+    "configuration_of_boxes",
     "find_weights",
     "look",
+    "look_for_boxes",
     "this_machine",
     "told",
+    "told_of_boxes",
 ]
 
 LISTED = 12
@@ -47,6 +55,31 @@ def configuration(found: Found, weights: Weights, choice: Choice, machine: Machi
         counts=", ".join(counts) if len(counts) <= LISTED else "",
         scales=list(choice.scales),
         trouble=trouble(found),
+    )
+
+
+def configuration_of_boxes(found: Boxed, weights: Weights, machine: Machine, run: str) -> str:
+    """Text of the configuration of a run with boxes.
+
+    Raises
+    ------
+    UserError
+        If the weights are for a backbone that detectors are not built on.
+    """
+    if weights.backbone not in get_args(PyramidBackboneName):
+        names = ", ".join(get_args(PyramidBackboneName))
+        raise UserError(f"{weights.file}: fits the backbone {weights.backbone}; a detector needs one of {names}")
+    templates = environment(Path(__file__).parent, escaped=False)
+    templates.filters["text"] = _text
+    counts = [f"{name} {count}" for name, count in found.classes.items()]
+    return templates.get_template("boxes.yaml").render(
+        found=found,
+        weights=weights,
+        machine=machine,
+        run=run,
+        counts=", ".join(counts) if len(counts) <= LISTED else "",
+        hours=max(1, round(found.hours(machine))),
+        shard_size=min(128, max(8, -(-found.photos // (2 * machine.cores)))),
     )
 
 

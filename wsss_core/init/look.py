@@ -113,7 +113,7 @@ def look(root: Path, labels: Path | None = None) -> Found:
         others=len(photos - rows.keys()),
         classes=classes,
         untagged=sum(not row.labels for row in rows.values()),
-        longest=_longest(folder, sorted(rows)),
+        longest=longest_side(folder, sorted(rows)),
         masks=masks,
     )
 
@@ -179,7 +179,7 @@ def _masks(root: Path, images: ImageFolder) -> str | None:
     return None
 
 
-def _longest(folder: Path, files: Sequence[str]) -> int:
+def longest_side(folder: Path, files: Sequence[str]) -> int:
     """Median of the longer sides of some photos, in pixels; those that cannot be opened are left out.
 
     Raises
