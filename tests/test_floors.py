@@ -10,7 +10,7 @@ from tests.conftest import REPOSITORY
 
 FLOORS = (
     {"cli"},
-    {"workflow", "schema", "describe", "check", "tune", "init", "status"},
+    {"workflow", "schema", "describe", "check", "tune", "predict", "export_model", "init", "status"},
     {"steps"},
     {"jobs"},
     {"classify", "seeds", "refine", "boxes", "instances", "toy"},

@@ -109,11 +109,19 @@ class DeepLabV2(BackboneNetwork):
             highest = torch.maximum(highest, enlarged)
         return [*grids, highest] if self.training else highest
 
+    def reduction(self, size: tuple[int, int], scale: float) -> tuple[tuple[int, int], tuple[float, float]]:
+        """(H, W) of the smaller input of a scale, and how many pixels of the full one lie between two of its own."""
+        height, width = size
+        if self.variant == "official":
+            return (int(height * scale), int(width * scale)), (1 / scale, 1 / scale)
+        sides = int((height - 1) * scale) + 1, int((width - 1) * scale) + 1
+        return sides, (height / sides[0], width / sides[1])
+
     def _reduced(self, images: Tensor, scale: float) -> Tensor:
         if self.variant == "official":
             return F.interpolate(images, scale_factor=scale, mode="bilinear", align_corners=False)
-        size = [int((side - 1) * scale) + 1 for side in images.shape[2:]]
-        return F.interpolate(images, size, mode="bilinear", align_corners=False)
+        height, width = images.shape[2:]
+        return F.interpolate(images, self.reduction((height, width), scale)[0], mode="bilinear", align_corners=False)
 
 
 def deeplab_v2(
