@@ -20,7 +20,7 @@ FLOORS = (
     {"data"},
     {"store"},
     {"config"},
-    {"registry", "settings", "execution", "keyed", "signature", "code_digest", "documents", "pace"},
+    {"registry", "settings", "execution", "keyed", "signature", "code_digest", "documents", "pace", "extras"},
     {"errors", "constants"},
     {"__version__"},
 )

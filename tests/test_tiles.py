@@ -23,7 +23,7 @@ def network_of(scales=(), variant="paper", name="mobilenet_v2"):
     torch.manual_seed(0)
     network = deeplab_v2(name, 3, rates=(1, 2), scales=scales, variant=variant).eval()
     with torch.no_grad():
-        spread = network.logits(torch.from_numpy(normalise(photo(75, 118)))[None]).std()
+        spread = network(torch.from_numpy(normalise(photo(75, 118)))[None]).std()
         for convolution in network.aspp:
             convolution.weight.mul_(2 / spread)
     return network

@@ -204,6 +204,21 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--out", type=Path, required=True, help="folder for the copies")
     export.set_defaults(call=_export)
 
+    leave = command(
+        "export-model",
+        "write a trained network as ONNX or safetensors, with a model card",
+        "Write a trained classifier or segmentation network for other programs, with a model card. ONNX takes photos of"
+        " any size, gives a classifier's maps too, and is compared with torch before it is kept.",
+    )
+    leave.add_argument("model", type=Path, metavar="MODEL", help="model.pt of a classifier or segmentation network")
+    leave.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder to write into")
+    forms = ("onnx", "safetensors")
+    leave.add_argument("--format", nargs="+", choices=forms, default=list(forms), help="default: both")
+    compare = "photos, folders and patterns on which ONNX is compared with torch; drawn ones by default"
+    leave.add_argument("--photos", type=Path, nargs="+", metavar="IMAGE", default=[], help=compare)
+    leave.add_argument("--licence", default="", help="what the model card says of the licence, such as mit")
+    leave.set_defaults(call=_export_model)
+
     inspect = command("inspect", "say what a seed or score file, checkpoint or image table holds")
     inspect.add_argument("file", type=Path, metavar="FILE", help="an .h5, .pt or image table .csv of a run")
     inspect.set_defaults(call=_inspect)
@@ -252,6 +267,9 @@ def _add_execution(command: argparse.ArgumentParser, options: frozenset[str]) ->
     if "workers" in options:
         loaders = "processes that load data; 0 loads in the main process (default: %(default)s)"
         command.add_argument("--workers", type=int, default=defaults.workers, help=loaders)
+    if "tensorboard" in options:
+        events = "write event files for TensorBoard into the folder events beside the history"
+        command.add_argument("--tensorboard", action="store_true", help=events)
     if "images_at_once" in options:
         together = "images in work at a time on a GPU, for methods that take one by one (default: %(default)s)"
         command.add_argument("--images-at-once", type=int, default=defaults.images_at_once, help=together)
@@ -478,6 +496,16 @@ def _predict(options: argparse.Namespace) -> int:
     if failed:
         print(f"error: {failed} of {len(found)} photos could not be predicted, see above", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _export_model(options: argparse.Namespace) -> None:
+    from wsss_core.data.decode import read_image
+    from wsss_core.export_model import export_model
+    from wsss_core.predict import find_photos
+
+    photos = find_photos(matching(options.photos)) if options.photos else []
+    images = [read_image(photo.path) for photo in photos]
+    print(*export_model(options.model, options.out, options.format, images, options.licence), sep="\n")
 
 
 def _inspect(options: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Literal
 
 import torch
@@ -114,14 +115,16 @@ class DeepLabV2(BackboneNetwork):
         height, width = size
         if self.variant == "official":
             return (int(height * scale), int(width * scale)), (1 / scale, 1 / scale)
-        sides = int((height - 1) * scale) + 1, int((width - 1) * scale) + 1
-        return sides, (height / sides[0], width / sides[1])
+        part = Fraction(scale).limit_denominator(1000)  # in integers, which an exported network computes too
+        rows, columns = ((side - 1) * part.numerator // part.denominator + 1 for side in size)
+        return (rows, columns), (height / rows, width / columns)
 
     def _reduced(self, images: Tensor, scale: float) -> Tensor:
         if self.variant == "official":
             return F.interpolate(images, scale_factor=scale, mode="bilinear", align_corners=False)
         height, width = images.shape[2:]
-        return F.interpolate(images, self.reduction((height, width), scale)[0], mode="bilinear", align_corners=False)
+        sides, _ = self.reduction((height, width), scale)
+        return F.interpolate(images, sides, mode="bilinear", align_corners=False)
 
 
 def deeplab_v2(
