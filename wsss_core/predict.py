@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from wsss_core.data.decode import IMAGE_SUFFIXES, image_size, read_image
 from wsss_core.data.folders import walk
@@ -213,14 +214,14 @@ def _each(
             if isinstance(image, UserError):
                 yield Found(photo, problem=str(image))
             else:
-                yield _written(predictor, photo, image, [next(answers).cpu().numpy()], outputs)
+                yield _written(predictor, photo, image, [(slice(None), next(answers))], outputs)
     for photo in large:
         image = _read(photo)
         try:
             if isinstance(image, UserError):
                 raise image
             bands = probability_bands(predictor.network, image, predictor.settings, tiling or Tiling())
-            yield _written(predictor, photo, image, (band.cpu().numpy() for _, band in bands), outputs)
+            yield _written(predictor, photo, image, bands, outputs)
         except UserError as error:
             yield Found(photo, problem=str(error))
 
@@ -234,25 +235,26 @@ def _read(photo: Photo) -> np.ndarray | UserError:
 
 
 def _written(
-    predictor: Predictor, photo: Photo, image: np.ndarray, bands: Iterable[np.ndarray], outputs: Outputs
+    predictor: Predictor, photo: Photo, image: np.ndarray, bands: Iterable[tuple[slice, Tensor]], outputs: Outputs
 ) -> Found:
     """Write all of a photo whose probabilities [L, rows, W] come in bands of rows."""
     overlay, soft = outputs.overlay(photo), outputs.soft(photo)
-    labels, kept = [], []
-    for band in bands:
-        labels.append(band.argmax(0).astype(np.uint8))
+    count = len(predictor.class_names) + 1
+    pixels, mask = np.zeros(count, np.int64), np.empty(image.shape[:2], np.uint8)
+    kept = np.empty((count, *mask.shape) if soft else 0, np.uint8)
+    for rows, band in bands:
+        mask[rows] = band.argmax(0).byte().cpu().numpy()
+        pixels += np.bincount(mask[rows].ravel(), minlength=count)
         if soft:
-            kept.append(np.rint(band * 255).astype(np.uint8))
-    mask = np.concatenate(labels)
+            kept[:, rows] = (band * 255).round().byte().cpu().numpy()
     if soft:
-        write_probabilities(soft, np.concatenate(kept, 1), predictor.class_names)
+        write_probabilities(soft, kept, predictor.class_names)
     if overlay:
         height, width = mask.shape
         size = fitted(height, width, min(OVERLAY_SIDE, max(mask.shape)))
         write_picture(overlay, mask_overlay(resized(image, size), resized_labels(mask, size)))
     write_mask(outputs.mask(photo), mask)
-    photo = replace(photo, size=image.shape[:2])
-    return Found(photo, tuple(np.bincount(mask.ravel(), minlength=len(predictor.class_names) + 1).tolist()))
+    return Found(replace(photo, size=image.shape[:2]), tuple(pixels.tolist()))
 
 
 def write_found(path: Path, found: Sequence[Found], outputs: Outputs, class_names: Sequence[str]) -> None:

@@ -286,8 +286,8 @@ def _execution_schema() -> dict[str, Any]:
             "tensorboard": {
                 "type": "boolean",
                 "default": False,
-                "description": "trainings write event files for TensorBoard into the folder events of their stage; needs "
-                "the extra wsss[tensorboard]",
+                "description": "trainings write event files for TensorBoard into the folder events of their stage; "
+                "needs the extra wsss[tensorboard]",
             },
             "train_threads": {
                 "type": "integer",

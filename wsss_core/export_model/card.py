@@ -79,13 +79,13 @@ def card(
     if "safetensors" in formats:
         mean, deviation = (", ".join(map(str, values)) for values in (MEAN, STD))
         lines += [
-            "`model.safetensors` holds the parameters under the names of this program's networks. They take RGB in 0..1,"
-            f" minus the mean ({mean}), divided by ({deviation}). The file's metadata hold classes and settings as JSON.",
+            "`model.safetensors` holds the parameters under the names of this program's networks, which take RGB"
+            f" in 0..1, minus the mean ({mean}), divided by ({deviation}). Its metadata hold the classes, as JSON.",
             "",
         ]
     lines += [*(f"* {Path(line.partition(': ')[0]).name}: {line.partition(': ')[2]}" for line in agreed), ""]
     lines += ["## Training data", "", *_data(checkpoint, classes), "", "## Evaluation", "", *_evaluation(checkpoint)]
-    settings = json.dumps(meta["settings"], indent=1, sort_keys=True) if "settings" in meta else "unknown"
+    settings = json.dumps(meta.get("settings"), indent=1, sort_keys=True)
     method, seed = meta.get("method", "unknown"), meta.get("seed", "unknown")
     lines += [
         "",

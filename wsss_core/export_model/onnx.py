@@ -7,6 +7,7 @@ import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,7 +53,7 @@ def write(path: Path, network: Exported, photos: Sequence[np.ndarray]) -> list[s
     ]
 
 
-def converted(network: Exported) -> object:
+def converted(network: Exported) -> Any:
     """The network as a model of ONNX (a `ModelProto`), whose input ``photos`` has a free number and size of photos."""
     free = torch.export.Dim.DYNAMIC
     example = torch.rand(2, 3, 161, 193) * 255
@@ -84,7 +85,7 @@ def converted(network: Exported) -> object:
     return model
 
 
-def compared(session: object, network: Exported, photos: Sequence[np.ndarray]) -> tuple[float, int, int]:
+def compared(session: Any, network: Exported, photos: Sequence[np.ndarray]) -> tuple[float, int, int]:
     """The largest difference of all answers, how many labels differ by more than ties, and how many there are."""
     furthest, changed, total = 0.0, 0, 0
     for photo in photos:
@@ -92,7 +93,7 @@ def compared(session: object, network: Exported, photos: Sequence[np.ndarray]) -
         with torch.no_grad():
             answers = network(pixels)
         answers = answers if isinstance(answers, tuple) else (answers,)
-        theirs = [torch.from_numpy(a) for a in session.run(None, {"photos": pixels.numpy()})]  # type: ignore[attr-defined]
+        theirs = [torch.from_numpy(a) for a in session.run(None, {"photos": pixels.numpy()})]
         apart = max(float((a - b).abs().max()) for a, b in zip(answers, theirs, strict=True))
         furthest = max(furthest, apart) if np.isfinite(apart) else np.inf
         ours, other = labels_of(answers[0]), labels_of(theirs[0])

@@ -1,9 +1,9 @@
 """Event files for TensorBoard, written while a network is trained.
 
 At every row of the history: its losses, and the learning rates. From time to time also what the network makes of the
-photos it has just seen, which costs a pass without gradients: of a classifier the average precision of their tags and
-class activation maps, of a segmentation network its labels. Nothing of this changes what is trained: the network's modes
-are put back, and its random draws are those of the step's own seed.
+photos it has just seen, which costs a pass without gradients: of a classifier the average precision of their tags, and
+class activation maps; of a segmentation network its labels. Nothing of this changes what is trained: the network's
+modes are put back, and its random draws are those of the step's own seed.
 """
 
 from __future__ import annotations
@@ -87,9 +87,8 @@ class Events:
                     self._writer.add_scalar("tags/average_precision", tag_precision(logits, labels), step)
                     maps = network.maps(images[:PICTURES]).relu()
                     self._show(step, classifier_pictures(images[:PICTURES], maps, tags))
-            case DeepLabV2() as network, {"images": Tensor() as photos, "labels": Tensor() as labels, **rest}:
-                seen = {"images": photos, "labels": labels, **rest}
-                small = {name: value[:PICTURES] for name, value in seen.items()}
+            case DeepLabV2() as network, dict() as seen:
+                small = {str(name): value[:PICTURES] for name, value in seen.items()}
                 found = network(network_input(small)).argmax(1).byte()
                 self._show(step, label_pictures(small["images"], small["labels"], found))
 

@@ -108,8 +108,10 @@ def predict_labels_in_tiles(
     network: DeepLabV2, image: np.ndarray, settings: PredictSettings | None = None, tiling: Tiling | None = None
 ) -> np.ndarray:
     """The most probable label of every pixel of a large photo, uint8 [H, W]; arguments as for `probability_bands`."""
-    bands = probability_bands(network, image, settings or PredictSettings(), tiling or Tiling())
-    return np.concatenate([probabilities.argmax(0).byte().cpu().numpy() for _, probabilities in bands])
+    labels = np.empty(image.shape[:2], np.uint8)
+    for rows, probabilities in probability_bands(network, image, settings or PredictSettings(), tiling or Tiling()):
+        labels[rows] = probabilities.argmax(0).byte().cpu().numpy()
+    return labels
 
 
 def _logits(network: DeepLabV2, image: np.ndarray, tiling: Tiling) -> Tensor:
@@ -128,17 +130,21 @@ def _grid(
 ) -> Tensor:
     """Logits [L, h, w] of an image at the size (H', W'), `steps` of its pixels apart."""
     stride = network.backbone.strides[-1]
-    found = []
+    # whole from the start: parts kept between the large tensors of the tiles would cut the freed memory to pieces
+    labels, device = network.aspp[0].out_channels, next(network.parameters()).device
+    grid = torch.empty(labels, *(side // stride + 2 for side in size), device=device)
+    bottom = right = 0
     for own_lines, seen_lines in _spans(size[0], tiling, stride):
         lines = _Taps.of(image.shape[0], size[0], steps[0], seen_lines)
-        row = []
         for own_columns, seen_columns in _spans(size[1], tiling, stride):
             columns = _Taps.of(image.shape[1], size[1], steps[1], seen_columns)
-            logits = network.logits(_input(network, image, lines, columns)[None])[0].float()
-            cells = _cells(own_lines, seen_lines, size[0], stride)
-            row.append(logits[:, cells, _cells(own_columns, seen_columns, size[1], stride)])
-        found.append(torch.cat(row, 2))
-    return torch.cat(found, 1)
+            logits = network.logits(_input(network, image, lines, columns)[None])[0]
+            cells = _cells(own_lines, seen_lines, size[0], stride), _cells(own_columns, seen_columns, size[1], stride)
+            part = logits[:, cells[0], cells[1]]
+            top, left = own_lines.start // stride, own_columns.start // stride
+            bottom, right = top + part.shape[1], left + part.shape[2]
+            grid[:, top:bottom, left:right] = part
+    return grid[:, :bottom, :right]
 
 
 def _spans(length: int, tiling: Tiling, stride: int) -> Iterator[tuple[slice, slice]]:

@@ -64,8 +64,8 @@ def run(
         File to resume from after a kill; one beside it, ``<name>.images.pt``, holds what the objective computed of the
         images before training. Both are removed at the end.
     history
-        CSV to write: the loss of every twentieth step. With `execution.tensorboard` event files are written too, into the
-        folder ``events`` beside it.
+        CSV to write: the loss of every twentieth step. With `execution.tensorboard` event files are written too, into
+        the folder ``events`` beside it.
 
     Raises
     ------
