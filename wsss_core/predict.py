@@ -240,8 +240,9 @@ def _written(
     """Write all of a photo whose probabilities [L, rows, W] come in bands of rows."""
     overlay, soft = outputs.overlay(photo), outputs.soft(photo)
     count = len(predictor.class_names) + 1
-    pixels, mask = np.zeros(count, np.int64), np.empty(image.shape[:2], np.uint8)
-    kept = np.empty((count, *mask.shape) if soft else 0, np.uint8)
+    height, width = image.shape[:2]
+    pixels, mask = np.zeros(count, np.int64), np.empty((height, width), np.uint8)
+    kept = np.empty((count, height, width) if soft else 0, np.uint8)
     for rows, band in bands:
         mask[rows] = band.argmax(0).byte().cpu().numpy()
         pixels += np.bincount(mask[rows].ravel(), minlength=count)
@@ -250,11 +251,10 @@ def _written(
     if soft:
         write_probabilities(soft, kept, predictor.class_names)
     if overlay:
-        height, width = mask.shape
-        size = fitted(height, width, min(OVERLAY_SIDE, max(mask.shape)))
+        size = fitted(height, width, min(OVERLAY_SIDE, max(height, width)))
         write_picture(overlay, mask_overlay(resized(image, size), resized_labels(mask, size)))
     write_mask(outputs.mask(photo), mask)
-    return Found(replace(photo, size=image.shape[:2]), tuple(pixels.tolist()))
+    return Found(replace(photo, size=(height, width)), tuple(pixels.tolist()))
 
 
 def write_found(path: Path, found: Sequence[Found], outputs: Outputs, class_names: Sequence[str]) -> None:
