@@ -131,7 +131,7 @@ def _grid(
     """Logits [L, h, w] of an image at the size (H', W'), `steps` of its pixels apart."""
     stride = network.backbone.strides[-1]
     # whole from the start: parts kept between the large tensors of the tiles would cut the freed memory to pieces
-    labels, device = network.aspp[0].out_channels, next(network.parameters()).device
+    labels, device = len(network.aspp[0].get_parameter("bias")), next(network.parameters()).device
     grid = torch.empty((labels, *(side // stride + 2 for side in size)), device=device)
     bottom = right = 0
     for own_lines, seen_lines in _spans(size[0], tiling, stride):
