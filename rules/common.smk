@@ -262,7 +262,8 @@ def execution(rule):
     Depending on threads, it is no reason to run a job again.
     """
     step = next(step for step in all_steps() if step.rule == rule)
-    flags = [(f"--{name.replace('_', '-')}", str(CONFIGURATION.execution[name])) for name in step.execution]
+    given = {f"--{name.replace('_', '-')}": CONFIGURATION.execution[name] for name in step.execution}
+    flags = [(flag,) if value is True else (flag, str(value)) for flag, value in given.items() if value is not False]
     if not step.device and any(other.device for other in all_steps() if other.name == step.name):
         flags.append(("--device", "cpu"))  # the command can use a GPU, in other rules
     return lambda wildcards, threads: shlex.join(

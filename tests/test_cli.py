@@ -54,6 +54,7 @@ def test_help_lists_the_commands_of_users_first_and_then_the_steps(capsys):
         "clean",
         "predict",
         "export",
+        "export-model",
         "inspect",
         "table",
         "schema",
@@ -129,7 +130,7 @@ WITHOUT_TORCH = (
 """Steps whose every job would start a second and a half later with it."""
 
 
-WITH_TORCHVISION = ("attributions", "box_scores", "instance_predictions")
+WITH_TORCHVISION = ("attributions", "box_scores", "fitted_instances", "instance_predictions")
 """Steps that work with a detector, which is made of torchvision's parts."""
 
 

@@ -10,7 +10,7 @@ from tests.conftest import REPOSITORY
 
 FLOORS = (
     {"cli"},
-    {"workflow", "schema", "describe", "check", "tune", "plan_labels", "init", "status"},
+    {"workflow", "schema", "describe", "check", "tune", "plan_labels", "predict", "export_model", "init", "status"},
     {"steps"},
     {"jobs"},
     {"classify", "seeds", "refine", "instances", "toy"},
@@ -20,7 +20,7 @@ FLOORS = (
     {"data"},
     {"store"},
     {"config"},
-    {"registry", "settings", "execution", "keyed", "signature", "code_digest", "documents", "pace"},
+    {"registry", "settings", "execution", "keyed", "signature", "code_digest", "documents", "pace", "extras"},
     {"errors", "constants"},
     {"__version__"},
 )

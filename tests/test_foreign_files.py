@@ -140,10 +140,11 @@ def predict(model: Path, out: Path, *images: Path) -> int:
 @pytest.mark.parametrize(
     ("photos", "masks"),
     [
-        (["a/x.png", "b/x.png"], ["a%2Fx.png", "b%2Fx.png"]),
+        (["a/x.png", "b/x.png"], ["a/x.png", "b/x.png"]),
         (["a/x.jpg", "a/x.png"], ["x.jpg.png", "x.png.png"]),
-        (["a/x.jpg", "a/X.jpg", "b/y.jpg"], ["a%2FX.jpg.png", "a%2Fx.jpg.png", "b%2Fy.jpg.png"]),
-        (["a/x.png", "b/y.png", "a/x.png"], ["x.png", "y.png"]),
+        (["a/x.jpg", "a/X.jpg", "b/y.jpg"], ["a/X.jpg.png", "a/x.jpg.png", "b/y.jpg.png"]),
+        (["a/x.jpg", "a/x.png", "a/x.jpg.png"], ["x.jpg.png", "x.jpg.png.png", "x.png.png"]),
+        (["a/x.png", "b/y.png", "a/x.png"], ["a/x.png", "b/y.png"]),
     ],
 )
 def test_predictions_of_two_photos_are_two_files(tmp_path, model, photos, masks):
@@ -157,7 +158,7 @@ def test_predictions_of_two_photos_are_two_files(tmp_path, model, photos, masks)
 def test_predictions_replace_neither_masks_of_others_nor_the_photo(tmp_path, model, capsys):
     save_image(tmp_path / "x.png", (20, 30))
     save_image(tmp_path / "a/y.png", (20, 30))
-    hand_made(tmp_path / "out/y.png")
+    hand_made(tmp_path / "out/a/y.png")
     before = files(tmp_path)
     assert predict(model, tmp_path, tmp_path / "x.png") == 2
     assert predict(model, tmp_path / "out", tmp_path / "x.png", tmp_path / "a/y.png") == 2

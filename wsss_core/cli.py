@@ -10,6 +10,7 @@ import argparse
 import glob
 import importlib
 import logging
+import math
 import os
 import re
 import sys
@@ -186,11 +187,32 @@ def _parser() -> argparse.ArgumentParser:
     clean.add_argument("--dry-run", action="store_true", help="only say what would be dropped")
     clean.set_defaults(call=_clean)
 
-    predict = command("predict", "make label masks of image files by a trained network")
+    predict = command(
+        "predict",
+        "make label masks of photos by a trained network",
+        "Make the label mask of every photo given, by a trained network. Masks lie in sub-folders as their photos do. A"
+        " photo that cannot be read is told, the others go on, and the command ends with status 1. No photo, and no"
+        " file that was not made here, is ever replaced.",
+    )
     predict.add_argument("--model", type=Path, required=True, help="segmentations/<name>/model.pt of a run")
-    predict.add_argument("--out", type=Path, required=True, help="folder for the palette PNGs")
-    predict.add_argument("--crf", action="store_true", help="refine with the dense CRF")
-    predict.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="image files; masks take their names")
+    predict.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder for the palette PNGs")
+    predict.add_argument(
+        "--list", type=Path, metavar="FILE", help="text file of further photos and folders, one a line"
+    )
+    predict.add_argument("--overlays", type=Path, metavar="FOLDER", help="also pictures of the masks over their photos")
+    soft = "also probabilities: .npz with uint8 [L, H, W], in units of 1/255"
+    predict.add_argument("--probabilities", type=Path, metavar="FOLDER", help=soft)
+    predict.add_argument("--csv", type=Path, metavar="FILE", help="also a table of the labels found, with their areas")
+    predict.add_argument("--crf", action="store_true", help="refine with the dense CRF, on photos of one tile")
+    predict.add_argument("--flip", action="store_true", help="average with the mirrored photo")
+    scales = "scales of the photo to average over (default: 1)"
+    predict.add_argument("--scales", type=_positive, nargs="+", metavar="S", default=[1.0], help=scales)
+    tile = "side of the tiles that larger photos pass in, in pixels; 0: every photo at once (default: %(default)s)"
+    predict.add_argument("--tile", type=_count, metavar="N", default=1024, help=tile)
+    overlap = "what a tile sees beyond its sides, in pixels (default: %(default)s)"
+    predict.add_argument("--overlap", type=_count, metavar="N", default=256, help=overlap)
+    images = "image files, folders of them with all sub-folders, and patterns such as 'photos/*.jpg'"
+    predict.add_argument("images", type=Path, nargs="*", metavar="IMAGE", help=images)
     _add_execution(predict, frozenset({"device"}))
     predict.set_defaults(call=_predict)
 
@@ -198,6 +220,21 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--masks", type=Path, required=True, help="masks or predictions folder of a stage")
     export.add_argument("--out", type=Path, required=True, help="folder for the copies")
     export.set_defaults(call=_export)
+
+    leave = command(
+        "export-model",
+        "write a trained network as ONNX or safetensors, with a model card",
+        "Write a trained classifier or segmentation network for other programs, with a model card. ONNX takes photos of"
+        " any size, gives a classifier's maps too, and is compared with torch before it is kept.",
+    )
+    leave.add_argument("model", type=Path, metavar="MODEL", help="model.pt of a classifier or segmentation network")
+    leave.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder to write into")
+    forms = ("onnx", "safetensors")
+    leave.add_argument("--format", nargs="+", choices=forms, default=list(forms), help="default: both")
+    compare = "photos, folders and patterns on which ONNX is compared with torch; drawn ones by default"
+    leave.add_argument("--photos", type=Path, nargs="+", metavar="IMAGE", default=[], help=compare)
+    leave.add_argument("--licence", default="", help="what the model card says of the licence, such as mit")
+    leave.set_defaults(call=_export_model)
 
     inspect = command("inspect", "say what a seed or score file, checkpoint or image table holds")
     inspect.add_argument("file", type=Path, metavar="FILE", help="an .h5, .pt or image table .csv of a run")
@@ -247,6 +284,9 @@ def _add_execution(command: argparse.ArgumentParser, options: frozenset[str]) ->
     if "workers" in options:
         loaders = "processes that load data; 0 loads in the main process (default: %(default)s)"
         command.add_argument("--workers", type=int, default=defaults.workers, help=loaders)
+    if "tensorboard" in options:
+        events = "write event files for TensorBoard into the folder events beside the history"
+        command.add_argument("--tensorboard", action="store_true", help=events)
     if "images_at_once" in options:
         together = "images in work at a time on a GPU, for methods that take one by one (default: %(default)s)"
         command.add_argument("--images-at-once", type=int, default=defaults.images_at_once, help=together)
@@ -460,28 +500,66 @@ def _schema(options: argparse.Namespace) -> None:
     schema.write()
 
 
-def _predict(options: argparse.Namespace) -> None:
+def _count(text: str) -> int:
+    """A whole number, at least 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
+    return int(text)
+
+
+def _positive(text: str) -> float:
+    """A finite number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
+def _predict(options: argparse.Namespace) -> int:
+    if not options.images and not options.list:
+        raise UserError("predict: name photos or folders of photos, or a file with --list that does")
     keep_freed_memory()
     execution = _execution(options)
     with gpu_lease(execution.device):
-        from wsss_core.data.decode import read_image
-        from wsss_core.segment.predict import Predictor
-        from wsss_core.store.masks import check_replaceable, ids_of_files, mask_name, write_mask
+        from wsss_core.predict import Outputs, find_photos, predict_photos, require_free, write_found
+        from wsss_core.segment.predict import Predictor, PredictSettings
+        from wsss_core.segment.tiles import Tiling
 
         execution.set_threads()
         execution.require_device()
-        predictor = Predictor(options.model, crf=options.crf, device=execution.torch_device())
-        masks = {
-            path: options.out / mask_name(i)
-            for path, i in zip(options.images, ids_of_files(options.images), strict=True)
-        }
-        for mask in masks.values():
-            check_replaceable(mask)
-        for path, mask in masks.items():
-            labels, _ = predictor.predict(read_image(path))
-            write_mask(mask, labels)
-            names = [predictor.class_names[c - 1] for c in sorted(set(labels.ravel().tolist()) - {0})]
-            print(f"{path}: {', '.join(names) or 'background only'}")
+        settings = PredictSettings(flip=options.flip, scales=tuple(options.scales))
+        predictor = Predictor(options.model, crf=options.crf, device=execution.torch_device(), settings=settings)
+        photos = find_photos(matching(options.images), options.list)
+        outputs = Outputs(options.out, options.overlays, options.probabilities, options.csv)
+        require_free(photos, outputs)
+        tiling = Tiling(options.tile, options.overlap) if options.tile else None
+        found = []
+        for one in predict_photos(predictor, photos, outputs, tiling, execution.threads):
+            found.append(one)
+            names = [name for name, pixels in zip(predictor.class_names, one.pixels[1:], strict=False) if pixels]
+            if one.problem:
+                print(f"failed: {one.problem}", file=sys.stderr)
+            else:
+                print(f"{one.photo.path}: {', '.join(names) or 'background only'}")
+        if options.csv:
+            write_found(options.csv, found, outputs, predictor.class_names)
+    failed = sum(bool(one.problem) for one in found)
+    if failed:
+        print(f"error: {failed} of {len(found)} photos could not be predicted, see above", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _export_model(options: argparse.Namespace) -> None:
+    from wsss_core.data.decode import read_image
+    from wsss_core.export_model import export_model
+    from wsss_core.predict import find_photos
+
+    photos = find_photos(matching(options.photos)) if options.photos else []
+    images = [read_image(photo.path) for photo in photos]
+    print(*export_model(options.model, options.out, options.format, images, options.licence), sep="\n")
 
 
 def _inspect(options: argparse.Namespace) -> None:

@@ -41,6 +41,8 @@ class Execution:
         GPUs and on CPUs that multiply bfloat16 themselves (AVX512-BF16, AMX).
     images_at_once
         Images that a seed method which takes them one by one works on at a time on a GPU, each in a process of its own.
+    tensorboard
+        Whether trainings write event files.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -48,6 +50,7 @@ class Execution:
     workers: int = 0
     precision: Literal["float32", "mixed"] = "float32"
     images_at_once: int = 1
+    tensorboard: bool = False
 
     def set_threads(self) -> None:
         """Let this process use so many threads for tensor arithmetic."""

@@ -101,7 +101,7 @@ def _method(*steps: Step, **edges: str) -> Method:
 
 
 def _train(section: str, settings: str, *, key: str = "", files: tuple[str, ...] = ("model.pt",)) -> Step:
-    options = ("device", "precision", "workers")
+    options = ("device", "precision", "workers", "tensorboard")
     return Step(
         "train",
         settings,

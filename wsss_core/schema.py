@@ -287,6 +287,12 @@ def _execution_schema() -> dict[str, Any]:
                 "description": "images that RIB and other seed methods which take them one by one work on at a time "
                 "on a GPU, each in a process of its own with its own copy of the network",
             },
+            "tensorboard": {
+                "type": "boolean",
+                "default": False,
+                "description": "trainings write event files for TensorBoard into the folder events of their stage; "
+                "needs the extra wsss[tensorboard]",
+            },
             "train_threads": {
                 "type": "integer",
                 "minimum": 1,

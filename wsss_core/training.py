@@ -159,6 +159,24 @@ class Objective(Protocol):
         ...
 
 
+class Watcher(Protocol):
+    """Who looks on while a network is trained, and changes nothing."""
+
+    def __call__(self, step: int, batch: Any, rates: Sequence[float], row: Mapping[str, float] | None) -> None:
+        """Step k is done.
+
+        Parameters
+        ----------
+        batch
+            On the device.
+        rates
+            Learning rates of the optimiser's groups at this step.
+        row
+            The history's, at the steps at which there is one.
+        """
+        ...
+
+
 MIN_STEPS = 100
 """Steps that a training takes at least where its settings leave the number of epochs open. A linear classifier on
 frozen features needs about so many, whatever the number of photos (docs/results.md, "Defaults").
@@ -209,6 +227,7 @@ def fit(
     fingerprint: str = "",
     save_seconds: float = 60.0,
     log_every: int = 20,
+    watch: Watcher | None = None,
 ) -> list[dict[str, float]]:
     """Train `network` in place for ``len(batches)`` steps, logging its pace by the clock (`wsss_core.pace`).
 
@@ -229,6 +248,8 @@ def fit(
     state
         File for resuming, which the caller removes when it has written what was trained. It is ignored unless written
         under the same `fingerprint`.
+    watch
+        Is shown every step.
 
     Returns
     -------
@@ -271,6 +292,8 @@ def fit(
                 _require_finite(window, step + 1 - len(window), batches)
             history.append({"step": step + 1, "rate": rate(step), **_means(window)})
             window = []
+        if watch is not None:
+            watch(step, batch, [group["lr"] for group in optimizer.param_groups], None if window else history[-1])
         if state is not None and not last and (stopping.received or time.monotonic() - saved > save_seconds):
             _save(state, fingerprint, network, optimizer, step + 1, history, window)
             saved = time.monotonic()

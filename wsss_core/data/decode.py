@@ -33,6 +33,9 @@ TURNS = {
 }
 """Values of the tag that turn a photo, to how; 1 and whatever else is written there do not."""
 
+SIDEWAYS = (5, 6, 7, 8)
+"""Those that exchange height and width."""
+
 
 def read_image(path: str | os.PathLike) -> np.ndarray:
     """Read an image file as 8-bit RGB; may be called from several threads.
@@ -68,14 +71,45 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     return decode_image(read_bytes(path), path)
 
 
+def image_size(path: str | os.PathLike) -> tuple[int, int]:
+    """(H, W) of an image file as it is shown, read off its beginning; UserError if that is no image's.
+
+    A PNG may tell only at its end that it is turned, which is not looked at.
+
+    Examples
+    --------
+    >>> Image.new("L", (30, 20)).save("grey.png")
+    >>> image_size("grey.png")
+    (20, 30)
+    """
+    held = _bytes_of(path)
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            width, height = image.size
+            lies = image.format != "TIFF" and _orientation(image) in SIDEWAYS  # Pillow has turned a TIFF's size itself
+    except Exception as error:
+        raise _unreadable(path, error, held) from error
+    return (width, height) if lies else (height, width)
+
+
 def read_bytes(path: str | os.PathLike) -> bytes:
     """Bytes of a file; UserError that names it if it cannot be read, or is a pipe, a device or a folder."""
+    _bytes_of(path)
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise UserError(f"{path}: is not a file")
         return Path(path).read_bytes()
     except OSError as error:
         raise UserError(f"{path}: image cannot be read ({error.strerror or error})") from error
+
+
+def _bytes_of(path: str | os.PathLike) -> int:
+    """How many bytes a file holds; errors as for `read_bytes`."""
+    try:
+        state = os.stat(path)
+    except OSError as error:
+        raise UserError(f"{path}: image cannot be read ({error.strerror or error})") from error
+    if not stat.S_ISREG(state.st_mode):
+        raise UserError(f"{path}: is not a file")
+    return state.st_size
 
 
 def decode_image(data: bytes, name: str | os.PathLike) -> np.ndarray:
@@ -102,11 +136,16 @@ def decode_turned(data: bytes, name: str | os.PathLike, max_megapixels: float = 
             return np.array(_rgb(upright)), left if left in TURNS else stored
     except UserError:
         raise
-    except Image.UnidentifiedImageError as error:
-        kinds = ", ".join(FORMATS)
-        raise UserError(f"{name}: is {f'not an image ({kinds})' if data else 'an empty file'}") from error
     except Exception as error:  # whatever a decoder raises, there are dozens, is the matter of this file alone
-        raise UserError(f"{name}: image cannot be read ({str(error) or type(error).__name__})") from error
+        raise _unreadable(name, error, len(data)) from error
+
+
+def _unreadable(name: str | os.PathLike, error: Exception, held: int) -> UserError:
+    """What is wrong with a file of so many bytes at which a decoder failed."""
+    if isinstance(error, Image.UnidentifiedImageError):
+        kinds = ", ".join(FORMATS)
+        return UserError(f"{name}: is {f'not an image ({kinds})' if held else 'an empty file'}")
+    return UserError(f"{name}: image cannot be read ({str(error) or type(error).__name__})")
 
 
 def require_megapixels(width: int, height: int, name: str | os.PathLike, most: float) -> None:

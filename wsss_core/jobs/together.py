@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 
-from wsss_core.data.table import ImageRecord
 
+class Sized(Protocol):
+    """What stands for an image whose size is known."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W)."""
+        ...
+
+
+Record = TypeVar("Record", bound=Sized)
 Read = TypeVar("Read")
 
 MOST_PIXELS = 2**24
@@ -32,14 +41,14 @@ def view_pixels(device: torch.device) -> int:
     return max(1, min(MOST_PIXELS, free // 2 // BYTES_PER_PIXEL))
 
 
-def batches(records: Sequence[ImageRecord], pixels: int) -> list[list[ImageRecord]]:
+def batches(records: Sequence[Record], pixels: int) -> list[list[Record]]:
     """Records in lists of one image size, of at most `pixels` pixels or of one image; each alone if `pixels` is 0.
 
     Sizes come in the order in which they first occur, and the images of a size in theirs.
     """
     if not pixels:
         return [[record] for record in records]
-    by_size: dict[tuple[int, int], list[ImageRecord]] = {}
+    by_size: dict[tuple[int, int], list[Record]] = {}
     for record in records:
         by_size.setdefault(record.size, []).append(record)
     found = []
@@ -50,8 +59,8 @@ def batches(records: Sequence[ImageRecord], pixels: int) -> list[list[ImageRecor
 
 
 def read_ahead(
-    groups: Iterable[list[ImageRecord]], read: Callable[[ImageRecord], Read], threads: int = 1
-) -> Iterator[tuple[list[ImageRecord], list[Read]]]:
+    groups: Iterable[list[Record]], read: Callable[[Record], Read], threads: int = 1
+) -> Iterator[tuple[list[Record], list[Read]]]:
     """Each group with what was read of its images, in order, while threads read the groups that follow it.
 
     At least `AHEAD` images, and no more groups than hold so many, wait in memory. An error of `read` is
@@ -70,5 +79,5 @@ def read_ahead(
         pool.shutdown(cancel_futures=True)
 
 
-def _finished(group: list[ImageRecord], futures: list) -> tuple[list[ImageRecord], list]:
+def _finished(group: list[Record], futures: list) -> tuple[list[Record], list]:
     return group, [future.result() for future in futures]

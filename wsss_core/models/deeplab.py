@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Any, Literal
 
 import torch
@@ -104,11 +105,21 @@ class DeepLabV2(SegmentationNetwork):
             highest = torch.maximum(highest, enlarged)
         return [*grids, highest] if self.training else highest
 
+    def reduction(self, size: tuple[int, int], scale: float) -> tuple[tuple[int, int], tuple[float, float]]:
+        """(H, W) of the smaller input of a scale, and how many pixels of the full one lie between two of its own."""
+        height, width = size
+        if self.variant == "official":
+            return (int(height * scale), int(width * scale)), (1 / scale, 1 / scale)
+        part = Fraction(scale).limit_denominator(1000)  # in integers, which an exported network computes too
+        rows, columns = ((side - 1) * part.numerator // part.denominator + 1 for side in size)
+        return (rows, columns), (height / rows, width / columns)
+
     def _reduced(self, images: Tensor, scale: float) -> Tensor:
         if self.variant == "official":
             return F.interpolate(images, scale_factor=scale, mode="bilinear", align_corners=False)
-        size = [int((side - 1) * scale) + 1 for side in images.shape[2:]]
-        return F.interpolate(images, size, mode="bilinear", align_corners=False)
+        height, width = images.shape[2:]
+        sides, _ = self.reduction((height, width), scale)
+        return F.interpolate(images, sides, mode="bilinear", align_corners=False)
 
 
 def deeplab_v2(

@@ -17,6 +17,7 @@ from wsss_core.constants import IMAGENET
 from wsss_core.data.table import read_table
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution
+from wsss_core.jobs import events
 from wsss_core.jobs.classifier import open_classifier
 from wsss_core.jobs.inputs import file_digest
 from wsss_core.jobs.kept import kept
@@ -66,7 +67,8 @@ def run(
         File to resume from after a kill; one beside it, ``<name>.images.pt``, holds what the objective computed of the
         images before training. Both are removed at the end.
     history
-        CSV to write: the loss of every twentieth step.
+        CSV to write: the loss of every twentieth step. With `execution.tensorboard` event files are written too, into
+        the folder ``events`` beside it.
 
     Raises
     ------
@@ -105,6 +107,7 @@ def run(
     plan = objective.plan(step.settings, inputs)
     plan.network.train()
     log.info("%d images, %d classes, %d steps", len(records), len(images.class_names), len(plan.batches))
+    watch = events.Events(history.with_name("events"), plan.network) if execution.tensorboard else None
     try:
         rows = training.fit(
             plan.network,
@@ -116,6 +119,7 @@ def run(
             execution=execution,
             state=state,
             fingerprint=fingerprint(mark, plan.labels_digest),
+            watch=watch,
         )
     except UserError as error:
         raise UserError(f"{step.stage}: {error}") from error

@@ -88,8 +88,17 @@ def write_mask(path: Path, labels: np.ndarray) -> None:
     labels = labels.astype(np.uint8)
     image = Image.fromarray(labels)
     image.putpalette(voc_palette().tobytes())
+    _write_stamped(path, image)
+
+
+def write_picture(path: Path, picture: np.ndarray) -> None:
+    """Write a picture for people, uint8 [H, W, 3], as a PNG with a stamp; errors as for `write_mask`."""
+    _write_stamped(path, Image.fromarray(picture))
+
+
+def _write_stamped(path: Path, image: Image.Image) -> None:
     stamp = PngInfo()
-    stamp.add_text(STAMP, _digest(labels))
+    stamp.add_text(STAMP, _digest(np.asarray(image)))
     check_replaceable(path)
     with atomic_path(path) as temporary:
         image.save(temporary, format="PNG", pnginfo=stamp)
@@ -121,28 +130,6 @@ def _is_own(path: Path) -> bool:
 
 def _digest(labels: np.ndarray) -> str:
     return hashlib.sha256(repr(labels.shape).encode() + labels.tobytes()).hexdigest()[:32]
-
-
-def ids_of_files(paths: Sequence[Path]) -> list[str]:
-    """Ids for files of any folders: their stems or, where two are alike, their paths from the folder they share.
-
-    Examples
-    --------
-    >>> ids_of_files([Path("a/x.png"), Path("b/y.png")])
-    ['x', 'y']
-    >>> ids_of_files([Path("a/x.png"), Path("b/x.png")]), ids_of_files([Path("x.jpg"), Path("x.png")])
-    (['a/x', 'b/x'], ['x.jpg', 'x.png'])
-    """
-    whole = [Path(os.path.abspath(path)) for path in paths]
-    common = os.path.commonpath([path.parent for path in whole])
-    inner = [path.relative_to(common) for path in whole]
-    stems = [path.stem for path in inner]
-    shortened = [path.with_suffix("").as_posix() for path in inner]
-    ids = (stems, shortened)
-    distinct = len(set(whole))
-    return next(
-        (names for names in ids if len(set(map(str.casefold, names))) == distinct), [p.as_posix() for p in inner]
-    )
 
 
 def read_mask(path: Path, size: tuple[int, int] | None = None, n_labels: int | None = None) -> np.ndarray:
