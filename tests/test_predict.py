@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from wsss_core import cli
+from wsss_core.models import cct
 from wsss_core.models.deeplab import deeplab_v2
 from wsss_core.predict import find_photos
 from wsss_core.segment.predict import Predictor, PredictSettings
@@ -112,6 +113,16 @@ def test_large_photos_pass_in_tiles(tmp_path, model, photos, capsys):
     assert predict(model, tmp_path / "crf", photos / "a.jpg", "--tile", 16, "--overlap", 8, "--crf") == 1
     assert "the dense CRF needs the whole photo" in capsys.readouterr().err
     assert predict(model, tmp_path / "crf", photos / "a.jpg", "--tile", 0, "--crf") == 0
+
+
+def test_a_network_that_looks_at_whole_photos_takes_no_tiles(tmp_path, photos, capsys):
+    settings = {"output_stride": 8, "channels": 8}
+    network = cct.restored("small", 3, settings)
+    meta = {**network.about, "class_names": ["cat", "dog"], "settings": settings}
+    save_network(tmp_path / "cct.pt", network.kind, network.state_dict(), meta)
+    assert predict(tmp_path / "cct.pt", tmp_path / "out", photos / "a.jpg", "--tile", 16, "--overlap", 8) == 1
+    assert "a network of the form cct looks at whole photos" in capsys.readouterr().err
+    assert predict(tmp_path / "cct.pt", tmp_path / "out", photos / "a.jpg") == 0
 
 
 @pytest.mark.parametrize(

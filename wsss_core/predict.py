@@ -223,8 +223,8 @@ def _each(
                 raise image
             if not isinstance(predictor.network, DeepLabV2):
                 raise UserError(
-                    f"is large, and networks of the form {predictor.network.architecture} look at whole photos, so that "
-                    "it is not taken in tiles: make a smaller copy"
+                    f"is large, and a network of the form {predictor.network.architecture} looks at whole photos, not "
+                    "at tiles of them: make a smaller copy"
                 )
             bands = probability_bands(predictor.network, image, predictor.settings, tiling or Tiling())
             yield _written(predictor, photo, image, bands, outputs)
