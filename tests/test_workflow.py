@@ -278,3 +278,8 @@ def test_every_method_runs(tmp_path):
         assert "mean" in pd.read_csv(made.results / f"{name}.csv", comment="#", index_col="class").index
     assert made.jobs(made.config) == set()
     assert_all_done(made)
+    made.config["instances"]["attributed"]["iterations"] = 3
+    again = made.jobs(made.config)
+    assert {"masks of the objects attributed from attributions", "masks objects from the masks of objects"} <= again
+    assert {"masks of the objects fitted fitted to proposals", "scoring the masks of the objects attributed"} <= again
+    assert not any(word in job for job in again for word in ("detector", "bbam", "filled", "mask-rcnn", "deeplab"))
