@@ -49,6 +49,7 @@ def test_help_lists_the_commands_of_users_first_and_then_the_steps(capsys):
         "fetch",
         "check",
         "status",
+        "objects",
         "plan-labels",
         "tune",
         "clean",

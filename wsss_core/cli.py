@@ -145,6 +145,22 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--why", action="store_true", help="say why steps would run again; asks Snakemake, for seconds")
     status.set_defaults(call=_status)
 
+    objects = command(
+        "objects",
+        "objects with their masks as COCO's JSON: found in photos by an instance network, or made by a stage of a run",
+    )
+    objects.add_argument("images", nargs="*", type=Path, metavar="PHOTO", help="photos, folders of photos or patterns")
+    objects.add_argument(
+        "--model", type=Path, metavar="FILE", help="model.pt of a stage of the section instance_networks"
+    )
+    objects.add_argument(
+        "--run", type=Path, metavar="RUN", help="instead of photos: folder of a run, or its configuration"
+    )
+    objects.add_argument("--stage", metavar="STAGE", help="of the run: one of the instances or instance_networks")
+    objects.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON file to write")
+    objects.add_argument("--overlays", type=Path, metavar="FOLDER", help="pictures of what was found in photos")
+    _add_execution(objects, frozenset({"device"}))
+    objects.set_defaults(call=_objects)
     labels = command(
         "plan-labels",
         "scores of finished runs against what their labels cost, and what the next hour of labelling is worth",
@@ -436,6 +452,55 @@ def _status(options: argparse.Namespace) -> None:
         print(text.announced(workflow.announced(config, run.working)))
     elif any(state.count("stale") for state in states):
         print(f"What is stale would be made again, and what is built upon it: wsss status {options.run} --why")
+
+
+def _objects(options: argparse.Namespace) -> int:
+    from wsss_core.objects import require_free_json, write_objects
+
+    require_free_json(options.out)
+    if options.run or options.stage:
+        return _objects_of_stage(options)
+    if not options.images or not options.model:
+        raise UserError("objects: name photos and --model, or --run and --stage")
+    execution = _execution(options)
+    with gpu_lease(execution.device):
+        from wsss_core.instances.mask_rcnn import InstancePredictSettings
+        from wsss_core.models.mask_rcnn import open_instance_network
+        from wsss_core.objects import objects_in_photos
+        from wsss_core.predict import find_photos
+
+        execution.set_threads()
+        execution.require_device()
+        network = open_instance_network(options.model, execution.torch_device())
+        named = find_photos(matching(options.images))
+        photos = {f"{photo.name.removesuffix(photo.path.suffix)}{photo.path.suffix}": photo.path for photo in named}
+        found, failed = [], 0
+        for name, one in objects_in_photos(network, photos, options.overlays, InstancePredictSettings()):
+            if isinstance(one, UserError):
+                failed += 1
+                print(f"failed: {one}", file=sys.stderr)
+            else:
+                found.append((name, one))
+    count = write_objects(options.out, found, network.class_names)
+    print(f"{options.out}: {count} objects in {len(found)} photos")
+    if failed:
+        print(f"error: {failed} of {len(photos)} photos could not be looked at, see above", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _objects_of_stage(options: argparse.Namespace) -> int:
+    from wsss_core.jobs.run_files import RunFiles
+    from wsss_core.objects import objects_of_stage, write_objects
+    from wsss_core.status.state import find_run
+
+    if options.images or options.model or not (options.run and options.stage):
+        raise UserError("objects: --run and --stage go together, without photos and without --model")
+    run = find_run(options.run)
+    files = RunFiles(run.folder, run.configuration)
+    found = list(objects_of_stage(files, options.stage))
+    count = write_objects(options.out, found, files.table.class_names)
+    print(f"{options.out}: {count} objects in {len(found)} images")
+    return 0
 
 
 def _plan_labels(options: argparse.Namespace) -> None:
