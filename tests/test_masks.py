@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from tests.scenes import make_masks, write_scene
+from wsss_core.boxes.merge import MergeSettings
 from wsss_core.data.table import ImageRecord
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution
@@ -22,6 +23,7 @@ from wsss_core.models.deeplab import DeepLabV2, deeplab_v2
 from wsss_core.refine import MaskInputs, fill
 from wsss_core.refine.crf import CrfSettings
 from wsss_core.refine.fill import FillSettings
+from wsss_core.refine.mixed import MixedSettings
 from wsss_core.refine.psa.masks import MasksSettings
 from wsss_core.refine.saliency import SaliencySettings
 from wsss_core.refine.seed_threshold import SeedThresholdSettings
@@ -31,6 +33,7 @@ from wsss_core.steps import masks
 from wsss_core.store import shards
 from wsss_core.store.checkpoints import save_network
 from wsss_core.store.cut import Cut, read_about, write_about
+from wsss_core.store.instances import INSTANCES, Instances
 from wsss_core.store.masks import mask_name, read_mask, write_mask
 from wsss_core.store.scores import SCORES, ScoreMaps
 from wsss_core.store.seeds import SeedMaps
@@ -70,6 +73,13 @@ CASES: list[tuple[str, Any, tuple[str, ...], Cut]] = [
         ("start", "model"),
         Cut("none", crf="once", notes=("first", "undecided pixels hold a network's predictions")),
     ),
+    ("instances", MergeSettings(), ("instances",), Cut("none", notes=("objects in other boxes: win",))),
+    (
+        "mixed",
+        MixedSettings(),
+        ("start", "otherwise"),
+        Cut("none", notes=("the first source where it is decided, else the second",)),
+    ),
 ]
 """Refinements, their settings, what they are made from, and what they say of their masks."""
 
@@ -79,6 +89,8 @@ FILES = {
     "start": "start",
     "model": "segmentation.pt",
     "threshold": "threshold.json",
+    "instances": "objects.h5",
+    "otherwise": "decided",
 }
 
 
@@ -86,7 +98,7 @@ FILES = {
 def scene(tmp_path: Path) -> Path:
     """Four images of one or two classes, the last of none, with random maps, scores, masks and saliency masks."""
     rng = np.random.default_rng(0)
-    records, maps, scores = [], {}, {}
+    records, maps, scores, objects = [], {}, {}, {}
     for number, (size, classes) in enumerate(zip(SIZES, ((0,), (0, 1), (1,), ()), strict=True)):
         name, file = f"a/{number}", tmp_path / f"{number}.png"
         Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(file)
@@ -97,11 +109,17 @@ def scene(tmp_path: Path) -> Path:
         labels = rng.choice([0, *(c + 1 for c in classes), 255], size).astype(np.uint8)
         write_mask(tmp_path / "start" / mask_name(name), labels)
         write_mask(tmp_path / "saliency" / mask_name(name), rng.integers(0, 18, size))
+        decided = rng.choice([0, *(c + 1 for c in classes)], size).astype(np.uint8)
+        write_mask(tmp_path / "decided" / mask_name(name), decided)
+        whole = [[0, 0, size[1], size[0]]] * len(classes)
+        objects[name] = Instances.of(size, classes, whole, [decided == c + 1 for c in classes])
     write_about(tmp_path / "start", START)
     write_scene(tmp_path, CLASSES, records, maps)
     attrs = {"class_names": list(CLASSES)}
     given = (dict.fromkeys(scores, "1"), scores.__getitem__, attrs)
     shards.build(tmp_path / "scores.h5", SCORES, *given, cache=tmp_path / "scores.cache.h5")
+    given = (dict.fromkeys(objects, "1"), objects.__getitem__, attrs)
+    shards.build(tmp_path / "objects.h5", INSTANCES, *given, cache=tmp_path / "objects.cache.h5")
     (tmp_path / "threshold.json").write_text(json.dumps(CHOSEN))
     torch.manual_seed(0)
     built = {"rates": (1,), "output_stride": 16, "msc_scales": (), "variant": "paper"}
@@ -128,7 +146,7 @@ def test_what_makes_masks_says_how_they_are_cut(tmp_path, monkeypatch, method, s
     """And how many pixels it works on together: without a GPU one image, on one only the CRF gains by more."""
     monkeypatch.chdir(tmp_path)
     Path("saliency").mkdir()
-    start = {"masks": pytest.fail, "cut": START, "model": Path("segmentation.pt")}
+    start = {"masks": pytest.fail, "otherwise": pytest.fail, "cut": START, "model": Path("segmentation.pt")}
     monkeypatch.setattr(fill, "load_segmenter", lambda path, device: SimpleNamespace(class_names=CLASSES))
     maker = imported(f"{METHODS['refinements'][method].steps['masks'].module}:maker")
     for device, pixels in (("cpu", 0), ("cuda", PIXELS if method == "crf" else 0)):
