@@ -33,6 +33,8 @@ seeds:
   rib: {method: rib, classifier: bce}
 refinements:
   rib-crf: {method: crf, seed: rib}
+instances:
+  objects: {method: filled}
 """
 """Stages that parts of configurations on the pages name without describing them."""
 

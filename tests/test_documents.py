@@ -19,7 +19,7 @@ PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *REPOSITORY.g
 def test_the_pages_name_commands_targets_and_files_that_exist(capsys):
     with pytest.raises(SystemExit):
         cli.main(["--help"])
-    commands = set(re.findall(r"^  (\w+) ", capsys.readouterr().out, re.MULTILINE))
+    commands = set(re.findall(r"^  ([\w-]+) ", capsys.readouterr().out, re.MULTILINE))
     rules = "".join(path.read_text(encoding="utf-8") for path in REPOSITORY.glob("rules/*.smk"))
     rules += (REPOSITORY / "Snakefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^(?:rule|checkpoint) (\w+):", rules, re.MULTILINE))

@@ -61,7 +61,7 @@ class Step:
 
     def asked(self, settings: Mapping[str, Any]) -> bool:
         """Whether a run with these settings of the step takes it."""
-        return not self.asked_by or settings[self.asked_by] is not None
+        return not self.asked_by or settings.get(self.asked_by) is not None
 
     @property
     def module(self) -> str:

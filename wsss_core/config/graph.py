@@ -52,7 +52,7 @@ class Stage:
     def steps(self) -> list[Step]:
         """The steps that it takes: those of its method but for what its settings do not ask for."""
         known = METHODS[self.section][self.method].steps.values()
-        return [step for step in known if step.asked(self.settings[step.name])]
+        return [step for step in known if step.asked(self.settings.get(step.name, {}))]
 
 
 @dataclass(frozen=True)
