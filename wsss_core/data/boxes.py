@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
+from wsss_core.settings import setting
+
 LEAST_SIDE = 2
 """Pixels; a box that is thinner is a slip of the mouse."""
 
@@ -44,6 +46,22 @@ class Box:
     def area(self) -> float:
         """Pixels that it covers."""
         return (self.x1 - self.x0) * (self.y1 - self.y0)
+
+
+def share_of_boxes() -> float:
+    """The setting `box_share` of a data set."""
+    return setting(
+        1.0,
+        "share of the images for training whose boxes are used, drawn by a hash of their ids; those of a smaller share "
+        "are among those of a larger one",
+        minimum=0,
+        maximum=1,
+    )
+
+
+def draw_of_boxes() -> int:
+    """The setting `box_draw` of a data set."""
+    return setting(0, "another number, other images whose boxes are used", minimum=0)
 
 
 def plain(boxes: Sequence[Box]) -> list[list[Any]]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from wsss_core import keyed
 from wsss_core.constants import IGNORE
-from wsss_core.data.boxes import Box
+from wsss_core.data.boxes import Box, draw_of_boxes, share_of_boxes
 from wsss_core.data.instances import Outlined, write_outlines
 from wsss_core.data.names import alike, did_you_mean
 from wsss_core.data.outlines import inside, outline_problem
@@ -101,14 +101,8 @@ class CocoSettings:
         "true masks, for evaluation: polygons (drawn from the annotations, into the run's folder), or a folder of "
         "label masks <id>.png; null: none",
     )
-    box_share: float = setting(
-        1.0,
-        "share of the images for training whose boxes are used, drawn by a hash of their ids; those of a smaller share "
-        "are among those of a larger one",
-        minimum=0,
-        maximum=1,
-    )
-    box_draw: int = setting(0, "another number, other images whose boxes are used", minimum=0)
+    box_share: float = share_of_boxes()
+    box_draw: int = draw_of_boxes()
     crowd: Crowd = setting("ignore", "label of crowd regions where no single object lies: 255, or the class")
     unreadable: Literal["stop", "skip"] = setting(
         "stop", "when images, masks or tags cannot be used: stop with the whole list, or skip them and go on"

@@ -21,6 +21,7 @@ from PIL import Image
 from wsss_core import keyed
 from wsss_core.code_digest import code_digest
 from wsss_core.data import voc
+from wsss_core.data.boxes import draw_of_boxes, share_of_boxes
 from wsss_core.data.demo_pictures import CLASSES, Picture, numbered
 from wsss_core.data.reading import Reading, Sources
 from wsss_core.errors import UserError
@@ -55,14 +56,8 @@ class DemoSettings:
         "chances of a second and of a third object in a picture; the rest has one",
         items={"minimum": 0, "maximum": 1},
     )
-    box_share: float = setting(
-        1.0,
-        "share of the images for training whose boxes are used, drawn by a hash of their ids; those of a smaller share "
-        "are among those of a larger one",
-        minimum=0,
-        maximum=1,
-    )
-    box_draw: int = setting(0, "another number, other images whose boxes are used", minimum=0)
+    box_share: float = share_of_boxes()
+    box_draw: int = draw_of_boxes()
     seed: int = setting(0, "another number, other pictures", minimum=0)
     unreadable: Literal["stop", "skip"] = setting(
         "stop", "when images, masks or tags cannot be used: stop with the whole list, or skip them and go on"

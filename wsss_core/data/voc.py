@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 from xml.etree import ElementTree
 
-from wsss_core.data.boxes import Box
+from wsss_core.data.boxes import Box, draw_of_boxes, share_of_boxes
 from wsss_core.data.folders import walk
 from wsss_core.data.label_files import read_labels
 from wsss_core.data.label_text import check_labels
@@ -71,14 +71,8 @@ class VocSettings:
     instances: str | None = setting(
         None, f"folder of the true masks of single objects; null: {OBJECTS} where there is one, else none"
     )
-    box_share: float = setting(
-        1.0,
-        "share of the images for training whose boxes are used, drawn by a hash of their ids; those of a smaller share "
-        "are among those of a larger one",
-        minimum=0,
-        maximum=1,
-    )
-    box_draw: int = setting(0, "another number, other images whose boxes are used", minimum=0)
+    box_share: float = share_of_boxes()
+    box_draw: int = draw_of_boxes()
     images: str = setting("JPEGImages", "folder of images")
     annotations: str = setting("Annotations", "folder of the XML files of tags and boxes, <id>.xml")
     lists: str = setting("ImageSets/Segmentation", "folder of split lists")
