@@ -28,6 +28,7 @@ from wsss_core.refine.psa.masks import MasksSettings
 from wsss_core.refine.saliency import SaliencySettings
 from wsss_core.refine.seed_threshold import SeedThresholdSettings
 from wsss_core.refine.threshold import ThresholdSettings
+from wsss_core.refine.walk_crf import WalkCrfSettings
 from wsss_core.registry import METHODS, imported
 from wsss_core.steps import masks
 from wsss_core.store import shards
@@ -57,6 +58,12 @@ CASES: list[tuple[str, Any, tuple[str, ...], Cut]] = [
     ("threshold", ThresholdSettings(threshold="oracle"), ("scores", "threshold"), Cut("oracle", 0.35)),
     ("threshold", ThresholdSettings(band=(0.3, 0.6)), ("scores",), Cut("band", band=(0.3, 0.6))),
     ("psa", MasksSettings(), ("scores",), Cut("fixed", 0.5)),
+    (
+        "walk_crf",
+        WalkCrfSettings(iterations=2),
+        ("scores", "threshold"),
+        Cut("heldout", 0.4, from_maps=True, crf="2 iterations, unary: label"),
+    ),
     ("crf", CrfSettings(threshold="otsu"), ("maps",), Cut("otsu", crf="10 iterations, unary: label")),
     ("seed_threshold", SeedThresholdSettings(threshold="otsu"), ("maps",), Cut("otsu")),
     ("irn", ThresholdSettings(threshold="otsu"), ("scores",), Cut("otsu")),
@@ -149,7 +156,7 @@ def test_what_makes_masks_says_how_they_are_cut(tmp_path, monkeypatch, method, s
     start = {"masks": pytest.fail, "otherwise": pytest.fail, "cut": START, "model": Path("segmentation.pt")}
     monkeypatch.setattr(fill, "load_segmenter", lambda path, device: SimpleNamespace(class_names=CLASSES))
     maker = imported(f"{METHODS['refinements'][method].steps['masks'].module}:maker")
-    for device, pixels in (("cpu", 0), ("cuda", PIXELS if method == "crf" else 0)):
+    for device, pixels in (("cpu", 0), ("cuda", PIXELS if method in ("crf", "walk_crf") else 0)):
         made = maker(settings, MaskInputs(CLASSES, torch.device(device), chosen=CHOSEN, **start))
         assert made.cut == cut and made.pixels == pixels
 

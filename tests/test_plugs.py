@@ -31,6 +31,7 @@ from wsss_core.refine import (
     seed_threshold,
     threshold,
     truth,
+    walk_crf,
 )
 from wsss_core.refine.irn import labels as irn_labels
 from wsss_core.refine.irn import network as irn_network
@@ -67,7 +68,18 @@ BATCHED_SEEDS: tuple[BatchedSeedMethod, ...] = (cam,)
 MAP_REFINEMENTS: tuple[MapRefinement, ...] = (regions,)
 LABELS: tuple[LabelMaker, ...] = (irn_labels, psa_labels)
 WALKS: tuple[Walk, ...] = (irn_walk, psa_walk)
-MASKS: tuple[MaskMethod, ...] = (crf, fill, instances, mixed, psa_masks, saliency, seed_threshold, threshold, truth)
+MASKS: tuple[MaskMethod, ...] = (
+    crf,
+    fill,
+    instances,
+    mixed,
+    psa_masks,
+    saliency,
+    seed_threshold,
+    threshold,
+    truth,
+    walk_crf,
+)
 
 PLUGS = {
     "index": ("read", READERS),

@@ -380,6 +380,9 @@ METHODS: dict[str, dict[str, Method]] = {
         "threshold": _refinement(
             _masks("wsss_core.refine.threshold:ThresholdSettings", "scores"), walk="refinements/irn|psa"
         ),
+        "walk_crf": _refinement(
+            _masks("wsss_core.refine.walk_crf:WalkCrfSettings", "scores"), walk="refinements/irn|psa"
+        ),
         "psa": _walked(
             "psa",
             masks="wsss_core.refine.psa.masks:MasksSettings",
