@@ -11,13 +11,16 @@ import pytest
 from PIL import Image
 
 from wsss_core.data import coco, voc
+from wsss_core.data.box_noise import noisy
 from wsss_core.data.boxes import Box, fitted, from_plain, plain
 from wsss_core.data.coco import CocoSettings
+from wsss_core.data.demo import DemoSettings
 from wsss_core.data.examine import KnownFiles, examine, with_boxes_of_share, without_truth
 from wsss_core.data.instances import true_instances
 from wsss_core.data.table import ImageRecord, ImageTable, read_manifest, read_table, write_manifest, write_table
 from wsss_core.data.voc import VocSettings
 from wsss_core.errors import UserError
+from wsss_core.steps.index import with_given_boxes
 from wsss_core.store.instances import INSTANCES, Instances, InstanceStore
 from wsss_core.store.masks import write_mask
 from wsss_core.store.shards import build
@@ -211,3 +214,32 @@ def test_a_share_of_the_boxes_is_among_those_of_a_larger_one():
     assert 30 < len(boxed[0.25]) < 70
     held_out = replace(records[0], splits=("val",))
     assert with_boxes_of_share(held_out, 0, 0) == held_out
+
+
+def record_with(*boxes):
+    return ImageRecord("a", "a.png", 100, 100, ("train",), (0,), boxes=boxes)
+
+
+def test_noise_scales_boxes_about_their_centre_within_the_image():
+    record = record_with(Box(0, 20, 40, 60, 60, difficult=True), Box(1, 0, 0, 50, 50))
+    larger = noisy(record, 0.5, "fixed", 0)
+    assert larger == (Box(0, 10, 35, 70, 65, difficult=True), Box(1, 0, 0, 62.5, 62.5))
+    assert noisy(record, -0.5, "fixed", 0)[0].corners == (30, 45, 50, 55)
+    assert noisy(record, 0.0, "fixed", 0) == record.boxes
+    thin = record_with(Box(0, 10, 10, 13, 40))
+    assert noisy(thin, -0.5, "fixed", 0) == thin.boxes
+
+
+def test_random_noise_is_between_none_and_all_and_always_the_same():
+    record = record_with(*(Box(0, 30, 30, 70, 70) for _ in range(20)))
+    found = noisy(record, 0.2, "random", 5)
+    widths = np.array([box.x1 - box.x0 for box in found])
+    assert widths.min() >= 40 and widths.max() <= 48 and widths.std() > 1
+    assert found == noisy(record, 0.2, "random", 5) != noisy(record, 0.2, "random", 6)
+
+
+def test_training_sees_badly_drawn_boxes_and_evaluation_the_true_ones():
+    settings = DemoSettings(box_noise=0.5)
+    train, val = record_with(Box(0, 20, 40, 60, 60)), replace(record_with(Box(0, 20, 40, 60, 60)), splits=("val",))
+    assert with_given_boxes(train, settings).boxes == (Box(0, 10, 35, 70, 65),)
+    assert with_given_boxes(val, settings) == val

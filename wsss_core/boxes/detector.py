@@ -12,19 +12,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from wsss_core.boxes.noise import noisy
 from wsss_core.boxes.training import Example, RegionNetworkSettings, batches, build, optimizer, stepwise
 from wsss_core.data.boxes import Box, plain
 from wsss_core.data.decoded import Decoded, read_record
 from wsss_core.data.table import ImageRecord
 from wsss_core.errors import UserError
 from wsss_core.models.detector import Detector
-from wsss_core.settings import setting
 from wsss_core.store.shards import fingerprint
 from wsss_core.training import Inputs, Plan
 
@@ -34,16 +32,6 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class DetectorSettings(RegionNetworkSettings):
     """Training of the detector; schedule as published for VOC."""
-
-    box_noise: float = setting(
-        0.0,
-        "make both sides of every box longer by this part of them (or shorter, if negative), about its centre",
-        minimum=-0.9,
-        maximum=1,
-    )
-    box_noise_kind: Literal["fixed", "random"] = setting(
-        "fixed", "fixed: the same part for all boxes; random: for each a part of its own, uniform between 0 and that"
-    )
 
 
 def plan(settings: DetectorSettings, inputs: Inputs) -> Plan:
@@ -56,7 +44,7 @@ def plan(settings: DetectorSettings, inputs: Inputs) -> Plan:
     UserError
         If no image has a box, or the weights do not fit.
     """
-    records, boxes = boxed(inputs.records, settings, inputs.seed)
+    records, boxes = boxed(inputs.records)
     network = build(Detector, settings, inputs)
     images = Decoded(records, read_record)
 
@@ -73,18 +61,15 @@ def plan(settings: DetectorSettings, inputs: Inputs) -> Plan:
     return Plan(network, steps, loss, optimizer(network, settings), rate, digest)
 
 
-def boxed(
-    records: Sequence[ImageRecord], settings: DetectorSettings, seed: int
-) -> tuple[list[ImageRecord], list[tuple[Box, ...]]]:
-    """The images that have a box other than of a crowd; and these boxes, as badly drawn as the settings ask for.
+def boxed(records: Sequence[ImageRecord]) -> tuple[list[ImageRecord], list[tuple[Box, ...]]]:
+    """The images that have a box other than of a crowd; and these boxes.
 
     Raises
     ------
     UserError
         If there is none.
     """
-    drawn = [(r, noisy(r, settings.box_noise, settings.box_noise_kind, seed)) for r in records]
-    used = [(record, tuple(box for box in boxes if not box.crowd)) for record, boxes in drawn]
+    used = [(record, tuple(box for box in record.boxes if not box.crowd)) for record in records]
     used = [(record, boxes) for record, boxes in used if boxes]
     if not used:
         raise UserError(

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from wsss_core.settings import setting
+
+NoiseKind = Literal["fixed", "random"]
+"""Whether all boxes are drawn as badly, or each in its own way; see `wsss_core.data.box_noise`."""
 
 LEAST_SIDE = 2
 """Pixels; a box that is thinner is a slip of the mouse."""
@@ -62,6 +65,24 @@ def share_of_boxes() -> float:
 def draw_of_boxes() -> int:
     """The setting `box_draw` of a data set."""
     return setting(0, "another number, other images whose boxes are used", minimum=0)
+
+
+def noise_of_boxes() -> float:
+    """The setting `box_noise` of a data set."""
+    return setting(
+        0.0,
+        "make both sides of every box of an image for training longer by this part of them (or shorter, if negative), "
+        "about its centre",
+        minimum=-0.9,
+        maximum=1,
+    )
+
+
+def kind_of_noise() -> NoiseKind:
+    """The setting `box_noise_kind` of a data set."""
+    return setting(
+        "fixed", "fixed: the same part for all boxes; random: for each a part of its own, uniform between 0 and that"
+    )
 
 
 def plain(boxes: Sequence[Box]) -> list[list[Any]]:

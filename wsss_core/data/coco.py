@@ -16,7 +16,7 @@ import numpy as np
 
 from wsss_core import keyed
 from wsss_core.constants import IGNORE
-from wsss_core.data.boxes import Box, draw_of_boxes, share_of_boxes
+from wsss_core.data.boxes import Box, NoiseKind, draw_of_boxes, kind_of_noise, noise_of_boxes, share_of_boxes
 from wsss_core.data.instances import Outlined, write_outlines
 from wsss_core.data.names import alike, did_you_mean
 from wsss_core.data.outlines import inside, outline_problem
@@ -103,6 +103,8 @@ class CocoSettings:
     )
     box_share: float = share_of_boxes()
     box_draw: int = draw_of_boxes()
+    box_noise: float = noise_of_boxes()
+    box_noise_kind: NoiseKind = kind_of_noise()
     crowd: Crowd = setting("ignore", "label of crowd regions where no single object lies: 255, or the class")
     unreadable: Literal["stop", "skip"] = setting(
         "stop", "when images, masks or tags cannot be used: stop with the whole list, or skip them and go on"

@@ -21,7 +21,7 @@ from PIL import Image
 from wsss_core import keyed
 from wsss_core.code_digest import code_digest
 from wsss_core.data import voc
-from wsss_core.data.boxes import draw_of_boxes, share_of_boxes
+from wsss_core.data.boxes import NoiseKind, draw_of_boxes, kind_of_noise, noise_of_boxes, share_of_boxes
 from wsss_core.data.demo_pictures import CLASSES, Picture, numbered
 from wsss_core.data.reading import Reading, Sources
 from wsss_core.errors import UserError
@@ -31,7 +31,7 @@ from wsss_core.store.masks import write_mask
 
 log = logging.getLogger(__name__)
 
-_PLAIN = ("root", "unreadable", "shard_size", "box_share", "box_draw")
+_PLAIN = ("root", "unreadable", "shard_size", "box_share", "box_draw", "box_noise", "box_noise_kind")
 """Settings that change no picture."""
 
 _LAYOUT = 1
@@ -58,6 +58,8 @@ class DemoSettings:
     )
     box_share: float = share_of_boxes()
     box_draw: int = draw_of_boxes()
+    box_noise: float = noise_of_boxes()
+    box_noise_kind: NoiseKind = kind_of_noise()
     seed: int = setting(0, "another number, other pictures", minimum=0)
     unreadable: Literal["stop", "skip"] = setting(
         "stop", "when images, masks or tags cannot be used: stop with the whole list, or skip them and go on"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 from xml.etree import ElementTree
 
-from wsss_core.data.boxes import Box, draw_of_boxes, share_of_boxes
+from wsss_core.data.boxes import Box, NoiseKind, draw_of_boxes, kind_of_noise, noise_of_boxes, share_of_boxes
 from wsss_core.data.folders import walk
 from wsss_core.data.label_files import read_labels
 from wsss_core.data.label_text import check_labels
@@ -73,6 +73,8 @@ class VocSettings:
     )
     box_share: float = share_of_boxes()
     box_draw: int = draw_of_boxes()
+    box_noise: float = noise_of_boxes()
+    box_noise_kind: NoiseKind = kind_of_noise()
     images: str = setting("JPEGImages", "folder of images")
     annotations: str = setting("Annotations", "folder of the XML files of tags and boxes, <id>.xml")
     lists: str = setting("ImageSets/Segmentation", "folder of split lists")

@@ -7,8 +7,11 @@ import logging
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from wsss_core.data.box_noise import noisy
 from wsss_core.data.examine import (
     KnownFiles,
     class_counts,
@@ -21,7 +24,7 @@ from wsss_core.data.examine import (
     without_truth,
 )
 from wsss_core.data.reading import Problem, Reader
-from wsss_core.data.table import ImageTable, deal, write_manifest, write_table
+from wsss_core.data.table import ImageRecord, ImageTable, deal, write_manifest, write_table
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution
 from wsss_core.jobs.step import read_step
@@ -73,8 +76,8 @@ def run(
     most = getattr(settings, "max_megapixels", math.inf)  # the demo draws its own pictures
     records, found = examine(reading, known, execution.threads, most)
     known.write()
-    share, draw = getattr(settings, "box_share", 1.0), getattr(settings, "box_draw", 0)  # not all formats have boxes
-    records = [with_boxes_of_share(record, share, draw) for record in records]
+    if hasattr(settings, "box_share"):  # not all formats have boxes
+        records = [with_given_boxes(record, settings) for record in records]
     found = sorted({*reading.problems, *found}, key=lambda p: (p.severity == "note", p.image, p.path, p.text))
     log.info("images for training by class: %s", class_counts(reading.class_names, records))
     skip = settings.unreadable == "skip"
@@ -91,6 +94,16 @@ def run(
     known.write()
     counts = ", ".join(f"{len(images.split(role))} {role}" for role in ("train", "score", "val", "ood"))
     log.info("%d images (%s), %d classes", len(images.records), counts, len(images.class_names))
+
+
+def with_given_boxes(record: ImageRecord, settings: Any) -> ImageRecord:
+    """A record with as many boxes, and as badly drawn ones, as the settings ask for, if it is for training."""
+    if "train" not in record.splits:
+        return record
+    record = with_boxes_of_share(record, settings.box_share, settings.box_draw)
+    if not settings.box_noise:
+        return record
+    return replace(record, boxes=noisy(record, settings.box_noise, settings.box_noise_kind, settings.box_draw))
 
 
 def _write_problems(path: Path, problems: Sequence[Problem], skip: bool) -> None:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 
 from wsss_core import keyed
-from wsss_core.data.boxes import Box, fitted
+from wsss_core.data.boxes import Box, NoiseKind, fitted
 from wsss_core.data.table import ImageRecord
 
 
-def noisy(record: ImageRecord, noise: float, kind: Literal["fixed", "random"], seed: int) -> tuple[Box, ...]:
+def noisy(record: ImageRecord, noise: float, kind: NoiseKind, draw: int) -> tuple[Box, ...]:
     """The boxes of an image, all too large or too small (J. Lee's dissertation, Fig. 5.7 a).
 
     Parameters
@@ -22,14 +21,14 @@ def noisy(record: ImageRecord, noise: float, kind: Literal["fixed", "random"], s
     kind
         "fixed", or "random": each box has its own e, uniform between 0 and the given one. The dissertation does not say
         which it means.
-    seed
-        Of the run. A draw depends on it, the image and the number of the box alone, so every stage sees the same boxes.
+    draw
+        Another number, other draws; beside it they depend on the image and the number of the box alone.
 
     Returns
     -------
     One box for each of the image's, within the image; one that would become too thin to be a box stays as it is.
     """
-    rng = keyed.generator(seed, "box noise", record.id)
+    rng = keyed.generator(draw, "box noise", record.id)
     shares = rng.random(len(record.boxes)) if kind == "random" else np.ones(len(record.boxes))
     scaled = (_scaled(box, 1 + noise * float(share)) for box, share in zip(record.boxes, shares, strict=True))
     return tuple(fitted(new, record.size)[0] or old for new, old in zip(scaled, record.boxes, strict=True))
