@@ -335,6 +335,16 @@ def test_masks_cut_at_an_oracle_threshold_are_known_downstream():
     assert oracles(refinements__irn__score={"rule": "oracle"}, **score) == after
 
 
+def test_masks_of_true_objects_are_true_masks():
+    true = {"instances__objects": {"method": "truth"}, "refinements__merged": {"method": "instances"}}
+    true["refinements__merged"]["instances"] = "objects"
+    true["segmentations__learned"] = {"network": "deeplab_v2", "masks": "merged"}
+    configuration = load(raw(**true))
+    assert json.loads(step_json(configuration, "refinements/merged", "evaluation"))["labelled"] == [[1.0, 0]]
+    assert configuration.learned_truths("learned") == ["built on objects: true masks of 100 % of the images"]
+    assert configuration.truths_of("learned") == {"objects": (1.0, 0)} and configuration.truths_of("crf") == {}
+
+
 def test_images_that_chose_a_threshold_are_known_to_what_is_scored_after_it():
     def held_out(**changes):
         configuration = load(raw(**changes))

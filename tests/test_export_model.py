@@ -137,6 +137,9 @@ def test_safetensors_hold_the_checkpoint_and_the_card_says_what_it_is(segmenter,
     assert cli.main(words) == 0, "an own card is replaced"
     (tmp_path / "out/README.md").write_text("mine")
     assert cli.main(words) == 2 and (tmp_path / "out/README.md").read_text() == "mine"
+    (tmp_path / "out/README.md").unlink()
+    (tmp_path / "out/model.safetensors").write_text("mine")
+    assert cli.main(words) == 2 and (tmp_path / "out/model.safetensors").read_text() == "mine"
 
 
 def test_a_missing_library_is_named(segmenter, tmp_path, monkeypatch, capsys):

@@ -140,7 +140,7 @@ def test_a_run_knows_what_true_masks_it_is_built_on():
     configuration = load(RAW)
     assert configuration.fully_supervised == {"full", "same-form"}
     assert "evaluation" not in configuration.stages["all"].settings
-    truths = {name: [truth.name for truth in configuration.truths_of(name)] for name in configuration.stages}
+    truths = {name: [*configuration.truths_of(name)] for name in configuration.stages}
     assert {name for name, found in truths.items() if not found} == {"bce", "cam", "crf", "weak"}
     assert truths["filled"] == truths["cct"] == ["few"]
     assert truths["everything"] == ["all", "few"]

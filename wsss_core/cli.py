@@ -505,9 +505,10 @@ def _objects_of_stage(options: argparse.Namespace) -> int:
 
 def _plan_labels(options: argparse.Namespace) -> None:
     from wsss_core.jobs.run_files import RunFiles
-    from wsss_core.plan_labels import csv_text, figure, learned_of, plan, seconds_of, table, text
+    from wsss_core.plan_labels import TITLE, csv_text, figure, learned_of, plan, seconds_of, table, text
     from wsss_core.status.state import find_run
     from wsss_core.store.atomic import write_text
+    from wsss_core.store.own import require_own, says
 
     seconds = seconds_of(options.seconds)
     runs = [find_run(path) for path in options.runs]
@@ -516,9 +517,12 @@ def _plan_labels(options: argparse.Namespace) -> None:
     if not rows:
         raise UserError("no run has a segmentation network that is scored on images that no training sees (role val)")
     if options.csv:
-        write_text(options.csv, csv_text(rows))
+        require_own(options.csv, says(",".join(rows[0])))
     if options.figure:
+        require_own(options.figure, says(f"<title>{TITLE}"))
         write_text(options.figure, figure(networks, seconds))
+    if options.csv:
+        write_text(options.csv, csv_text(rows))
     print(text(rows))
     print(plan(networks, seconds).sentences)
 
@@ -528,11 +532,13 @@ def _tune(options: argparse.Namespace) -> None:
     from wsss_core.report.tuning import render_tuning
     from wsss_core.status.state import find_run
     from wsss_core.store.atomic import write_text
+    from wsss_core.store.own import require_own, says
     from wsss_core.tune import tune
 
     run = find_run(options.run)
     page = tune(RunFiles(run.folder, run.configuration), options.stage, options.masks, options.photos)
     out = options.out or run.folder / "tune" / f"{page.stage}.html"
+    require_own(out, says(" · thresholds of "))
     write_text(out, render_tuning(page))
     print("\n".join([*page.words, f"To use it, write into the configuration:  {page.setting}", f"The page: {out}"]))
 

@@ -17,7 +17,8 @@ from wsss_core.pace import Clock
 from wsss_core.report.overlays import boxes_overlay, objects_overlay
 from wsss_core.store.atomic import write_text
 from wsss_core.store.instances import Instances, InstanceStore
-from wsss_core.store.masks import check_replaceable, write_picture
+from wsss_core.store.masks import write_picture
+from wsss_core.store.own import require_own
 
 log = logging.getLogger(__name__)
 
@@ -30,14 +31,11 @@ SHOWN = 0.5
 
 def require_free_json(path: Path) -> None:
     """Raise UserError if a file stands there that is no JSON of this form, which somebody else has made."""
-    if not path.exists():
-        return
-    try:
-        known = {"images", "categories", "annotations"} <= set(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        known = False
-    if not known:
-        raise UserError(f"{path}: is left as it is, since it was not made here; move it, or write elsewhere")
+    require_own(path, _is_coco)
+
+
+def _is_coco(path: Path) -> bool:
+    return {"images", "categories", "annotations"} <= set(json.loads(path.read_text(encoding="utf-8")))
 
 
 def objects_in_photos(
@@ -58,10 +56,8 @@ def objects_in_photos(
             if overlays is not None:
                 sure = found.scores >= SHOWN
                 drawn = objects_overlay(image, found.masks[sure], found.classes[sure].tolist())
-                target = overlays / f"{name}.png"
-                check_replaceable(target)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                write_picture(target, boxes_overlay(drawn, found.boxes[sure], found.classes[sure].tolist()))
+                boxed = boxes_overlay(drawn, found.boxes[sure], found.classes[sure].tolist())
+                write_picture(overlays / f"{name}.png", boxed)
             yield name, found
         except UserError as error:
             yield name, error

@@ -24,13 +24,16 @@ from scipy.optimize import nnls
 from wsss_core.config.graph import reached
 from wsss_core.constants import MEAN_ROW
 from wsss_core.errors import UserError
+from wsss_core.evaluate.figures import FigureSettings, Series
 from wsss_core.evaluate.labelled import is_labelled
 from wsss_core.evaluate.tables import read_evaluation
 from wsss_core.jobs.run_files import RunFiles
-from wsss_core.report.charts import Line, line_chart
+from wsss_core.report.figures import figure_svg
 
 SECONDS = {"tags": 20.0, "boxes": 38.1, "masks": 239.7}
 """Time to label an image of VOC, by the kind of its dearest label (Lee's dissertation, table 2.1)."""
+TITLE = "Scores over hours of labelling"
+"""Heading of the figure."""
 
 
 @dataclass(frozen=True)
@@ -111,10 +114,10 @@ def learned_of(files: RunFiles) -> list[Learned]:
         if mean is None:
             continue
         sections = {files.stages[up].section for up in reached([name], above)}
-        truths = [stage.settings["masks"] for stage in configuration.truths_of(name)]
+        shares = configuration.truths_of(name).values()
         counts = dict.fromkeys(SECONDS, 0)
         for record in files.table.split("train"):
-            if any(is_labelled(record.id, truth["images"], truth["draw"]) for truth in truths):
+            if any(is_labelled(record.id, share, draw) for share, draw in shares):
                 counts["masks"] += 1
             elif record.boxes and sections & {"instances", "detectors"}:
                 counts["boxes"] += 1
@@ -205,12 +208,12 @@ def text(rows: Sequence[Mapping[str, str]]) -> str:
 
 
 def figure(networks: Sequence[Learned], seconds: Mapping[str, float] = SECONDS) -> str:
-    """mIoU over the hours of labelling, a line a stage, as an SVG."""
-    lines = []
-    for series, stage in enumerate(dict.fromkeys(network.stage for network in networks)):
-        points = sorted((sum(n.hours(seconds).values()), n.miou) for n in networks if n.stage == stage)
-        lines.append(Line(stage, points, series, None, max(points, key=lambda point: point[1])))
-    return line_chart(lines, title="mIoU over hours of labelling", x_label="hours", y_label="mIoU, %", percent=True)
+    """mIoU over the hours of labelling, a line a stage, as the text of an SVG file."""
+    lines = [
+        Series(stage, tuple((round(sum(n.hours(seconds).values()), 2), n.miou) for n in networks if n.stage == stage))
+        for stage in dict.fromkeys(network.stage for network in networks)
+    ]
+    return figure_svg(FigureSettings(name="labels", x="hours of labelling", title=TITLE), lines)
 
 
 def table(networks: Sequence[Learned], seconds: Mapping[str, float] = SECONDS) -> list[dict[str, str]]:

@@ -29,6 +29,7 @@ from wsss_core.segment.predict import Predictor, probabilities_of
 from wsss_core.segment.tiles import Tiling, probability_bands
 from wsss_core.store.atomic import write_text
 from wsss_core.store.masks import check_replaceable, write_mask, write_picture
+from wsss_core.store.own import require_own, says
 from wsss_core.store.probabilities import check_own_probabilities, write_probabilities
 
 log = logging.getLogger(__name__)
@@ -166,9 +167,8 @@ def require_free(photos: Sequence[Photo], outputs: Outputs) -> None:
             check_replaceable(path)
         if soft:
             check_own_probabilities(soft)
-    table = outputs.table
-    if table and table.exists() and not read_text(table).startswith(",".join(COLUMNS)):
-        raise UserError(f"{table}: is left as it is, since it was not made here; move it, or write elsewhere")
+    if outputs.table:
+        require_own(outputs.table, says(",".join(COLUMNS)))
 
 
 def predict_photos(

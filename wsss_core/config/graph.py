@@ -49,6 +49,16 @@ class Stage:
         return self.section == "refinements" and self.method == "truth"
 
     @property
+    def true_share(self) -> tuple[float, int] | None:
+        """Part of the training images whose true masks it gives, and the number of the draw, as
+        `wsss_core.evaluate.labelled.is_labelled` takes them; None of a stage that gives none. The true masks of single
+        objects are those of all images.
+        """
+        if self.is_truth:
+            return self.settings["masks"]["images"], self.settings["masks"]["draw"]
+        return (1.0, 0) if (self.section, self.method) == ("instances", "truth") else None
+
+    @property
     def steps(self) -> list[Step]:
         """The steps that it takes: those of its method but for what its settings do not ask for."""
         known = METHODS[self.section][self.method].steps.values()
@@ -107,16 +117,19 @@ class Configuration:
         own = chosen["heldout_fraction"] if chosen["rule"] == "heldout" else 0.0
         return max([own, *map(self.held_out_of, self._masks_under(name))])
 
-    def truths_of(self, name: str) -> list[Stage]:
-        """The stages of true masks that a stage is built on, or is."""
+    def truths_of(self, name: str) -> dict[str, tuple[float, int]]:
+        """The stages of true masks that a stage is built on, or is, each with its `Stage.true_share`."""
         above = {stage.name: stage.upstream.values() for stage in self.stages.values()}
         names = reached([name], above)
-        return [stage for stage in self.stages.values() if stage.name in names and stage.is_truth]
+        shares = {stage.name: stage.true_share for stage in self.stages.values() if stage.name in names}
+        return {name: share for name, share in shares.items() if share}
 
     def learned_truths(self, name: str) -> list[str]:
         """Says that a stage is built on true masks, a line for each source of these."""
-        shares = [(stage.name, stage.settings["masks"]["images"]) for stage in self.truths_of(name)]
-        return [f"built on {truth}: true masks of {100 * share:.10g} % of the images" for truth, share in shares]
+        return [
+            f"built on {truth}: true masks of {100 * share:.10g} % of the images"
+            for truth, (share, _) in self.truths_of(name).items()
+        ]
 
     @cached_property
     def fully_supervised(self) -> frozenset[str]:

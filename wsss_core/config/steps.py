@@ -40,8 +40,7 @@ def step_json(configuration: Configuration, stage: str, step: str) -> str:
         content["key"] = f"{section}/{one.base}"
         if section == "refinements" and step == "evaluation":
             content["held_out"] = configuration.held_out_of(name)
-            truths = [truth.settings["masks"] for truth in configuration.truths_of(name)]
-            content["labelled"] = [[truth["images"], truth["draw"]] for truth in truths]
+            content["labelled"] = [list(share) for share in configuration.truths_of(name).values()]
     else:
         method, settings = _of_the_run(configuration, stage, step)
         content = _content(configuration, stage, method, step, settings)

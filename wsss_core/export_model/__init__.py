@@ -17,6 +17,7 @@ from wsss_core.export_model.card import card
 from wsss_core.export_model.wrapped import wrapped
 from wsss_core.store.atomic import write_text
 from wsss_core.store.checkpoints import read_checkpoint
+from wsss_core.store.own import require_own, says
 
 
 def export_model(
@@ -54,8 +55,10 @@ def export_model(
             f"{checkpoint}: holds a network of kind {kind!r}; only classifiers and segmentation networks leave"
         )
     readme = out / "README.md"
-    if readme.exists() and "wsss export-model" not in readme.read_text(encoding="utf-8"):
-        raise UserError(f"{readme}: is left as it is, since it was not made here; move it, or write elsewhere")
+    made_here = says("wsss export-model")
+    require_own(readme, made_here)
+    for form in formats:
+        require_own(out / f"model.{form}", lambda _: made_here(readme))
     lines = []
     if "onnx" in formats:
         network = wrapped(checkpoint)

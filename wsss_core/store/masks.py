@@ -7,7 +7,6 @@ somebody drew, or changed, is theirs.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 from wsss_core.constants import IGNORE
 from wsss_core.errors import UserError
 from wsss_core.store.atomic import atomic_path
+from wsss_core.store.own import require_own
 
 STAMP = "wsss"
 """Keyword of the stamp among a PNG's texts."""
@@ -114,18 +114,13 @@ def copy_mask(source: Path, target: Path) -> None:
 
 def check_replaceable(path: Path) -> None:
     """Raise UserError if there is a file that `write_mask` did not write, or that was changed since."""
-    if os.path.lexists(path) and not _is_own(path):
-        text = "is left as it is, since it was not made here; move it, or write elsewhere"
-        raise UserError(f"{path}: {text}")
+    require_own(path, _is_own)
 
 
 def _is_own(path: Path) -> bool:
-    try:
-        with Image.open(path, formats=MASK_FORMATS) as image:
-            image.load()
-            return image.info.get(STAMP) == _digest(np.asarray(image))
-    except Exception:  # whatever a decoder raises: a file that cannot be read is nobody's to replace
-        return False
+    with Image.open(path, formats=MASK_FORMATS) as image:
+        image.load()
+        return image.info.get(STAMP) == _digest(np.asarray(image))
 
 
 def _digest(labels: np.ndarray) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from wsss_core.errors import UserError
 from wsss_core.store.atomic import atomic_path
+from wsss_core.store.own import require_own
 
 
 def write_probabilities(path: Path, probabilities: np.ndarray, class_names: Sequence[str]) -> None:
@@ -34,12 +33,9 @@ def write_probabilities(path: Path, probabilities: np.ndarray, class_names: Sequ
 
 def check_own_probabilities(path: Path) -> None:
     """Raise UserError if there is a file that `write_probabilities` did not write."""
-    if not os.path.lexists(path):
-        return
-    try:
-        with np.load(path) as held:
-            own = set(held.files) == {"probabilities", "labels"}
-    except Exception:  # whatever numpy raises: a file that cannot be read is nobody's to replace
-        own = False
-    if not own:
-        raise UserError(f"{path}: is left as it is, since it was not made here; move it, or write elsewhere")
+    require_own(path, _is_own)
+
+
+def _is_own(path: Path) -> bool:
+    with np.load(path) as held:
+        return set(held.files) == {"probabilities", "labels"}
