@@ -87,6 +87,8 @@ def _crf_job(count: int, size: tuple[int, int], device: torch.device) -> Callabl
             scores=None,
             start=None,
             model=None,
+            instances=None,
+            otherwise=None,
             threshold=None,
             masks=folder / "masks",
             execution=execution,

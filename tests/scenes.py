@@ -72,7 +72,7 @@ def make_masks(
         manifest=folder / "shard.json",
         masks=folder / name,
         execution=execution or Execution(device="cpu"),
-        **dict.fromkeys(("maps", "scores", "start", "model", "threshold")) | given,
+        **dict.fromkeys(("maps", "scores", "start", "model", "instances", "otherwise", "threshold")) | given,
     )
     return folder / name
 

@@ -34,7 +34,7 @@ def generator(*key: int | str) -> np.random.Generator:
 
 def chance(*key: int | str) -> float:
     """A number in [0, 1) that depends on the key alone, uniform over keys."""
-    return int.from_bytes(key_bytes(*key)[:8], "big") / 2**64
+    return (int.from_bytes(key_bytes(*key)[:8], "big") >> 11) / 2**53  # a float has 53 bits: exact, and never 1
 
 
 def integer(*key: int | str) -> int:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from wsss_core.settings import setting
 
 NoiseKind = Literal["fixed", "random"]
@@ -49,6 +51,18 @@ class Box:
     def area(self) -> float:
         """Pixels that it covers."""
         return (self.x1 - self.x0) * (self.y1 - self.y0)
+
+
+def tightest(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """The smallest box (x0, y0, x1, y1) around the pixels of a mask, bool [H, W], of which there must be one.
+
+    Examples
+    --------
+    >>> tightest(np.array([[0, 0, 0], [0, 1, 1]], dtype=bool))
+    (1, 1, 3, 2)
+    """
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def share_of_boxes() -> float:

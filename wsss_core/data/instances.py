@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from wsss_core.constants import IGNORE
+from wsss_core.data.boxes import tightest
 from wsss_core.data.outlines import inside
 from wsss_core.data.table import ImageRecord
 from wsss_core.errors import UserError
@@ -61,7 +62,7 @@ def true_instances(record: ImageRecord) -> Instances:
         raise UserError(f"{record.path}: no true masks of single objects are known of this image")
     path = Path(record.instances)
     classes, masks, crowd, void = _outlined(path) if path.suffix == ".json" else _numbered(path, record)
-    tight = [_tight(mask) for mask in masks]
+    tight = [(*map(float, tightest(mask)),) for mask in masks]
     boxes = [box for box in record.boxes if not box.crowd]
     owner = _owners([(box.label, box.corners) for box in boxes], list(zip(classes, tight, strict=True)))
     order = [owner[k] for k in sorted(owner)]
@@ -110,11 +111,6 @@ def _numbered(path: Path, record: ImageRecord) -> tuple[list[int], list[np.ndarr
         classes.append(int(np.bincount(within).argmax()) - 1)
         masks.append(mask)
     return classes, masks, [False] * len(masks), (numbers == IGNORE) | (labels == IGNORE)
-
-
-def _tight(mask: np.ndarray) -> tuple[float, float, float, float]:
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
 
 
 def _owners(

@@ -23,4 +23,4 @@ def is_labelled(image_id: str, share: float, draw: int) -> bool:
     >>> ["".join(name for name in "abcdefgh" if is_labelled(name, share, 0)) for share in (0.25, 0.5, 1.0)]
     ['d', 'bcdgh', 'abcdefgh']
     """
-    return int.from_bytes(keyed.key_bytes("labelled", draw, image_id)[:4], "big") < share * 2**32
+    return keyed.chance("labelled", draw, image_id) < share

@@ -144,4 +144,4 @@ def _array(values: Any) -> np.ndarray:
 
 def is_held_out(image_id: str, fraction: float) -> bool:
     """Whether rule heldout chooses its threshold on this image: a hash of the id, the same in every run."""
-    return int.from_bytes(keyed.key_bytes("heldout", image_id)[:4], "big") < fraction * 2**32
+    return keyed.chance("heldout", image_id) < fraction

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from wsss_core.data.boxes import tightest
 from wsss_core.store.instances import Instances
 
 
@@ -40,15 +41,14 @@ def coco_objects(found: Iterable[tuple[str, Instances]], class_names: Sequence[s
         images.append({"id": len(images) + 1, "file_name": name, "height": height, "width": width})
         for number in np.flatnonzero(objects.masks.any((1, 2))):
             mask = objects.masks[number]
-            rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-            x, y = int(columns[0]), int(rows[0])
+            x0, y0, x1, y1 = tightest(mask)
             counts: Any = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"]
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": len(images),
                     "category_id": int(objects.classes[number]) + 1,
-                    "bbox": [x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y],
+                    "bbox": [x0, y0, x1 - x0, y1 - y0],
                     "area": int(mask.sum()),
                     "iscrowd": int(objects.crowd[number]),
                     "score": round(float(objects.scores[number]), 6),

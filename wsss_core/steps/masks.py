@@ -38,11 +38,11 @@ def run(
     scores: Path | None,
     start: Path | None,
     model: Path | None,
+    instances: Path | None,
+    otherwise: Path | None,
     threshold: Path | None,
     masks: Path,
     execution: Execution,
-    instances: Path | None = None,
-    otherwise: Path | None = None,
 ) -> None:
     """Write one mask per image of the shard.
 
@@ -64,10 +64,10 @@ def run(
         Folder of PNGs to start from, for refinements of masks.
     model
         Checkpoint of the segmentation network trained on these, if the refinement uses it.
-    otherwise
-        Folder of other PNGs, for refinements of two sources of masks.
     instances
         Shard of instances, for refinements of the masks of single objects.
+    otherwise
+        Folder of other PNGs, for refinements of two sources of masks.
     threshold
         Threshold file of the maps' scores; only needed if the settings ask for it.
     masks

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,8 @@ from wsss_core.store.instances import Instances, InstanceStore
 
 log = logging.getLogger(__name__)
 
+OPEN = 8
+"""Files of a stage that are kept open, since opening one checks its digest."""
 LONG_SIDE = 320
 """Longer side of the pictures, in pixels."""
 
@@ -122,13 +125,13 @@ def _corners(record: ImageRecord) -> np.ndarray:
 
 
 def _attributed(files: RunFiles, name: str) -> Drawer:
-    split = files.shards("train")
+    split, opened = files.shards("train"), lru_cache(OPEN)(AttributionStore)
 
     def draw(record: ImageRecord, small: np.ndarray) -> np.ndarray | None:
         path = files.folder(name) / "attributions" / f"{split[record.id]}.h5"
         if not path.exists():
             return None
-        found = AttributionStore(path)[record.id]
+        found = opened(path)[record.id]
         maps = (
             np.stack([found.full(k).numpy() for k in range(len(found))]) if len(found) else np.zeros((0, *found.size))
         )
@@ -140,10 +143,11 @@ def _attributed(files: RunFiles, name: str) -> Drawer:
 
 def _masked(files: RunFiles, name: str, product: str) -> Drawer:
     shards = files.shards("train" if product == "instances" else "val")
+    opened = lru_cache(OPEN)(InstanceStore)
 
     def draw(record: ImageRecord, small: np.ndarray) -> np.ndarray | None:
         path = files.folder(name) / product / f"{shards[record.id]}.h5"
-        return _objects(small, InstanceStore(path)[record.id]) if path.exists() else None
+        return _objects(small, opened(path)[record.id]) if path.exists() else None
 
     return draw
 
