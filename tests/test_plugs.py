@@ -23,6 +23,7 @@ from wsss_core.refine import (
     LabelMaker,
     MaskMethod,
     Walk,
+    corrected,
     crf,
     fill,
     instances,
@@ -69,6 +70,7 @@ MAP_REFINEMENTS: tuple[MapRefinement, ...] = (regions,)
 LABELS: tuple[LabelMaker, ...] = (irn_labels, psa_labels)
 WALKS: tuple[Walk, ...] = (irn_walk, psa_walk)
 MASKS: tuple[MaskMethod, ...] = (
+    corrected,
     crf,
     fill,
     instances,

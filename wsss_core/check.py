@@ -11,9 +11,11 @@ from typing import Any
 from wsss_core.config import Configuration, Stage
 from wsss_core.constants import IMAGENET
 from wsss_core.data.examine import class_counts, in_every_image
+from wsss_core.data.folders import walk
 from wsss_core.data.listing import dataset_settings, reader
 from wsss_core.data.table import ImageRecord
 from wsss_core.errors import UserError
+from wsss_core.store.masks import tried_names
 
 LISTED = 5
 """Problems and notes of the data set that are shown."""
@@ -33,7 +35,11 @@ def look_ahead(configuration: Configuration) -> list[str]:
     UserError
         With a line for everything that the run would refuse.
     """
-    looks: list[Callable[[], str]] = [partial(_dataset, configuration), *_weights(configuration)]
+    looks: list[Callable[[], str]] = [
+        partial(_dataset, configuration),
+        *_weights(configuration),
+        *_folders(configuration),
+    ]
     lines: list[str] = []
     mistakes: list[str] = []
     for look in looks:
@@ -120,6 +126,31 @@ def _weights(configuration: Configuration) -> Iterator[Callable[[], str]]:
         if train.get("weights") not in (None, "classifier"):
             name = configuration.backbone_of(stage.name)
             yield partial(_fit, f"{stage.section}.{stage.name}", train["weights"], name)
+
+
+def _folders(configuration: Configuration) -> Iterator[Callable[[], str]]:
+    """A look at every folder of corrected masks."""
+    for stage in configuration.stages.values():
+        if (stage.section, stage.method) == ("refinements", "corrected"):
+            yield partial(_corrected, _named(stage), stage.settings["masks"]["folder"], configuration.dataset)
+
+
+def _corrected(where: str, folder: str, dataset: Mapping[str, Any]) -> str:
+    """How many images have a corrected mask, and which masks are of no image."""
+    if not os.path.isdir(folder):
+        raise UserError(f"{where}: there is no folder {folder}")
+    masks = {entry.name for entry in walk(Path(folder)) if entry.name.endswith(".png")}
+    if dataset["format"] == "demo" or not os.path.isdir(dataset_settings(dataset).root):
+        return f"{where}: {len(masks)} corrected masks in {folder}"
+    records = reader(dataset["format"])[0].read(dataset_settings(dataset)).records
+    found = {next((name for name in tried_names(r.id, r.path) if name in masks), "") for r in records} - {""}
+    if not found:
+        there = f"such as {sorted(masks)[0]}" if masks else "as none is a .png"
+        wanted = tried_names(records[0].id, records[0].path)[0] if records else "nothing"
+        raise UserError(f"{where}: no file in {folder} is called as a mask of an image, such as {wanted}; {there}")
+    stray = sorted(masks - found)
+    more = f"; {len(stray)} of no image, such as {stray[0]}" if stray else ""
+    return f"{where}: {len(found)} of {len(records)} images have a corrected mask{more}"
 
 
 def _fit(where: str, path: str, name: str) -> str:

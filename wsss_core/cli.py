@@ -21,7 +21,7 @@ from typing import Any
 from wsss_core import __version__
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution, gpu_lease, keep_freed_memory
-from wsss_core.registry import all_steps
+from wsss_core.registry import FORMS, SOFT_FORMS, all_steps
 from wsss_core.signature import Signature, read_signature
 from wsss_core.store.atomic import Stands, only_while
 
@@ -232,9 +232,19 @@ def _parser() -> argparse.ArgumentParser:
     _add_execution(predict, frozenset({"device"}))
     predict.set_defaults(call=_predict)
 
-    export = command("export", "gather a stage's masks of all shards in one flat folder")
-    export.add_argument("--masks", type=Path, required=True, help="masks or predictions folder of a stage")
-    export.add_argument("--out", type=Path, required=True, help="folder for the copies")
+    forms = {"png": "the masks as they are, in one flat folder, and classes.txt", **FORMS, **SOFT_FORMS}
+    export = command(
+        "export",
+        "write a stage's masks, predictions or maps for other programs, such as annotation tools",
+        "Write what a stage has made of every photo in the form of another program. "
+        + "; ".join(f"{name}: {words}" for name, words in forms.items())
+        + ". No file that somebody else has made, or changed, is replaced.",
+    )
+    export.add_argument(
+        "--masks", type=Path, required=True, help="masks, predictions, maps or scores folder of a stage"
+    )
+    export.add_argument("--out", type=Path, required=True, help="folder to write into")
+    export.add_argument("--format", choices=list(forms), default="png", help="form to write (default: %(default)s)")
     export.set_defaults(call=_export)
 
     leave = command(
@@ -245,8 +255,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     leave.add_argument("model", type=Path, metavar="MODEL", help="model.pt of a classifier or segmentation network")
     leave.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder to write into")
-    forms = ("onnx", "safetensors")
-    leave.add_argument("--format", nargs="+", choices=forms, default=list(forms), help="default: both")
+    networks = ("onnx", "safetensors")
+    leave.add_argument("--format", nargs="+", choices=networks, default=list(networks), help="default: both")
     compare = "photos, folders and patterns on which ONNX is compared with torch; drawn ones by default"
     leave.add_argument("--photos", type=Path, nargs="+", metavar="IMAGE", default=[], help=compare)
     leave.add_argument("--licence", default="", help="what the model card says of the licence, such as mit")
@@ -640,18 +650,9 @@ def _inspect(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from wsss_core.jobs.shard_names import shard_names
-    from wsss_core.store.masks import copy_mask
+    from wsss_core.export import export
 
-    run = options.masks.resolve() / "../../.."
-    dealt = shard_names(run, "val" if options.masks.name == "predictions" else "train")
-    folders = [options.masks / name for name in dealt] or sorted(options.masks.glob("[0-9]*-of-*"))
-    masks = [path for folder in folders for path in sorted(folder.glob("*.png"))]
-    if not masks:
-        raise UserError(f"{options.masks}: holds no shard folders with masks")
-    for path in masks:
-        copy_mask(path, options.out / path.name)
-    print(f"{len(masks)} masks in {options.out}")
+    print(export(options.masks, options.out, options.format))
 
 
 if __name__ == "__main__":

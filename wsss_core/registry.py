@@ -392,6 +392,7 @@ METHODS: dict[str, dict[str, Method]] = {
             _masks("wsss_core.refine.seed_threshold:SeedThresholdSettings", "maps"), seed="seeds"
         ),
         "saliency": _refinement(_masks("wsss_core.refine.saliency:SaliencySettings", "masks"), masks="refinements"),
+        "corrected": _refinement(_masks("wsss_core.refine.corrected:CorrectedSettings", "masks"), masks="refinements"),
         "instances": _refinement(
             _masks("wsss_core.refine.instances:MergeSettings", "instances"), instances="instances"
         ),
@@ -459,6 +460,23 @@ ARCHITECTURES = {
 }
 """Networks of classifiers, by the name their checkpoints carry; built as
 ``Class(backbone, n_classes, **architecture_settings)``."""
+
+FORMS = {
+    "index": "grey PNGs whose grey levels are the labels, which any program reads, and classes.txt",
+    "overlay": "pictures for people: the masks over their photos",
+    "voc": "a folder as PASCAL VOC's, with labelmap.txt: CVAT's segmentation mask 1.1 when zipped",
+    "coco": "COCO's JSON: an annotation for each class of an image, its mask as a run-length code",
+    "cvat": "CVAT for images 1.1: an XML with a mask for each piece of a class, to be corrected",
+    "yolo": "YOLO's segmentation: a text file an image with the outline of each piece of a class, and data.yaml",
+    "labelstudio": "tasks of Label Studio with brush masks, to be corrected, and the project's labels.xml",
+}
+"""Forms of label masks, each a file of `wsss_core.exchange`, and what they are."""
+
+SOFT_FORMS = {
+    "npz": "class maps as files of numpy",
+    "confidence": "grey PNGs of the strongest class map",
+}
+"""Forms of class maps, likewise."""
 
 DATASETS = {
     "voc": "wsss_core.data.voc:VocSettings",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -121,8 +122,17 @@ class Configuration:
         """The stages of true masks that a stage is built on, or is, each with its `Stage.true_share`."""
         above = {stage.name: stage.upstream.values() for stage in self.stages.values()}
         names = reached([name], above)
-        shares = {stage.name: stage.true_share for stage in self.stages.values() if stage.name in names}
+        shares = {stage.name: self._true_share(stage) for stage in self.stages.values() if stage.name in names}
         return {name: share for name, share in shares.items() if share}
+
+    def _true_share(self, stage: Stage) -> tuple[float, int] | None:
+        """As `Stage.true_share`; masks corrected by hand are true masks if the data set takes the same for true."""
+        if stage.method == "corrected" and (true := self.dataset.get("masks")):
+            root = self.dataset.get("root", "")
+            corrected = os.path.realpath(stage.settings["masks"]["folder"])
+            if corrected in (os.path.realpath(true), os.path.realpath(os.path.join(root, true))):
+                return 1.0, 0
+        return stage.true_share
 
     def learned_truths(self, name: str) -> list[str]:
         """Says that a stage is built on true masks, a line for each source of these."""

@@ -17,7 +17,7 @@ from wsss_core.data.table import ImageRecord
 from wsss_core.errors import UserError
 from wsss_core.refine import MaskInputs, MaskMaker
 from wsss_core.settings import REQUIRED, setting
-from wsss_core.store.masks import mask_name, read_mask
+from wsss_core.store.masks import read_mask, tried_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,18 +59,14 @@ def maker(settings: SaliencySettings, inputs: MaskInputs) -> MaskMaker:
 
 
 def saliency_file(folder: Path, record: ImageRecord) -> Path:
-    """The saliency mask of an image.
-
-    Tried in this order: the id escaped as in this program's own masks, the id with its suffix replaced, in subfolders
-    if it has any, and the name of the image file.
+    """The saliency mask of an image, under the first of its `tried_names` that there is.
 
     Raises
     ------
     UserError
         If none of these exists.
     """
-    names = [mask_name(record.id), f"{record.id}.png", str(Path(record.id).with_suffix(".png"))]
-    names = list(dict.fromkeys([*names, f"{Path(record.path).stem}.png"]))
+    names = tried_names(record.id, record.path)
     for name in names:
         if (folder / name).is_file():
             return folder / name

@@ -48,6 +48,28 @@ def mask_name(image_id: str) -> str:
     return image_id.replace("%", "%25").replace("/", "%2F") + ".png"
 
 
+def tried_names(image_id: str, path: str) -> list[str]:
+    """What the mask of an image may be called that comes from elsewhere, in the order in which it is looked for.
+
+    Parameters
+    ----------
+    path
+        File of the image.
+
+    Returns
+    -------
+    The id escaped as in this program's own masks, the id and the id without its suffix, in sub-folders if it has any,
+    and the name of the image's file.
+
+    Examples
+    --------
+    >>> tried_names("a/b.jpg", "photos/a/b.jpg")
+    ['a%2Fb.jpg.png', 'a/b.jpg.png', 'a/b.png', 'b.png']
+    """
+    names = [mask_name(image_id), f"{image_id}.png", str(Path(image_id).with_suffix(".png")), f"{Path(path).stem}.png"]
+    return list(dict.fromkeys(names))
+
+
 def mask_files(folders: Sequence[Path], image_ids: Iterable[str], what: str) -> dict[str, Path]:
     """Image id to its mask in one of the folders.
 
