@@ -63,6 +63,35 @@ rule maps_from_maps:
         " --start {input.start:q} --maps {output:q} --cache {params.cache:q} {params.execution} > {log:q} 2>&1"
 
 
+rule maps_from_files:
+    input:
+        config=f"{R}/config/seeds/{{seed}}/maps_from_files.json",
+        manifest=manifest("train"),
+    output:
+        f"{R}/seeds/{{seed}}/maps/{{shard}}.h5",
+    log:
+        f"{R}/logs/seeds/{{seed}}/maps_from_files.{{shard}}.log",
+    benchmark:
+        f"{R}/benchmarks/seeds/{{seed}}/maps_from_files.{{shard}}.tsv"
+    wildcard_constraints:
+        seed=stages_of("maps_from_files"),
+    conda:
+        "../envs/wsss.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=runtime(60),
+    params:
+        execution=execution("maps_from_files"),
+        cache=f"{R}/.state/seeds/{{seed}}/{{shard}}.h5",
+        folder=lambda wildcards: folder_state(settings(wildcards.seed, "maps_from_files")["folder"]),
+    message:
+        "seeds {wildcards.seed} from files, shard {wildcards.shard}; log: {log}"
+    shell:
+        "python -m wsss_core.cli maps_from_files --config {input.config:q} --manifest {input.manifest:q}"
+        " --maps {output:q} --cache {params.cache:q} {params.execution} > {log:q} 2>&1"
+
+
 rule seeds_scores:
     input:
         config=f"{R}/config/seeds/{{seed}}/scores.json",

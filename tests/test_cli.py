@@ -125,6 +125,7 @@ WITHOUT_TORCH = (
     "index",
     "instance_scores",
     "localisation",
+    "maps_from_files",
     "results",
     "scores",
 )

@@ -45,10 +45,12 @@ from wsss_core.registry import DATASETS, all_steps, imported
 from wsss_core.seeds import (
     BatchedSeedMethod,
     MapRefinement,
+    MapSource,
     SeedMethod,
     advcam,
     advcam_rib,
     cam,
+    external,
     grad_cam,
     regions,
     rib,
@@ -66,6 +68,7 @@ ATTRIBUTIONS: tuple[AttributionMethod, ...] = (bbam, simple_grad, smooth_grad, o
 OBJECTS: tuple[ObjectMethod, ...] = (attributed, filled_boxes, grabcut)
 SEEDS: tuple[SeedMethod, ...] = (advcam, advcam_rib, cam, ficklenet_seeds, grad_cam, rib, seam_seeds)
 BATCHED_SEEDS: tuple[BatchedSeedMethod, ...] = (cam,)
+MAP_SOURCES: tuple[MapSource, ...] = (external,)
 MAP_REFINEMENTS: tuple[MapRefinement, ...] = (regions,)
 LABELS: tuple[LabelMaker, ...] = (irn_labels, psa_labels)
 WALKS: tuple[Walk, ...] = (irn_walk, psa_walk)
@@ -88,6 +91,7 @@ PLUGS = {
     "train": ("plan", (*CLASSIFIERS, *NETWORKS, *OBJECT_NETWORKS)),
     "maps": ("maker", SEEDS),
     "maps_from_maps": ("refined", MAP_REFINEMENTS),
+    "maps_from_files": ("maps", MAP_SOURCES),
     "labels": ("labels", LABELS),
     "walk": ("walk", WALKS),
     "masks": ("maker", MASKS),

@@ -129,10 +129,32 @@ def _weights(configuration: Configuration) -> Iterator[Callable[[], str]]:
 
 
 def _folders(configuration: Configuration) -> Iterator[Callable[[], str]]:
-    """A look at every folder of corrected masks."""
+    """A look at every folder of corrected masks, and of maps of other programs."""
     for stage in configuration.stages.values():
         if (stage.section, stage.method) == ("refinements", "corrected"):
             yield partial(_corrected, _named(stage), stage.settings["masks"]["folder"], configuration.dataset)
+        elif (stage.section, stage.method) == ("seeds", "external"):
+            yield partial(_external, _named(stage), stage.settings["maps_from_files"], configuration.dataset)
+
+
+def _external(where: str, settings: Mapping[str, Any], dataset: Mapping[str, Any]) -> str:
+    """How many images to train on have maps of another program."""
+    from wsss_core.seeds import external
+
+    given = external.ExternalSettings(**{**settings, "classes": tuple(settings["classes"])})
+    if not os.path.isdir(given.folder):
+        raise UserError(f"{where}: there is no folder {given.folder}")
+    if dataset["format"] == "demo" or not os.path.isdir(dataset_settings(dataset).root):
+        return f"{where}: {len(walk(Path(given.folder)))} files in {given.folder}"
+    reading = reader(dataset["format"])[0].read(dataset_settings(dataset))
+    train = [record for record in reading.records if "train" in record.splits and record.classes]
+    lacking = [record.id for record in train if not external.files(given, record, reading.class_names)]
+    if lacking and given.missing == "stop":
+        raise UserError(
+            f"{where}: {len(lacking)} of {len(train)} images for training have no file in {given.folder}, such as "
+            f"{lacking[0]!r} (setting pattern, now {given.pattern}; or missing: empty)"
+        )
+    return f"{where}: {len(train) - len(lacking)} of {len(train)} images for training have maps"
 
 
 def _corrected(where: str, folder: str, dataset: Mapping[str, Any]) -> str:

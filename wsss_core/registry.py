@@ -216,6 +216,14 @@ def _refined_seed(name: str, settings: str) -> Method:
     return _method(maps, _scores("seeds", ("maps", "evaluation.csv")), _LOCALISATION, seed="seeds")
 
 
+def _external_seed() -> Method:
+    """A seed that other programs have made."""
+    product = "maps/{shard}.h5"
+    settings = "wsss_core.seeds.external:ExternalSettings"
+    maps = Step("maps_from_files", settings, "maps_from_files", "shard", "train", product=product)
+    return _method(maps, _scores("seeds", ("maps", "evaluation.csv")), _LOCALISATION)
+
+
 def _masks(settings: str, given: Literal["maps", "scores", "masks", "network", "instances"], key: str = "") -> Step:
     """Label masks; `given` is what they are made from ("network": masks and the network trained on them)."""
     options = ("device",) if given == "network" else ()
@@ -373,6 +381,7 @@ METHODS: dict[str, dict[str, Method]] = {
         "ficklenet": _seed("ficklenet", "FickleNetSeedSettings", classifier="classifiers/ficklenet"),
         "seam": _seed("seam", "SeamSettings", classifier="classifiers/seam"),
         "regions": _refined_seed("regions", "RegionsSettings"),
+        "external": _external_seed(),
     },
     "refinements": {
         "crf": _refinement(_masks("wsss_core.refine.crf:CrfSettings", "maps"), seed="seeds"),

@@ -70,7 +70,7 @@ def load(raw: Mapping[str, Any]) -> Configuration:
     for section, check in CHECKS.items():
         mistakes.extend(imported(check)(top[section], stages, targets))
     mistakes.stop()
-    return Configuration(
+    configuration = Configuration(
         run=top["run"],
         results=top["results"],
         seed=top["seed"],
@@ -82,6 +82,20 @@ def load(raw: Mapping[str, Any]) -> Configuration:
         figures=tuple(top["figures"]),
         toy=top["toy"],
     )
+    _check_classifiers(configuration, mistakes)
+    mistakes.stop()
+    return configuration
+
+
+def _check_classifiers(configuration: Configuration, mistakes: Mistakes) -> None:
+    """Note networks that are to take backbone or weights of a classifier where there is none above them."""
+    for stage in configuration.stages.values():
+        train = stage.settings.get("train", {})
+        asked = train.get("weights") == "classifier" or train.get("backbone", "") is None
+        if asked and configuration.ancestor(stage.name, "classifiers") is None:
+            key = f"{stage.section}.{stage.base}{'.network' * (stage.section == 'refinements')}"
+            text = "takes the classifier's backbone and weights, and is built on none: name a backbone, and weights"
+            mistakes.add(key, f"{text} (a file, imagenet, or null for random ones)")
 
 
 def _check_folder(results: str, mistakes: Mistakes) -> None:

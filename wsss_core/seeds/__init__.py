@@ -10,13 +10,14 @@ on a CPU, where the same bytes are promised alone, in another order and after a 
 through ``maker``. On a GPU the two agree to rounding.
 
 A module that starts from the maps of another seed, without its classifier, has ``refined(image, maps, settings)``
-instead (`MapRefinement`).
+instead (`MapRefinement`); one that takes its maps from files has ``files`` and ``maps`` (`MapSource`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -61,6 +62,18 @@ class SeedMethod(Protocol):
 
     def maker(self, settings: Any, inputs: Inputs, /) -> Callable[[ImageRecord, np.ndarray], SeedMaps]:
         """From an image, its record and uint8 [H, W, 3], to the maps of its classes."""
+        ...
+
+
+class MapSource(Protocol):
+    """A module that takes maps from files."""
+
+    def files(self, settings: Any, record: ImageRecord, class_names: Sequence[str], /) -> list[Path]:
+        """The files that the maps of an image are read from."""
+        ...
+
+    def maps(self, settings: Any, record: ImageRecord, class_names: Sequence[str], /) -> SeedMaps:
+        """The maps of the classes of an image."""
         ...
 
 

@@ -149,6 +149,26 @@ def _digest(labels: np.ndarray) -> str:
     return hashlib.sha256(repr(labels.shape).encode() + labels.tobytes()).hexdigest()[:32]
 
 
+def read_grey(path: Path) -> np.ndarray:
+    """Read a grey picture, of 8 or 16 bits, as float32 [H, W] in [0, 1].
+
+    Raises
+    ------
+    UserError
+        If the file is missing, unreadable or in colour.
+    """
+    try:
+        with Image.open(path, formats=MASK_FORMATS) as image:
+            mode, values = image.mode, np.asarray(image)
+    except FileNotFoundError:
+        raise UserError(f"{path}: is missing") from None
+    except Exception as error:  # whatever a decoder raises
+        raise UserError(f"{path}: cannot be read as a grey picture ({error or type(error).__name__})") from error
+    if mode not in ("L", "1", "I", "I;16"):
+        raise UserError(f"{path}: a grey picture is expected, this one is {mode}")
+    return values.astype(np.float32) / (1 if mode == "1" else 255 if mode == "L" else 65535)
+
+
 def read_mask(path: Path, size: tuple[int, int] | None = None, n_labels: int | None = None) -> np.ndarray:
     """Read a mask, uint8 [H, W].
 
