@@ -17,6 +17,34 @@ rule imagenet:
         "python -m wsss_core.cli fetch {wildcards.backbone:q} --note {output:q} > {log:q} 2>&1"
 
 
+rule pretrained:
+    input:
+        config=f"{R}/config/classifiers/{{classifier}}/pretrained.json",
+        table=table("train"),
+        file=lambda wildcards: settings(wildcards.classifier, "pretrained")["file"],
+    output:
+        f"{R}/classifiers/{{classifier}}/model.pt",
+    log:
+        f"{R}/logs/classifiers/{{classifier}}/pretrained.log",
+    benchmark:
+        f"{R}/benchmarks/classifiers/{{classifier}}/pretrained.tsv"
+    wildcard_constraints:
+        classifier=stages_of("pretrained"),
+    conda:
+        "../envs/wsss.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(4000),
+        runtime=runtime(30),
+    params:
+        execution=execution("pretrained"),
+    message:
+        "taking in classifier {wildcards.classifier}; log: {log}"
+    shell:
+        "python -m wsss_core.cli pretrained --config {input.config:q} --table {input.table:q} --model {output:q}"
+        " {params.execution} > {log:q} 2>&1"
+
+
 rule candidates:
     input:
         config=f"{R}/config/classifiers/{{classifier}}/candidates.json",
@@ -94,6 +122,8 @@ rule classifiers_train:
         f"{R}/logs/classifiers/{{classifier}}/train.log",
     benchmark:
         f"{R}/benchmarks/classifiers/{{classifier}}/train.tsv"
+    wildcard_constraints:
+        classifier=stages_of("classifiers_train"),
     conda:
         "../envs/wsss.yaml"
     threads: TRAIN_THREADS
@@ -116,7 +146,7 @@ rule tag_scores:
         config=f"{R}/config/classifiers/{{classifier}}/tag_scores.json",
         table=table("train"),
         classifier=f"{R}/classifiers/{{classifier}}/model.pt",
-        history=f"{R}/classifiers/{{classifier}}/history.csv",
+        history=history_of,
     output:
         f"{R}/classifiers/{{classifier}}/tag_scores.json",
     log:

@@ -143,6 +143,12 @@ def health_path(name):
     return f"{R}/classifiers/{name}/tag_scores.json"
 
 
+def history_of(wildcards):
+    """The course of a classifier's training, if it is trained here."""
+    trained = "train" in CONFIGURATION.stages[wildcards.classifier].settings
+    return [f"{R}/classifiers/{wildcards.classifier}/history.csv"] if trained else []
+
+
 def ood_table(wildcards):
     """The out-of-distribution photos that a classifier's training takes, if its objective chooses any."""
     if "selection" not in CONFIGURATION.stages[wildcards.classifier].settings:

@@ -234,6 +234,7 @@ def whole() -> Configuration:
     shown = {"report": {"features": {"classifiers": ["bce"]}}, "figures": [{"name": "seeds", "stages": ["cam"]}]}
     seeds = {"seeds__rib__steps": [5, 10], "seeds__rib__margin": [None, 600]}
     seeds["seeds__regions"] = {"method": "regions", "seed": "cam"}
+    seeds["classifiers__released"] = {"objective": "pretrained", "file": "res50_cam.pth"}
     seeds["seeds__theirs"] = {"method": "external", "folder": "theirs"}
     boxes = {
         "detectors__detector": {"network": "faster_rcnn"},

@@ -153,7 +153,10 @@ def project(tmp_path_factory) -> Project:
 def test_their_settings_are_documented_and_checked(project):
     assert "foreground is brighter than this part of the brightest" in (project.folder / "docs/settings.md").read_text()
     page = (project.folder / "docs/architecture.md").read_text()
-    assert "`toy_seed`" in page and "| `refinements` | `toy_border`, `saliency` | `masks` (of `refinements`) |" in page
+    assert (
+        "`toy_seed`" in page
+        and "| `refinements` | `toy_border`, `saliency`, `corrected` | `masks` (of `refinements`) |" in page
+    )
     listed = wsss(project, "check", "run.yaml")
     assert "seeds/bright: toy_seed from classifier bce" in listed
     assert "refinements/framed: toy_border from masks brightest" in listed

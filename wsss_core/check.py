@@ -38,6 +38,7 @@ def look_ahead(configuration: Configuration) -> list[str]:
     looks: list[Callable[[], str]] = [
         partial(_dataset, configuration),
         *_weights(configuration),
+        *_classifiers(configuration),
         *_folders(configuration),
     ]
     lines: list[str] = []
@@ -126,6 +127,30 @@ def _weights(configuration: Configuration) -> Iterator[Callable[[], str]]:
         if train.get("weights") not in (None, "classifier"):
             name = configuration.backbone_of(stage.name)
             yield partial(_fit, f"{stage.section}.{stage.name}", train["weights"], name)
+
+
+def _classifiers(configuration: Configuration) -> Iterator[Callable[[], str]]:
+    """A look at every classifier that was trained elsewhere."""
+    for stage in configuration.stages.values():
+        if (stage.section, stage.method) == ("classifiers", "pretrained"):
+            yield partial(_adopted, _named(stage), stage.settings["pretrained"], configuration.dataset)
+
+
+def _adopted(where: str, given: Mapping[str, Any], dataset: Mapping[str, Any]) -> str:
+    """What classifier a file holds, for the classes of the data set if these are here."""
+    if not os.path.exists(given["file"]):
+        return f"{where}: there is no file {given['file']} yet"
+    settings = dataset_settings(dataset)
+    if dataset["format"] != "demo" and not os.path.isdir(settings.root):
+        return f"{where}: {given['file']}"
+    from wsss_core.classify.pretrained import PretrainedSettings, adopted
+
+    names = reader(dataset["format"])[0].classes(settings)
+    try:
+        network = adopted(PretrainedSettings(**{**given, "classes": tuple(given["classes"])}), names)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+    return f"{where}: {given['file']} holds a classifier of {len(names)} classes on {network.backbone.name}"
 
 
 def _folders(configuration: Configuration) -> Iterator[Callable[[], str]]:

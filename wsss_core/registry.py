@@ -157,6 +157,15 @@ def _classifier(name: str, settings: str, **edges: str) -> Method:
     return _method(_train("classifiers", f"wsss_core.classify.{name}:{settings}"), _TAG_SCORES, **edges)
 
 
+def _pretrained() -> Method:
+    """A classifier that was trained elsewhere."""
+    settings = "wsss_core.classify.pretrained:PretrainedSettings"
+    files = ("model.pt",)
+    return _method(
+        Step("pretrained", settings, "pretrained", split="train", files=files, product=files[0]), _TAG_SCORES
+    )
+
+
 def _w_ood() -> Method:
     """W-OoD, which chooses its out-of-distribution photos before it trains."""
     module = "wsss_core.classify.out_of_distribution"
@@ -371,6 +380,7 @@ METHODS: dict[str, dict[str, Method]] = {
         "mixup_cam": _classifier("mixup_cam", "MixupCamSettings"),
         "sc_cam": _classifier("sc_cam", "ScCamSettings", init="classifiers"),
         "w_ood": _w_ood(),
+        "pretrained": _pretrained(),
     },
     "seeds": {
         "cam": _seed("cam", "CamSettings"),
@@ -379,7 +389,7 @@ METHODS: dict[str, dict[str, Method]] = {
         "advcam_rib": _seed("advcam_rib", "AdvCamRibSettings"),
         "grad_cam": _seed("grad_cam", "GradCamSettings"),
         "ficklenet": _seed("ficklenet", "FickleNetSeedSettings", classifier="classifiers/ficklenet"),
-        "seam": _seed("seam", "SeamSettings", classifier="classifiers/seam"),
+        "seam": _seed("seam", "SeamSettings", classifier="classifiers/seam|pretrained"),
         "regions": _refined_seed("regions", "RegionsSettings"),
         "external": _external_seed(),
     },

@@ -99,7 +99,7 @@ class Configuration:
     def backbone_of(self, name: str) -> str:
         """The backbone of a stage's network: its own, or that of the first stage above it that has one."""
         stage = self.stages[name]
-        own = stage.settings.get("train", {}).get("backbone")
+        own = next(filter(None, (settings.get("backbone") for settings in stage.settings.values())), None)
         return own or self.backbone_of(next(iter(stage.upstream.values())))
 
     def oracle_of(self, name: str) -> str:

@@ -24,7 +24,9 @@ MOST_SIDE = 512
 """Longer side of images in pixels, to which larger ones are reduced: whole photos of a camera would take gigabytes."""
 
 
-def run(*, config: Path, table: Path, classifier: Path, history: Path, scores: Path, execution: Execution) -> None:
+def run(
+    *, config: Path, table: Path, classifier: Path, history: Path | None, scores: Path, execution: Execution
+) -> None:
     """Write what the classifier makes of the images of the role "train", of large ones by smaller copies.
 
     Parameters
@@ -36,7 +38,7 @@ def run(*, config: Path, table: Path, classifier: Path, history: Path, scores: P
     classifier
         Checkpoint of the classifier.
     history
-        CSV of its training, whose last row says how many steps it took.
+        CSV of its training, whose last row says how many steps it took; None if it was trained elsewhere.
     scores
         JSON to write: signs of every class, and findings; see `wsss_core.classify.tag_scores`.
 
@@ -62,12 +64,21 @@ def run(*, config: Path, table: Path, classifier: Path, history: Path, scores: P
     labels = multi_hot([record.classes for record in records], len(images.class_names)).numpy().astype(bool)
     folds = folds_of([record.id for record in records], step.settings.folds)
     found = tag_scores(tried, labels, images.class_names, folds)
-    steps = int(history.read_text(encoding="utf-8").splitlines()[-1].partition(",")[0])
-    advice = (
-        f"It took {steps} steps on {len(records)} photos: train longer (epochs), at another rate (learning_rate), from "
-        "a file of ImageNet weights (weights), or keep more of these (frozen_stages)"
-    )
-    findings = judge(step.stage, found, advice)
+    findings = judge(step.stage, found, _advice(history, len(records)))
     for finding in findings:
         log.warning("%s", finding.line())
     write_health(scores, {"classes": found, "stop": step.settings.stop}, findings)
+
+
+def _advice(history: Path | None, count: int) -> str:
+    """What to do about a classifier that does not tell the classes of so many photos apart."""
+    if history is None:
+        return (
+            "It was trained elsewhere: see that its outputs are the classes in this order (classes), and that it was "
+            "trained on such photos"
+        )
+    steps = int(history.read_text(encoding="utf-8").splitlines()[-1].partition(",")[0])
+    return (
+        f"It took {steps} steps on {count} photos: train longer (epochs), at another rate (learning_rate), from "
+        "a file of ImageNet weights (weights), or keep more of these (frozen_stages)"
+    )
