@@ -385,9 +385,9 @@ def test_a_detector_learns_to_find_bright_ellipses(tmp_path):
         channels=16,
         short_sides=(64,),
         regions=32,
-        iterations=160,
+        iterations=240,
         batch_size=4,
-        learning_rate=0.03,
+        learning_rate=0.02,
         decay_at=(0.9,),
     )
     made = begun(settings, inputs_of(scene(tmp_path, 24)))
