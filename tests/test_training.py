@@ -99,6 +99,44 @@ def test_state_of_other_settings_is_not_used(tmp_path):
     assert len(calls) == 12
 
 
+def damage(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-300])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("spoil", [damage, cut, empty])
+def test_a_damaged_state_means_starting_afresh(tmp_path, spoil, caplog):
+    whole, history, _ = train()
+
+    def interrupt(call):
+        if call == 6:
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        train(state=tmp_path / "state.pt", hook=interrupt)
+    spoil(tmp_path / "state.pt")
+    weights, rows, calls = train(state=tmp_path / "state.pt")
+    assert len(calls) == 12 and equal(whole, weights) and rows == history
+    assert "state.pt: is damaged, so what it holds is computed again" in caplog.text
+
+
+def test_a_state_that_cannot_be_written_does_not_end_the_training(tmp_path, caplog):
+    (tmp_path / "file").touch()
+    whole, _, _ = train()
+    weights, _, calls = train(state=tmp_path / "file" / "state.pt")
+    assert len(calls) == 12 and equal(whole, weights)
+    assert "state.pt: cannot be written, so a kill from here on costs what was trained" in caplog.text
+
+
 def test_workers_do_not_change_the_result():
     assert equal(train(6)[0], train(6, workers=2)[0])
 

@@ -23,10 +23,10 @@ from torch import Tensor, nn
 
 from wsss_core import keyed
 from wsss_core.data.table import check_classes
-from wsss_core.errors import UserError
+from wsss_core.errors import UserError, whole
 from wsss_core.execution import Execution, placed, suits_channels_last
 from wsss_core.pace import Clock
-from wsss_core.store.atomic import atomic_path
+from wsss_core.store.checkpoints import load_state, save_state
 from wsss_core.store.shards import RecordKind, RecordStore
 
 if TYPE_CHECKING:
@@ -388,17 +388,19 @@ def _save(
         "history": history,
         "window": window,
     }
-    with atomic_path(state) as temporary:
-        torch.save(content, temporary)
+    try:
+        save_state(state, content)
+    except (OSError, RuntimeError) as error:  # torch tells a full disk as a RuntimeError
+        log.warning("%s: cannot be written, so a kill from here on costs what was trained (%s)", state, whole(error))
 
 
 def _resume(
     state: Path | None, fingerprint: str, network: nn.Module, optimizer: Any, device: Any
 ) -> tuple[int, list, list]:
     """Next step, finished rows of the history, and the terms since the last row."""
-    if state is None or not state.exists():
+    content = None if state is None else load_state(state, device)
+    if content is None:
         return 0, [], []
-    content = torch.load(state, map_location=device, weights_only=True)
     if content["fingerprint"] != fingerprint:
         log.info("%s belongs to other settings: starting afresh", state)
         return 0, [], []

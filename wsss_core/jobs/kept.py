@@ -6,10 +6,9 @@ import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from wsss_core.store.atomic import atomic_path
+from wsss_core.store.checkpoints import load_state, save_state
 
 log = logging.getLogger(__name__)
 
@@ -27,12 +26,10 @@ def kept(path: Path, fingerprint: str, compute: Callable[[], Mapping[str, Tensor
     fingerprint
         Of all that the tensors depend on.
     """
-    if path.exists():
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        if content["fingerprint"] == fingerprint:
-            log.info("%s holds what was computed of the images before", path)
-            return content["tensors"]
+    content = load_state(path)
+    if content is not None and content["fingerprint"] == fingerprint:
+        log.info("%s holds what was computed of the images before", path)
+        return content["tensors"]
     tensors = {name: value.cpu() for name, value in compute().items()}
-    with atomic_path(path) as temporary:
-        torch.save({"fingerprint": fingerprint, "tensors": tensors}, temporary)
+    save_state(path, {"fingerprint": fingerprint, "tensors": tensors})
     return tensors

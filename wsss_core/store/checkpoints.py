@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,9 @@ from torch import Tensor
 from wsss_core import __version__
 from wsss_core.errors import UserError, whole
 from wsss_core.store.atomic import atomic_path
+from wsss_core.store.sealed import is_whole, require_as_sealed, seal
+
+log = logging.getLogger(__name__)
 
 
 def save_network(path: Path, kind: str, network_state: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
@@ -44,6 +48,7 @@ def save_network(path: Path, kind: str, network_state: Mapping[str, Tensor], met
     torch.save(content, buffer)
     with atomic_path(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
+        seal(temporary)
 
 
 def load_network(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -89,16 +94,44 @@ def load_file(path: Path, what: str) -> Any:
     Raises
     ------
     UserError
-        If it is absent or cannot be read so. The message says what the file is instead, where its beginning tells, and
-        holds all that torch says.
+        If it is absent or cannot be read so, or bears a seal (`wsss_core.store.sealed`) and has changed since. The
+        message says what the file is instead, where its beginning tells, and holds all that torch says.
     """
     path = Path(path)
     if not os.path.isfile(path):  # Path.is_file raises for a name that is too long
         raise UserError(f"{path}: {what} not found")
+    require_as_sealed(path)  # torch does not look: nearly every flipped bit would be another weight
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
         raise UserError(f"{path}: is not a readable {what}; {_instead(path, error)}{whole(error)}") from error
+
+
+def save_state(path: Path, content: Mapping[str, Any]) -> None:
+    """Write what an interrupted step goes on with, for `load_state`."""
+    with atomic_path(path) as temporary:
+        torch.save(dict(content), temporary)
+        seal(temporary)
+
+
+def load_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any] | None:
+    """What `save_state` wrote, its tensors on a device; None if the file is absent or damaged, which a log line says.
+
+    Examples
+    --------
+    >>> save_state(Path("state.pt"), {"step": 3})
+    >>> load_state(Path("state.pt"))
+    {'step': 3}
+    >>> _ = Path("state.pt").write_bytes(Path("state.pt").read_bytes()[:-200])
+    >>> load_state(Path("state.pt")) is None
+    True
+    """
+    if not os.path.isfile(path):
+        return None
+    if not is_whole(path):
+        log.warning("%s: is damaged, so what it holds is computed again", path)
+        return None
+    return torch.load(path, map_location=device, weights_only=True)
 
 
 def _instead(path: Path, error: Exception) -> str:

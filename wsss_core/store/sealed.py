@@ -1,6 +1,6 @@
 """Files that end with the digest of what stands before it, so that a damaged one is told before anything reads it.
 
-HDF5 does not look beyond its own end, so a sealed file of HDF5 is one still, for every other program too.
+Neither HDF5 nor torch looks beyond its own end, so a sealed file is one of theirs still, for every other program too.
 """
 
 from __future__ import annotations
@@ -60,6 +60,16 @@ def require_whole(path: str | os.PathLike) -> None:
         raise UserError(
             f"{path}: is damaged, or not a file of this program: its digest is another; delete it and run again"
         )
+
+
+def require_as_sealed(path: str | os.PathLike) -> None:
+    """Raise UserError if a file bears a seal and has changed since; files of other programs bear none."""
+    with open(path, "rb") as file:
+        length = max(0, os.fstat(file.fileno()).st_size - LENGTH)
+        file.seek(length)
+        sealed = file.read().startswith(MARK)
+    if sealed:
+        require_whole(path)
 
 
 def _digest(file: BinaryIO, length: int) -> bytes:
