@@ -1,5 +1,6 @@
 """Confusion matrices, sweeps, metrics, thresholds, tables and the scoring steps."""
 
+import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -279,6 +280,15 @@ def test_evaluation_table_round_trip(tmp_path):
     assert read.rows["a,b"]["iou"] == 0.5
     assert np.isnan(read.rows["c"]["iou"])
     assert read.rows["mean"]["pixels"] == 12
+
+
+def test_class_names_that_look_like_formulas_stay_names(tmp_path):
+    names = ["background", "=HYPERLINK(1)", "-2", "'+x", "'quoted'", "@a", "plain = b"]
+    write_evaluation(tmp_path / "e.csv", ScoreHeader("val", 3), names, metrics(np.eye(7, dtype=int)))
+    with open(tmp_path / "e.csv", encoding="utf-8", newline="") as handle:
+        cells = [row[0] for row in csv.reader(line for line in handle if not line.startswith("#"))][1:]
+    assert not any(text.startswith(("=", "-", "+", "@")) for text in cells)
+    assert list(read_evaluation(tmp_path / "e.csv").rows) == [*names, "mean"]
 
 
 # --- the steps ---

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -10,7 +11,7 @@ from PIL import Image
 from wsss_core.describe import describe
 from wsss_core.errors import UserError
 from wsss_core.models import cam_network
-from wsss_core.store import shards
+from wsss_core.store import sealed, shards
 from wsss_core.store.atomic import atomic_folder, atomic_path
 from wsss_core.store.labels import LABELS, LabelMap
 from wsss_core.store.masks import mask_name, read_mask, voc_palette, write_mask
@@ -263,3 +264,26 @@ def test_truncated_mask(tmp_path):
     (tmp_path / "m.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match=r"m\.png"):
         read_mask(tmp_path / "m.png")
+
+
+@pytest.mark.parametrize("kind", ["external", "soft", "storage"])
+def test_links_out_of_a_file_are_not_followed(tmp_path, kind):
+    """A sealed file says that it is whole, not who made it."""
+    write(tmp_path / "other.h5", {"a": "1"}, lambda _: seed_maps(), tmp_path / "cache.h5")
+    write(tmp_path / "s.h5", {"a": "1"}, lambda _: seed_maps(2.0), tmp_path / "cache2.h5")
+    path, name = tmp_path / "s.h5", shards.group_name("a")
+    path.write_bytes(path.read_bytes()[: -sealed.LENGTH])
+    with h5py.File(path, "r+") as file:
+        if kind == "storage":
+            shape = file[name]["scale_1.0"].shape
+            del file[name]["scale_1.0"]
+            (tmp_path / "raw").write_bytes(bytes(100))
+            file[name].create_dataset("scale_1.0", shape, "f4", external=[(str(tmp_path / "raw"), 0, 100)])
+        else:
+            del file[name]
+            file[name] = h5py.ExternalLink("other.h5", name) if kind == "external" else h5py.SoftLink("/elsewhere")
+            if kind == "soft":
+                file["elsewhere"] = file.create_group("x")
+    sealed.seal(path)
+    with pytest.raises(UserError, match=r"s\.h5: .* leads out of it; it is not followed"):
+        SeedStore(path)["a"]

@@ -28,6 +28,7 @@ from wsss_core.report.overlays import fitted, mask_overlay, resized, resized_lab
 from wsss_core.segment.predict import Predictor, probabilities_of
 from wsss_core.segment.tiles import Tiling, probability_bands
 from wsss_core.store.atomic import write_text
+from wsss_core.store.cells import cell
 from wsss_core.store.masks import check_replaceable, write_mask, write_picture
 from wsss_core.store.own import require_own, says
 from wsss_core.store.probabilities import check_own_probabilities, write_probabilities
@@ -271,16 +272,16 @@ def write_found(path: Path, found: Sequence[Found], outputs: Outputs, class_name
     table.writeheader()
     for one in found:
         if one.problem:
-            table.writerow({"image": one.photo.path, "problem": one.problem})
+            table.writerow({"image": cell(one.photo.path), "problem": cell(one.problem)})
             continue
         about: Mapping[str, object] = {
-            "image": one.photo.path,
-            "mask": outputs.mask(one.photo),
+            "image": cell(one.photo.path),
+            "mask": cell(outputs.mask(one.photo)),
             "height": one.photo.size[0],
             "width": one.photo.size[1],
         }
         whole = sum(one.pixels)
         for name, pixels in zip(names, one.pixels, strict=True):
             if pixels:
-                table.writerow({**about, "class": name, "pixels": pixels, "share": f"{pixels / whole:.6f}"})
+                table.writerow({**about, "class": cell(name), "pixels": pixels, "share": f"{pixels / whole:.6f}"})
     write_text(path, text.getvalue())

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from wsss_core.errors import UserError
+from wsss_core.store.shards import require_inside
 
 Arrays = np.ndarray | dict[Any, Any]
 """One array, or several by name."""
@@ -72,6 +73,8 @@ def _hdf5(path: Path) -> Arrays:
     import h5py
 
     with h5py.File(path) as file:
+        for name in file:
+            require_inside(file, name)
         found = {name: one[()] for name, one in file.items() if isinstance(one, h5py.Dataset)}
     return {name: np.char.decode(one) if one.dtype.kind == "S" else _texts(one) for name, one in found.items()}
 

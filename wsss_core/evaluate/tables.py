@@ -16,6 +16,7 @@ from wsss_core.errors import UserError
 from wsss_core.evaluate.confusion import Metrics
 from wsss_core.evaluate.header import ScoreHeader
 from wsss_core.store.atomic import atomic_path
+from wsss_core.store.cells import cell, name_of
 
 COLUMNS = ("class", "iou", "precision", "recall", "f1", "pixels")
 CURVE_COLUMNS = ("threshold", "miou", "precision", "recall", "f1")
@@ -54,7 +55,7 @@ def write_evaluation(path: Path, header: ScoreHeader, labels: Sequence[str], sco
     if scores is not None:
         for index, label in enumerate(labels):
             values = [getattr(scores, column)[index] for column in COLUMNS[1:5]]
-            rows.append([label, *map(_number, values), int(scores.pixels[index])])
+            rows.append([cell(label), *map(_number, values), int(scores.pixels[index])])
         means = [float(scores.mean(column)) for column in COLUMNS[1:5]]
         rows.append([MEAN_ROW, *map(_number, means), int(scores.pixels.sum())])
     _write(path, header, COLUMNS, rows)
@@ -75,7 +76,7 @@ def write_rows(
         Name of a class, or "mean", to its values by column; undefined ones (NaN) are left empty. Without any, the
         header is written alone.
     """
-    cells = [[name, *(_cell(row[column]) for column in columns)] for name, row in rows.items()]
+    cells = [[cell(name), *(_cell(row[column]) for column in columns)] for name, row in rows.items()]
     _write(path, header, ("class", *columns), cells)
 
 
@@ -99,7 +100,7 @@ def read_evaluation(path: Path, columns: Sequence[str] = COLUMNS[1:]) -> Evaluat
         header = ScoreHeader.read(head)
     except UserError as error:
         raise UserError(f"{path}: {error}; make it again") from error
-    rows = {row[0]: {c: float(v or "nan") for c, v in zip(columns, row[1:], strict=True)} for row in table[1:]}
+    rows = {name_of(row[0]): {c: float(v or "nan") for c, v in zip(columns, row[1:], strict=True)} for row in table[1:]}
     return Evaluation(header, rows)
 
 

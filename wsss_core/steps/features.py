@@ -20,6 +20,7 @@ from wsss_core.jobs.step import read_step
 from wsss_core.models.cam import pooled_features
 from wsss_core.report.figures import Cloud, clouds_svg
 from wsss_core.store.atomic import write_text
+from wsss_core.store.cells import cell
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +86,6 @@ def _csv(records: Sequence[ImageRecord], classes: Sequence[str], clouds: Sequenc
     for cloud in clouds:
         for record, name, (x, y) in zip(records, classes, cloud.places.tolist(), strict=True):
             writer.writerow(
-                [record.id, "train" if record.classes else "ood", name, cloud.title, f"{x:.5f}", f"{y:.5f}"]
+                [cell(record.id), "train" if record.classes else "ood", cell(name), cloud.title, f"{x:.5f}", f"{y:.5f}"]
             )
     return text.getvalue()

@@ -29,6 +29,7 @@ from wsss_core.errors import UserError
 from wsss_core.execution import Execution
 from wsss_core.jobs.step import read_step
 from wsss_core.store.atomic import atomic_folder, atomic_path
+from wsss_core.store.cells import cell
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +114,7 @@ def _write_problems(path: Path, problems: Sequence[Problem], skip: bool) -> None
         for problem in problems:
             action = _action(problem) if skip or problem.severity == "note" else "stop"
             severity = "note" if problem.severity == "note" else "error"
-            writer.writerow([problem.image, problem.path, problem.text, severity, action])
+            writer.writerow([*map(cell, (problem.image, problem.path, problem.text)), severity, action])
 
 
 def _action(problem: Problem) -> str:

@@ -100,7 +100,11 @@ class RecordStore(Mapping[str, Record]):
         name = group_name(image_id)
         if name not in self._file:
             raise KeyError(f"{image_id!r} is not in {self._file.filename}")
-        return self._file[name]
+        require_inside(self._file, name)
+        group = self._file[name]
+        for part in group:
+            require_inside(group, part)
+        return group
 
     def __getitem__(self, image_id: str) -> Record:
         return self.kind.read(self.group(image_id))
@@ -210,6 +214,13 @@ def build_batched(
             shutil.copyfile(path, copy)
     log.info("%d records, %d reused, %.1f s", len(fingerprints), reused, time.monotonic() - began)
     return reused
+
+
+def require_inside(group: h5py.Group, name: str) -> None:
+    """Raise UserError if an entry of an HDF5 group is a link to elsewhere, such as into another file."""
+    inside = isinstance(group.get(name, getlink=True), h5py.HardLink)
+    if not inside or (isinstance(held := group[name], h5py.Dataset) and held.external):
+        raise UserError(f"{group.file.filename}: {group.name.rstrip('/')}/{name} leads out of it; it is not followed")
 
 
 def _opened(path: str | os.PathLike) -> h5py.File:

@@ -23,6 +23,7 @@ from wsss_core.report.page import (
     slug,
 )
 from wsss_core.report.provenance import Cost, duration, settings_lines
+from wsss_core.store.cells import name_of
 
 PROBLEMS = 200
 """At most so many problems of the data are listed."""
@@ -99,4 +100,5 @@ def versions() -> list[tuple[str, str]]:
 
 def problems(path: Path) -> list[dict[str, str]]:
     """The first problems of the data, as the index lists them."""
-    return read_rows(path, ())[:PROBLEMS] if path.exists() else []
+    rows = read_rows(path, ())[:PROBLEMS] if path.exists() else []
+    return [{column: name_of(text) for column, text in row.items()} for row in rows]
