@@ -21,9 +21,11 @@ from wsss_core.execution import Execution
 from wsss_core.kernels.dense_crf import PIXELS
 from wsss_core.models.deeplab import DeepLabV2, deeplab_v2
 from wsss_core.refine import MaskInputs, fill
+from wsss_core.refine.corrected import CorrectedSettings
 from wsss_core.refine.crf import CrfSettings
 from wsss_core.refine.fill import FillSettings
 from wsss_core.refine.mixed import MixedSettings
+from wsss_core.refine.par import ParSettings
 from wsss_core.refine.psa.masks import MasksSettings
 from wsss_core.refine.saliency import SaliencySettings
 from wsss_core.refine.seed_threshold import SeedThresholdSettings
@@ -74,6 +76,13 @@ CASES: list[tuple[str, Any, tuple[str, ...], Cut]] = [
         ("start",),
         START.noting("pixels that disagree with saliency masks (salient from 9) are undecided"),
     ),
+    ("corrected", CorrectedSettings(folder="corrected"), ("start",), START.noting("some masks are corrected by hand")),
+    (
+        "par",
+        ParSettings(threshold="otsu", iterations=2),
+        ("maps",),
+        Cut("otsu", notes=("pixel-adaptive refinement (2 iterations)",)),
+    ),
     (
         "fill",
         FillSettings(),
@@ -118,6 +127,8 @@ def scene(tmp_path: Path) -> Path:
         write_mask(tmp_path / "saliency" / mask_name(name), rng.integers(0, 18, size))
         decided = rng.choice([0, *(c + 1 for c in classes)], size).astype(np.uint8)
         write_mask(tmp_path / "decided" / mask_name(name), decided)
+        if number == 1:
+            write_mask(tmp_path / "corrected" / mask_name(name), decided)
         whole = [[0, 0, size[1], size[0]]] * len(classes)
         objects[name] = Instances.of(size, classes, whole, [decided == c + 1 for c in classes])
     write_about(tmp_path / "start", START)
@@ -137,7 +148,7 @@ def scene(tmp_path: Path) -> Path:
 
 
 def make(folder: Path, method: str, settings: Any, given: tuple[str, ...], name: str = "masks", **options) -> Path:
-    if method == "saliency":
+    if method in ("saliency", "corrected"):
         settings = replace(settings, folder=str(folder / settings.folder))
     paths = {what: folder / FILES[what] for what in given}
     return make_masks(folder, method, settings, name=name, **paths, **options)
@@ -153,6 +164,8 @@ def test_what_makes_masks_says_how_they_are_cut(tmp_path, monkeypatch, method, s
     """And how many pixels it works on together: without a GPU one image, on one only the CRF gains by more."""
     monkeypatch.chdir(tmp_path)
     Path("saliency").mkdir()
+    Path("corrected").mkdir()
+    Path("corrected/a.png").touch()
     start = {"masks": pytest.fail, "otherwise": pytest.fail, "cut": START, "model": Path("segmentation.pt")}
     monkeypatch.setattr(fill, "load_segmenter", lambda path, device: SimpleNamespace(class_names=CLASSES))
     maker = imported(f"{METHODS['refinements'][method].steps['masks'].module}:maker")

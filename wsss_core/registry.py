@@ -407,6 +407,7 @@ METHODS: dict[str, dict[str, Method]] = {
             masks="wsss_core.refine.psa.masks:MasksSettings",
             scores="wsss_core.refine.psa.masks:ScoresSettings",
         ),
+        "par": _refinement(_masks("wsss_core.refine.par:ParSettings", "maps"), seed="seeds"),
         "seed_threshold": _refinement(
             _masks("wsss_core.refine.seed_threshold:SeedThresholdSettings", "maps"), seed="seeds"
         ),
