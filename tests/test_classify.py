@@ -96,6 +96,22 @@ def test_loss_is_the_multilabel_soft_margin():
     torch.testing.assert_close(loss, F.multilabel_soft_margin_loss(network(images), labels))
 
 
+def test_dropout_is_that_of_pooled_features_in_training_only():
+    torch.manual_seed(0)
+    network = cam_network("small", 3)
+    images, labels = torch.randn(4, 3, 40, 40), multi_hot([(0,), (1, 2), (), (2,)], 3)
+    terms = bce.loss(network, 0.5)
+    torch.manual_seed(1)
+    found = terms((images, labels))["loss"]
+    torch.manual_seed(1)
+    pooled = F.dropout(network.features(images).mean((2, 3)), 0.5)
+    expected = F.multilabel_soft_margin_loss(pooled @ network.classifier.weight[:, :, 0, 0].T, labels)
+    torch.testing.assert_close(found, expected)
+    assert not torch.equal(found, terms((images, labels))["loss"])
+    network.eval()
+    torch.testing.assert_close(terms((images, labels))["loss"], bce.loss(network)((images, labels))["loss"])
+
+
 def test_optimiser_is_the_published_one():
     """One step on a frozen-prefix network: SGD whose momentum is the weight decay, classifier at ten times."""
     published = bce.BceSettings(frozen_stages=3, learning_rate=0.1, classifier_rate=10.0, momentum=1e-4)

@@ -172,6 +172,30 @@ def test_variants(table):
     assert [group["lr"] for group in changed.optimizer.param_groups] == [0.5, 1.0]
 
 
+def test_a_round_of_the_paper_goes_on_from_the_network_before_and_one_of_the_code_starts_anew(table):
+    def common(network, before):
+        mine, theirs = network.state_dict(), before.state_dict()
+        return {name.split(".")[0] for name in mine if name in theirs and torch.equal(mine[name], theirs[name])}
+
+    plain = cam_network("small", 2)
+    with torch.no_grad():
+        for parameter in plain.parameters():
+            parameter.add_(0.5)
+    first = sc_cam.plan(ScCamSettings(**TINY, variant="paper"), inputs_of(table, classifier=plain.eval())).network
+    assert common(first, plain) == {"backbone"}, "a plain classifier has no 3x3 convolution for H_p to go with"
+    with torch.no_grad():
+        for parameter in first.parameters():
+            parameter.add_(0.5)
+    second = sc_cam.plan(ScCamSettings(**TINY, variant="paper"), inputs_of(table, classifier=first.eval())).network
+    assert common(second, first) == {"backbone", "embedding", "classifier"}, "groups are numbered anew"
+    assert all(torch.equal(second.state_dict()[k], v) for k, v in first.state_dict().items() if "sub" not in k)
+    official = sc_cam.plan(ScCamSettings(**TINY), inputs_of(table, classifier=plain)).network
+    assert not {name for name, p in official.named_parameters() if torch.equal(p, plain.state_dict().get(name, p + 1))}
+    other = cam_network("mobilenet_v2", 2).eval()
+    with pytest.raises(UserError, match="backbone: small, but `init` names a classifier with mobilenet_v2"):
+        sc_cam.plan(ScCamSettings(**TINY, variant="paper"), inputs_of(table, classifier=other))
+
+
 @pytest.mark.parametrize("embedding", [None, 24])
 def test_checkpoints_open_as_the_same_network(embedding):
     network = network_of(3, embedding=embedding, clusters=5, rounds=2)

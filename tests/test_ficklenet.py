@@ -11,6 +11,7 @@ from PIL import Image
 from tests.scenes import write_step
 from wsss_core import keyed
 from wsss_core.classify.ficklenet import FickleNetSettings, plan
+from wsss_core.config import load
 from wsss_core.data.augment import scaled_pair
 from wsss_core.data.table import ImageRecord, ImageTable, write_manifest, write_table
 from wsss_core.errors import UserError
@@ -325,3 +326,11 @@ def test_steps_train_it_and_write_its_maps(table, tmp_path):
     stored: SeedMaps = SeedStore(tmp_path / "maps.h5")["2"]
     assert stored.maps[1.0].shape == (2, 3, 3) and 0 < stored.maps[1.0].max() <= 1
     assert set(stored.statistics) == {"conflicts", "spread"}
+
+
+def test_maps_are_scored_where_the_papers_rule_holds():
+    """At another threshold the labels are not the rule's, so the default of the scores is that of the rule."""
+    settings = {"run": "f", "dataset": {"format": "demo"}, "classifiers": {"f": {"objective": "ficklenet"}}}
+    stages = load(settings | {"seeds": {"s": {"method": "ficklenet", "classifier": "f"}}}).stages.values()
+    seed = next(stage for stage in stages if stage.section == "seeds").settings
+    assert seed["scores"]["threshold"] == seed["maps"]["threshold"] == 0.35

@@ -80,6 +80,20 @@ def test_rules():
         chosen("hard", threshold=0.95)
 
 
+@pytest.mark.parametrize("rule", ["hard", "random", "random_hard", "erased", "reviewed"])
+def test_no_class_has_more_photos_than_its_limit(rule):
+    both = ranked([*FOUND, *(Candidate(f"q{n}", f"q{n}.jpg", (0.1, n / 10)) for n in range(5, 10))])
+    settings = SelectionSettings(rule=rule, limit_per_class=2)
+    names = choose(both, settings, 0, {c.id for c in both})
+    best = {c.id: c.best for c in both}
+    assert sorted(best[name] for name in names) == [0, 0, 1, 1]
+    if rule == "hard":
+        assert names == ["p9", "q9", "p8", "q8"]
+    without = choose(both, SelectionSettings(rule=rule), 0, {c.id for c in both})
+    assert names == [n for n in without if n in names], "in the order that the rule has without the limit"
+    assert len(choose(both, SelectionSettings(rule=rule, limit_per_class=2, limit=3), 0, {c.id for c in both})) == 3
+
+
 def test_random_subsets_are_keyed_and_nested():
     some = chosen("random", limit=4)
     assert len(some) == 4 and some == chosen("random", limit=4)

@@ -21,6 +21,7 @@ from wsss_core.models import cam_network, restore_classifier, seam
 from wsss_core.models.backbones import backbone
 from wsss_core.models.seam import PixelCorrelation, SeamNetwork, candidates, resize, spread, strongest
 from wsss_core.seeds import Inputs as SeedInputs
+from wsss_core.seeds import advcam, rib
 from wsss_core.seeds import seam as method
 from wsss_core.seeds.cam import CamSettings, cam_seed
 from wsss_core.seeds.seam import above_minimum, seam_seed
@@ -271,7 +272,7 @@ def test_defaults_are_the_published_ones(table):
     assert all(group["momentum"] == group["weight_decay"] == 5e-4 for group in plan.optimizer.param_groups)
     fresh = {id(p) for p in [*plan.network.correlation.parameters(), *plan.network.classifier.parameters()]}
     assert {id(p) for p in plan.optimizer.param_groups[1]["params"]} == fresh
-    assert isinstance(plan.network, SeamNetwork) and issubclass(SeamSettings, bce.BceSettings)
+    assert isinstance(plan.network, SeamNetwork) and issubclass(SeamSettings, bce.ClassifierSettings)
 
 
 def test_seeds_are_refined_maps_of_both_views_above_their_minimum(network, image):
@@ -294,6 +295,16 @@ def test_seeds_are_refined_maps_of_both_views_above_their_minimum(network, image
 def test_seeds_need_a_classifier_of_seam(table):
     with pytest.raises(UserError, match="objective seam, not one of kind cam"):
         method.maker(method.SeamSettings(), SeedInputs(cam_network("small", 2), table.records, 0, "s"))
+
+
+@pytest.mark.parametrize(("other", "settings"), [(advcam, advcam.AdvCamSettings()), (rib, rib.RibSettings())])
+def test_methods_that_see_the_unrefined_maps_say_so(network, table, caplog, other, settings):
+    inputs = SeedInputs(network, table.records, 0, "s")
+    other.maker(settings, inputs)
+    assert "before SEAM's correlation refines them" in caplog.text and other.__name__.rpartition(".")[2] in caplog.text
+    caplog.clear()
+    other.maker(settings, SeedInputs(cam_network("small", 2), table.records, 0, "s"))
+    assert not caplog.text
 
 
 def test_steps_train_and_write_the_maps(table, tmp_path):

@@ -27,8 +27,9 @@ def image():
     return np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
 
 
-def test_the_last_stage_gives_cam(network, image):
-    maps = grad_cam_seed(network, image, CLASSES, GradCamSettings())
+@pytest.mark.parametrize("gradient", ["mean", "cell"])
+def test_the_last_stage_gives_cam(network, image, gradient):
+    maps = grad_cam_seed(network, image, CLASSES, GradCamSettings(gradient=gradient))
     cam = cam_seed(network, image, CLASSES, CamSettings())
     for scale in (1.0, 0.5, 1.5, 2.0):
         torch.testing.assert_close(maps.maps[scale], cam.maps[scale], rtol=1e-4, atol=1e-5)
@@ -36,13 +37,13 @@ def test_the_last_stage_gives_cam(network, image):
 
 
 @pytest.mark.parametrize("kind", ["small", "vgg16", "embedded"])
-@pytest.mark.parametrize("stage", [2, 4])
-def test_a_map_follows_its_definition(image, kind, stage):
+@pytest.mark.parametrize(("stage", "kept"), [(2, "mean"), (4, "mean"), (4, "cell")])
+def test_a_map_follows_its_definition(image, kind, stage, kept):
     """Written out: stage by stage, one class and one view at a time, the gradient of the pooled logit."""
     torch.manual_seed(0)
     embedded = EmbeddedCamNetwork(backbone("small"), 4, 24) if kind == "embedded" else None
     network = (embedded or cam_network(kind, 4)).eval()
-    found = grad_cam_seed(network, image, CLASSES, GradCamSettings(stage, (0.5,)))
+    found = grad_cam_seed(network, image, CLASSES, GradCamSettings(stage, kept, (0.5,)))
     for place, c in enumerate(CLASSES):
         total = 0
         for view in range(2):
@@ -56,7 +57,8 @@ def test_a_map_follows_its_definition(image, kind, stage):
             cells = x.shape[2] * x.shape[3]
             logit = network.classifier(embedded.embedding(x) if embedded else x)[0, c].mean()
             (gradient,) = torch.autograd.grad(logit, features)
-            heat = sum(gradient[0, k].mean() * features[0, k].detach() for k in range(features.shape[1])).relu()
+            of_channel = [g.mean() if kept == "mean" else g for g in gradient[0]]
+            heat = sum(g * features[0, k].detach() for k, g in enumerate(of_channel)).relu()
             total = total + (heat.flip(-1) if view else heat) * cells
         torch.testing.assert_close(found.maps[0.5][place], total, rtol=1e-3, atol=1e-6)
     stride = network.backbone.strides[stage - 1]
@@ -64,7 +66,7 @@ def test_a_map_follows_its_definition(image, kind, stage):
 
 
 def test_the_network_is_left_as_it_was(network, image):
-    seed = grad_cam_seed(network, image, CLASSES, GradCamSettings(3, (1.0,)))
+    seed = grad_cam_seed(network, image, CLASSES, GradCamSettings(3, scales=(1.0,)))
     assert not seed.maps[1.0].requires_grad and seed.maps[1.0].min() >= 0
     assert all(p.grad is None and not p.requires_grad for p in network.parameters())
     assert not any(stage._forward_hooks for stage in network.backbone.stages)

@@ -17,31 +17,42 @@ from wsss_core.toy.experiment import (
     ToyBatches,
     ToySettings,
     adapt,
+    chosen_rate,
+    first_maximum,
     hgr_table,
     high_gradient_ratio,
+    own_maximum,
     scaled,
 )
 from wsss_core.toy.network import ToyNetwork, gradient_maps
 
-TINY = {"measured": 4, "iterations": 3, "batch_size": 4, "steps": 2, "rib_batch": 3}
+TINY = {"measured": 4, "tried": 2, "iterations": 3, "batch_size": 4, "steps": 2, "rib_batch": 3}
 
 # --- images ---
 
 
 @pytest.fixture(scope="module")
 def images():
-    return toy_images(None, measured=20, marked=0.1, seed=0)
+    return toy_images(None, measured=20, tried=10, marked=0.1, seed=0)
 
 
 def test_a_tenth_of_the_training_images_and_all_measured_ones_are_marked(images):
-    learned, measured = images
+    learned, measured, tried = images
     for label in (0, 1):
         of_class = learned.classes == label
         assert learned.marks[of_class].any((1, 2)).mean() == pytest.approx(0.1, abs=0.01)
         assert (measured.classes == label).sum() == 10
         expected = (data.circle(), data.square())[label].sum()
         assert (measured.marks[measured.classes == label].sum((1, 2)) == expected).all()
-    assert len(learned.images) == 351 - 20, "scikit-learn has 177 twos and 174 eights"
+    assert len(learned.images) == 351 - 30, "scikit-learn has 177 twos and 174 eights"
+    assert len(tried.images) == 10 and tried.marks.any((1, 2)).all()
+
+
+def test_no_image_is_in_two_parts_and_those_to_measure_are_the_same_without_any_to_try(images):
+    drawn = [{image[~mark].tobytes() for image, mark in zip(p.images, p.marks, strict=True)} for p in images]
+    assert not drawn[0] & drawn[1] and not drawn[0] & drawn[2] and not drawn[1] & drawn[2]
+    without = toy_images(None, measured=20, marked=0.1, seed=0)
+    assert np.array_equal(without[1].images, images[1].images) and not len(without[2].images)
 
 
 def test_regions_part_the_image_and_marks_are_white(images):
@@ -53,8 +64,8 @@ def test_regions_part_the_image_and_marks_are_white(images):
 
 
 def test_images_depend_on_the_seed_alone(images):
-    again = toy_images(None, measured=20, marked=0.1, seed=0)
-    other = toy_images(None, measured=20, marked=0.1, seed=1)
+    again = toy_images(None, measured=20, tried=10, marked=0.1, seed=0)
+    other = toy_images(None, measured=20, tried=10, marked=0.1, seed=1)
     assert all(np.array_equal(one.images, two.images) for one, two in zip(images, again, strict=True))
     assert not np.array_equal(images[1].images, other[1].images)
 
@@ -88,7 +99,7 @@ def test_idx_files_are_read(tmp_path, packed):
     images, digits = mnist(tmp_path)
     np.testing.assert_allclose(images, np.concatenate([pixels, pixels]) / 255, atol=1e-7)
     assert digits.tolist() == [*labels, *labels]
-    with pytest.raises(UserError, match="only 4 of the digit 2"):
+    with pytest.raises(UserError, match="leave 0 of the 4 images of the digit 2"):
         toy_images(tmp_path, measured=100, marked=0.1, seed=0)
 
 
@@ -136,10 +147,12 @@ def test_ratios_by_hand():
     maps[0, 0] = [[0.5, 0.2, 0.1], [0.0, 0.16, 0.15]]
     region = np.zeros((2, 2, 3), bool)
     region[0] = [[True, True, False], [False, True, True]]
-    assert high_gradient_ratio(scaled(maps), region, 0.3)[:, 0].tolist()[0] == 3 / 4  # 0.15 / 0.5 is not above 0.3
+    assert (
+        high_gradient_ratio(scaled(maps, own_maximum(maps)), region, 0.3)[:, 0].tolist()[0] == 3 / 4
+    )  # 0.15 / 0.5 is not above 0.3
     assert high_gradient_ratio(maps, region, 0.3)[0, 0] == 1 / 4
     assert np.isnan(high_gradient_ratio(maps, region, 0.3)[1, 0]), "the second image has no such region"
-    table = hgr_table(maps, {"some": region}, 0.3, "layer", [1])
+    table = hgr_table(maps, own_maximum(maps), {"some": region}, 0.3, "layer", [1])
     assert table.to_dict("list") == {
         "layer": [1],
         "region": ["some"],
@@ -147,7 +160,33 @@ def test_ratios_by_hand():
         "deviation": [0.0],
         "hgr_unscaled": [0.25],
     }
-    assert scaled(np.zeros((1, 2, 2))).tolist() == [[[0, 0], [0, 0]]]
+    empty = np.zeros((1, 1, 2, 2))
+    assert scaled(empty, own_maximum(empty)).tolist() == empty.tolist()
+
+
+def test_gradients_that_grow_everywhere_count_as_growth():
+    first = np.array([[0.1, 0.2], [0.25, 1.0]])
+    maps = np.stack([first, 2 * first])[None]
+    table = hgr_table(maps, first_maximum(maps), {"all": np.ones((1, 2, 2), bool)}, 0.3, "iteration", [0, 1])
+    assert table["hgr"].tolist() == [1 / 4, 3 / 4], "their own maxima would say 1/4 twice"
+
+
+def test_the_rate_is_chosen_on_the_images_to_try_unless_it_is_given(images, monkeypatch):
+    learned, _, tried = images
+    seen = []
+
+    def grown(network, of, others, settings, rate, seed):
+        assert of is tried and others is learned
+        seen.append(rate)
+        maps = np.full((len(of.images), 2, 28, 28), 0.1, np.float32)
+        maps[:, 0, 0, 0] = 1
+        region = of.digits | of.marks if rate == 5e-4 else of.digits if rate < 5e-4 else np.ones_like(of.digits)
+        maps[:, 1][region] = 0.9
+        return maps
+
+    monkeypatch.setattr("wsss_core.toy.experiment.iteration_maps", grown)
+    assert chosen_rate(ToyNetwork(), tried, learned, ToySettings(), 0) == 5e-4 and len(seen) == 4
+    assert chosen_rate(ToyNetwork(), tried, learned, ToySettings(rate=0.0), 0) == 0 and len(seen) == 4
 
 
 # --- training and RIB ---
@@ -164,13 +203,14 @@ def test_batches_depend_on_their_step_alone(images):
 
 
 def test_rib_follows_its_equation(images):
-    learned, measured = images
+    learned, measured, _ = images
     torch.manual_seed(0)
     network = ToyNetwork()
     before = [p.detach().clone() for p in network.parameters()]
-    settings = ToySettings(steps=2, rate=0.1, rib_batch=1)
+    settings = ToySettings(steps=2, rib_batch=1)
     states = [
-        [p.detach().clone() for p in state.parameters()] for state in adapt(network, measured, 3, learned, settings, 0)
+        [p.detach().clone() for p in state.parameters()]
+        for state in adapt(network, measured, 3, learned, settings, 0.1, 0)
     ]
     assert len(states) == 3
     assert all(torch.equal(p, q) for p, q in zip(network.parameters(), before, strict=True))
@@ -188,13 +228,13 @@ def test_rib_follows_its_equation(images):
 
 
 def test_rib_stops_at_the_margin_and_draws_others_by_key(images):
-    learned, measured = images
+    learned, measured, _ = images
     torch.manual_seed(0)
     network = ToyNetwork()
 
     def last(**changes):
-        settings = ToySettings(steps=2, rate=0.1, **changes)
-        *_, state = adapt(network, measured, 0, learned, settings, 0)
+        settings = ToySettings(steps=2, **changes)
+        *_, state = adapt(network, measured, 0, learned, settings, 0.1, 0)
         return torch.cat([p.detach().flatten() for p in state.parameters()])
 
     start = torch.cat([p.detach().flatten() for p in network.parameters()])

@@ -208,12 +208,12 @@ _LOCALISATION = Step(
 """Scores of maps against boxes, where they are asked for."""
 
 
-def _seed(name: str, settings: str, *, classifier: str = "classifiers") -> Method:
+def _seed(name: str, settings: str, *, classifier: str = "classifiers", scores: str = _SCORES) -> Method:
     """A seed method; `classifier` narrows the objectives it works on."""
     options = ("device", "precision", "images_at_once")
     product = "maps/{shard}.h5"
     maps = Step("maps", f"wsss_core.seeds.{name}:{settings}", "maps", "shard", "train", options, product=product)
-    return _method(maps, _scores("seeds", ("maps", "evaluation.csv")), _LOCALISATION, classifier=classifier)
+    return _method(maps, _scores("seeds", ("maps", "evaluation.csv"), scores), _LOCALISATION, classifier=classifier)
 
 
 def _refined_seed(name: str, settings: str) -> Method:
@@ -388,7 +388,12 @@ METHODS: dict[str, dict[str, Method]] = {
         "advcam": _seed("advcam", "AdvCamSettings"),
         "advcam_rib": _seed("advcam_rib", "AdvCamRibSettings"),
         "grad_cam": _seed("grad_cam", "GradCamSettings"),
-        "ficklenet": _seed("ficklenet", "FickleNetSeedSettings", classifier="classifiers/ficklenet"),
+        "ficklenet": _seed(
+            "ficklenet",
+            "FickleNetSeedSettings",
+            classifier="classifiers/ficklenet",
+            scores="wsss_core.seeds.ficklenet:FickleNetScoresSettings",
+        ),
         "seam": _seed("seam", "SeamSettings", classifier="classifiers/seam|pretrained"),
         "regions": _refined_seed("regions", "RegionsSettings"),
         "external": _external_seed(),

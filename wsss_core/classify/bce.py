@@ -28,8 +28,8 @@ CLASSIFIER_RATE = 0.1
 
 
 @dataclass(frozen=True)
-class BceSettings:
-    """Training of the classifier. What is null follows from the backbone and from the number of images."""
+class ClassifierSettings:
+    """Training of a classifier. What is null follows from the backbone and from the number of images."""
 
     usual_epochs: ClassVar[int] = 5
 
@@ -86,6 +86,18 @@ class BceSettings:
     )
 
 
+@dataclass(frozen=True)
+class BceSettings(ClassifierSettings):
+    """Training of the classifier with cross-entropy alone."""
+
+    dropout: float = setting(
+        0.0,
+        "share of the pooled features left out in training; PSA's classifier has 0.5, IRN's and RIB's none",
+        minimum=0,
+        exclusiveMaximum=1,
+    )
+
+
 class StartSettings(Protocol):
     """Settings that say with what weights a network starts."""
 
@@ -122,7 +134,7 @@ def plan(settings: BceSettings, inputs: Inputs) -> Plan:
     prepare(network, _keeping_features(settings, inputs), inputs.weights)
     batches = training_batches(settings, inputs)
     rate = polynomial(len(batches), settings.power)
-    return Plan(network, batches, loss(network), optimizer(network, settings), rate)
+    return Plan(network, batches, loss(network, settings.dropout), optimizer(network, settings), rate)
 
 
 def _keeping_features(settings: BceSettings, inputs: Inputs) -> BceSettings:
@@ -133,7 +145,7 @@ def _keeping_features(settings: BceSettings, inputs: Inputs) -> BceSettings:
     return replace(settings, frozen_stages=5)
 
 
-def training_batches(settings: BceSettings, inputs: Inputs) -> ClassifierBatches:
+def training_batches(settings: ClassifierSettings, inputs: Inputs) -> ClassifierBatches:
     """Batches of the images of the role "train", as the settings say."""
     return ClassifierBatches(
         inputs.records,
@@ -165,12 +177,25 @@ def prepare(network: CamNetwork, settings: StartSettings, weights: Mapping[str, 
         network.freeze(settings.frozen_stages or 0)
 
 
-def loss(network: CamNetwork) -> Callable[[tuple[Tensor, Tensor]], dict[str, Tensor]]:
-    """From a batch (images [B, 3, S, S], labels [B, C]) to the mean over images and classes of the cross-entropy."""
+def loss(network: CamNetwork, dropout: float = 0.0) -> Callable[[tuple[Tensor, Tensor]], dict[str, Tensor]]:
+    """From a batch (images [B, 3, S, S], labels [B, C]) to the mean over images and classes of the cross-entropy.
+
+    Parameters
+    ----------
+    dropout
+        Share of the pooled features that are left out while the network is trained. Of a pooled feature it is that of
+        the feature's whole map, which PSA's code drops before pooling.
+    """
+
+    def logits(images: Tensor) -> Tensor:
+        if not dropout:
+            return network(images)
+        pooled = network.features(images).mean((2, 3), keepdim=True)
+        return network.classifier(F.dropout(pooled, dropout, training=network.training)).flatten(1)
 
     def terms(batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         images, labels = batch
-        return {"loss": F.binary_cross_entropy_with_logits(network(images), labels)}
+        return {"loss": F.binary_cross_entropy_with_logits(logits(images), labels)}
 
     return terms
 

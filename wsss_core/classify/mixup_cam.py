@@ -52,7 +52,7 @@ from wsss_core.training import Inputs, Plan, polynomial
 
 
 @dataclass(frozen=True)
-class MixupCamSettings(bce.BceSettings):
+class MixupCamSettings(bce.ClassifierSettings):
     """Mixup-CAM; defaults as published for VOC, and as in PSA where nothing is published."""
 
     backbone: BackboneName = setting("resnet38d", "backbone network")

@@ -10,6 +10,7 @@ photos drawn at random, and these with the regions of their classes erased.
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,15 @@ class SelectionSettings:
         0.5, "photos with p(c) from here on are hard (hard, random_hard, erased)", minimum=0, maximum=1
     )
     limit: int | None = setting(None, "photos at most; null: all that the rule allows", minimum=1)
-    draw: int = setting(0, "another number, another random subset (all rules but hard, with a limit)", minimum=0)
+    limit_per_class: int | None = setting(
+        None,
+        "photos at most of each class that they are taken for, the one with their highest p(c), as Fig. 4.5 counts "
+        "them; null: no such limit",
+        minimum=1,
+    )
+    draw: int = setting(
+        0, "another number, another random subset (all rules but hard, with a limit of either kind)", minimum=0
+    )
     reviewed: str | None = setting(
         None, "rule reviewed: CSV with the columns id and keep that the reviewing person saves"
     )
@@ -252,7 +261,20 @@ def choose(
         )
     if settings.rule != "hard":
         pool = sorted(pool, key=lambda c: keyed.key_bytes(seed, "ood", settings.draw, c.id))
+    if settings.limit_per_class is not None:
+        pool = first_of_each_class(pool, settings.limit_per_class)
     return [c.id for c in pool[: settings.limit]]
+
+
+def first_of_each_class(candidates: Sequence[Candidate], limit: int) -> list[Candidate]:
+    """The candidates without those that come after `limit` others of the same best class; their order is kept."""
+    seen: Counter[int] = Counter()
+    kept = []
+    for candidate in candidates:
+        seen[candidate.best] += 1
+        if seen[candidate.best] <= limit:
+            kept.append(candidate)
+    return kept
 
 
 def confused(candidate: Candidate, threshold: float) -> list[int]:

@@ -7,23 +7,28 @@ CVPR 2020 (chapter 3 of Chang's thesis, whose numbering of equations is used her
    images of each class are clustered into K sub-categories (Eq. 3.2);
 2. a new network learns classes and sub-categories together (Eq. 3.3), ``L = BCE(classes) + λ BCE(sub-categories)``.
 
-The first round starts from an ordinary classifier and each further one from the round before, for its features only:
-in the published code every round trains from ImageNet weights again. Where code and thesis differ
-(`ScCamSettings.variant`):
+The first round starts from an ordinary classifier and each further one from the round before. Where code and thesis
+differ (`ScCamSettings.variant`):
 
-==================  =====================================  ===========================================
+==================  =====================================  ==============================================
 \\                   official                               paper
-==================  =====================================  ===========================================
+==================  =====================================  ==============================================
 optimiser           SGD whose momentum is in effect the    Adam
                     weight decay, 5e-4
 rate                0.01, ten times that of the heads      1e-3
 features            the backbone's                         those of a 3x3 convolution, 512 channels
-==================  =====================================  ===========================================
+a round starts      from ImageNet weights                  from the network before (Algorithm 1): its backbone,
+                                                           3x3 convolution and head of classes
+==================  =====================================  ==============================================
 
-The thesis does not give the number of epochs, the batch size, the crop or any dropout, nor does it say whether a round
-starts afresh; both variants do as the code does. The code plans 61 epochs in every round, but uses the networks after
-31, 41 and 51 epochs of the rounds 1, 2 and 3. Here the epochs behind those are not run: `ScCamSettings.epochs` are,
-while the rate falls as if training went on to `ScCamSettings.schedule_epochs`, which gives the same weights.
+Algorithm 1 optimises one extractor E and one head H_p all the way, in turns with the clustering. The head of
+sub-categories starts anew in every round, in both variants, as k-means numbers its groups anew. What the network
+before does not have, such as the 3x3 convolution of an ordinary classifier in the first round, is new.
+
+The thesis does not give the number of epochs, the batch size, the crop or any dropout; both variants do as the code
+does. The code plans 61 epochs in every round, but uses the networks after 31, 41 and 51 epochs of the rounds 1, 2 and
+3. Here the epochs behind those are not run: `ScCamSettings.epochs` are, while the rate falls as if training went on to
+`ScCamSettings.schedule_epochs`, which gives the same weights.
 
 Classes of few images: a class has at most as many sub-categories as images, fewer if images have equal features. The
 outputs left over, and all those of a class without images, have the label 0 in every image. (The k-means that the
@@ -50,7 +55,7 @@ from wsss_core.classify.batches import ClassifierBatches
 from wsss_core.errors import UserError
 from wsss_core.models import BackboneName
 from wsss_core.models.backbones import backbone
-from wsss_core.models.cam import pooled_features
+from wsss_core.models.cam import CamNetwork, pooled_features
 from wsss_core.models.sc_cam import ScCamNetwork
 from wsss_core.settings import setting
 from wsss_core.training import Inputs, Plan, enough_epochs, polynomial
@@ -62,10 +67,15 @@ EPOCHS = (31, 41, 51)
 
 
 @dataclass(frozen=True)
-class ScCamSettings(bce.BceSettings):
+class ScCamSettings(bce.ClassifierSettings):
     """One round of SC-CAM; defaults as published for VOC."""
 
-    backbone: BackboneName = setting("resnet38d", "backbone network; that of `init` may be another")
+    backbone: BackboneName = setting(
+        "resnet38d", "backbone network; that of `init` may be another (official), or must be the same (paper)"
+    )
+    weights: str | None = setting(
+        None, "as for the objective bce (official); the variant paper goes on from the weights of `init`"
+    )
     epochs: int | None = setting(
         None,
         "passes over the images; null: 31 in the first round, 41 in the second, 51 from the third on, or as many as "
@@ -113,7 +123,8 @@ def plan(settings: ScCamSettings, inputs: Inputs) -> Plan:
     Raises
     ------
     UserError
-        If the schedule is shorter than the training.
+        If the schedule is shorter than the training, or a round of the variant paper has another backbone than the
+        network it goes on from.
     """
     before = inputs.classifier
     assert before is not None  # the registry demands it
@@ -126,7 +137,10 @@ def plan(settings: ScCamSettings, inputs: Inputs) -> Plan:
         settings.clusters,
         rounds,
     )
-    bce.prepare(network, settings, inputs.weights)
+    if settings.variant == "paper":
+        go_on_from(network, before, settings)
+    else:
+        bce.prepare(network, settings, inputs.weights)
     batches = bce.training_batches(resolved, inputs)
 
     def discovered() -> dict[str, Tensor]:
@@ -138,6 +152,29 @@ def plan(settings: ScCamSettings, inputs: Inputs) -> Plan:
     optimizer = {"official": bce.optimizer, "paper": bce.adam}[settings.variant](network, resolved)
     rate = polynomial(resolved.schedule_epochs * batches.steps_per_epoch, settings.power)
     return Plan(network, SubclassBatches(batches, sublabels), loss(network, settings), optimizer, rate)
+
+
+def go_on_from(network: ScCamNetwork, before: CamNetwork, settings: ScCamSettings) -> None:
+    """Give a new network the backbone of another, and its embedding and head of classes if it has such an embedding.
+
+    Raises
+    ------
+    UserError
+        If the backbones differ.
+    """
+    if network.backbone.name != before.backbone.name:
+        raise UserError(
+            f"backbone: {network.backbone.name}, but `init` names a classifier with {before.backbone.name}; a round of "
+            "the variant paper goes on from its weights, so give both the same backbone"
+        )
+    if settings.weights is not None:
+        log.info("weights: are not read, as the variant paper goes on from the weights of `init`")
+    mine, theirs = network.state_dict(), before.state_dict()
+    behind = [name for name in mine if name.startswith(("embedding.", "classifier."))]
+    alike = all(name in theirs and theirs[name].shape == mine[name].shape for name in behind)
+    kept = [name for name in mine if name.startswith("backbone.")] + behind * alike
+    network.load_state_dict(mine | {name: theirs[name] for name in kept})
+    network.freeze(settings.frozen_stages)
 
 
 def _resolved(settings: ScCamSettings, rounds: int, images: int) -> ScCamSettings:

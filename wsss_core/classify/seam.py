@@ -39,7 +39,7 @@ from wsss_core.training import Inputs, Plan, polynomial
 
 
 @dataclass(frozen=True)
-class SeamSettings(bce.BceSettings):
+class SeamSettings(bce.ClassifierSettings):
     """SEAM; defaults as published for VOC."""
 
     backbone: BackboneName = setting("resnet38d", "backbone network")

@@ -2,6 +2,10 @@
 
 RIB (NeurIPS 2021), VOC without saliency: masks with undecided pixels between two thresholds train a first network;
 its predictions fill only those pixels; a second network is trained from scratch on all pixels.
+
+The paper (A.1) fills them with what the network predicts, whatever the tags say. By default the classes that the image
+does not hold are left out here, as its tags are known and a class that is absent is always wrong;
+`FillSettings.restrict_to_tags: false` is the paper's.
 """
 
 from __future__ import annotations
@@ -23,7 +27,9 @@ from wsss_core.settings import setting
 class FillSettings:
     """Filling of undecided pixels (255) with a network's predictions."""
 
-    restrict_to_tags: bool = setting(True, "only predict the classes of the image's tags, and background")
+    restrict_to_tags: bool = setting(
+        True, "only predict the classes of the image's tags, and background; false: all classes, as RIB does (A.1)"
+    )
     predict: PredictSettings = setting(PredictSettings, "prediction with the network")
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TypeVar
 
 from wsss_core.errors import UserError
 from wsss_core.models.cam import CamNetwork
+from wsss_core.models.seam import SeamNetwork
+
+log = logging.getLogger(__name__)
 
 Network = TypeVar("Network", bound=CamNetwork)
 
 
 def check_pointwise(network: CamNetwork, method: str) -> None:
     """Refuse a classifier whose cells are classified in company, as those of FickleNet are.
+
+    One whose maps are refined by more than the classifier (SEAM) is said to have only those of the classifier used.
 
     Parameters
     ----------
@@ -29,6 +35,12 @@ def check_pointwise(network: CamNetwork, method: str) -> None:
         raise UserError(
             f"classifier: the seed method {method} needs a 1x1 convolution for a classifier, and that of "
             f"{network.architecture} is {shape}; name another one, or use the seed method ficklenet, cam or grad_cam"
+        )
+    if isinstance(network, SeamNetwork):
+        log.warning(
+            "classifier: was trained by SEAM, and %s works on its activation maps before SEAM's correlation refines "
+            "them; the refined ones are those of the seed method seam",
+            method,
         )
 
 

@@ -37,6 +37,7 @@ from torch import Tensor
 
 from wsss_core import keyed
 from wsss_core.data.table import ImageRecord
+from wsss_core.evaluate.sweep import ScoresSettings
 from wsss_core.models.ficklenet import FickleNetwork, relevance
 from wsss_core.seeds import Inputs
 from wsss_core.seeds.cam import view_pair
@@ -64,6 +65,18 @@ class FickleNetSeedSettings:
     )
     scales: tuple[float, ...] = setting(
         (1.0,), "image scales whose maps are summed, without mirror images", minItems=1, items={"exclusiveMinimum": 0}
+    )
+
+
+@dataclass(frozen=True)
+class FickleNetScoresSettings(ScoresSettings):
+    """How the maps are scored; at 0.35, the `threshold` that the paper's rule settles conflicts at."""
+
+    threshold: float = setting(
+        0.35,
+        "background threshold under rule fixed, on maps in [0, 1]; the seed's own `threshold` (aggregate any)",
+        minimum=0,
+        exclusiveMaximum=1,
     )
 
 

@@ -8,12 +8,19 @@ Gradient-based Localization", ICCV 2017. With T the features of a stage, [D, h, 
 y_c is taken as the sum of the class's logit map, not as its mean: within an image of one scale that is a constant
 factor, and it keeps the scales' maps comparable. For the last stage and a classifier that is a 1x1 convolution w_k is
 then the classifier's weight, and G_c the class activation map.
+
+J. Lee's dissertation writes Grad-CAM without the mean (Eq. 2.2), each cell weighed by its own gradient::
+
+    G_c = ReLU(sum_k T_k dy_c / dT_k)
+
+which is `GradCamSettings.gradient: cell`. At the last stage, where the gradient is the same in all cells, both are one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -33,6 +40,11 @@ class GradCamSettings:
 
     stage: int = setting(
         5, "stage of the backbone whose features are weighed, of 5; earlier ones are finer", minimum=1, maximum=5
+    )
+    gradient: Literal["mean", "cell"] = setting(
+        "mean",
+        "what weighs the features: mean: of each channel, as published; cell: of each cell itself (Eq. 2.2 of J. Lee's "
+        "dissertation)",
     )
     scales: tuple[float, ...] = setting(
         (1.0, 0.5, 1.5, 2.0),
@@ -69,6 +81,7 @@ def grad_cam_seed(
     for scale in settings.scales:
         features, logits = features_and_logits(network, view_pair(network, image, scale), classes, settings.stage)
         gradients = [torch.autograd.grad(logit, features, retain_graph=True)[0] for logit in logits]
+        weighed = _WEIGHED[settings.gradient]
         maps[scale] = flip_sum(torch.stack([weighed(features.detach(), gradient) for gradient in gradients], 1))
     stride = network.backbone.strides[settings.stage - 1]
     return SeedMaps(tuple(classes), maps, image.shape[:2], stride=stride)
@@ -93,6 +106,14 @@ def features_and_logits(
     return taken[0], logits
 
 
-def weighed(features: Tensor, gradient: Tensor) -> Tensor:
+def weighed_by_channel(features: Tensor, gradient: Tensor) -> Tensor:
     """Features [B, D, h, w], channels weighed by the spatial mean of the gradient and summed: [B, h, w], any sign."""
     return (features * gradient.mean((2, 3), keepdim=True)).sum(1)
+
+
+def weighed_by_cell(features: Tensor, gradient: Tensor) -> Tensor:
+    """Features [B, D, h, w], each weighed by its own gradient and summed: [B, h, w], any sign."""
+    return (features * gradient).sum(1)
+
+
+_WEIGHED = {"mean": weighed_by_channel, "cell": weighed_by_cell}

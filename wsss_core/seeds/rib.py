@@ -24,6 +24,10 @@ rate                      falls as (1 - k / K) ** 0.9; times    constant, for al
                           10 for the classifier; weight decay
 ========================  ====================================  ==========================================
 
+The margin of 600 is one number with two meanings. The published code compares it with the sum of all views' logits; the
+paper's min(m, y) limits each logit, and single logits hardly reach 600 within K steps, so that `variant: paper` runs as
+without a margin unless a smaller one is given. The statistic ``target`` of a seed shows the logits.
+
 Two ablations of the paper are settings. `loss: bce` adapts with the binary cross-entropy of all classes, through an
 activation a that saturates on both sides (Table 5a)::
 
@@ -106,8 +110,8 @@ class RibSettings:
     )
     margin: float | None = setting(
         600.0,
-        "margin m: stop when the target's summed logits exceed it (official), or limit of each logit (paper); "
-        "null for none",
+        "margin m: stop when the target's summed logits exceed it (official), or limit of each logit (paper, "
+        "where 600 hardly ever binds); null for none",
         exclusiveMinimum=0,
     )
     explosion: tuple[float, float] | None = setting(

@@ -14,9 +14,12 @@ from wsss_core.toy.data import DIGITS, toy_images
 from wsss_core.toy.experiment import (
     ToySettings,
     accuracy,
+    chosen_rate,
+    first_maximum,
     hgr_table,
     iteration_maps,
     layer_maps,
+    own_maximum,
     scaled,
     train,
 )
@@ -44,16 +47,25 @@ def run(*, config: Path, folder: Path, execution: Execution) -> None:
     step = read_step(config)
     settings: ToySettings = step.settings
     source = Path(settings.mnist) if settings.mnist else None
-    learned, measured = toy_images(source, measured=settings.measured, marked=settings.marked, seed=step.seed)
+    learned, measured, tried = toy_images(
+        source,
+        measured=settings.measured,
+        tried=settings.tried if settings.rate is None else 0,
+        marked=settings.marked,
+        seed=step.seed,
+    )
     log.info("%d images to train on, %d of them marked", len(learned.images), learned.marks.any((1, 2)).sum())
     network = train(learned, settings, step.seed, execution)
     log.info("accuracy: trained %.3f, measured %.3f", accuracy(network, learned), accuracy(network, measured))
 
     shown = [int(np.argmax(measured.classes == label)) for label in range(len(DIGITS))]
 
-    def write(maps: np.ndarray, name: str, column: str, values: range, names: list[str], title: str) -> None:
-        table = hgr_table(maps, measured.regions, settings.threshold, column, values)
-        examples = [Example(measured.images[k], scaled(maps[k]), measured.marks[k]) for k in shown]
+    def write(
+        maps: np.ndarray, unit: np.ndarray, name: str, column: str, values: range, names: list[str], title: str
+    ) -> None:
+        table = hgr_table(maps, unit, measured.regions, settings.threshold, column, values)
+        divided = scaled(maps, unit)
+        examples = [Example(measured.images[k], divided[k], measured.marks[k]) for k in shown]
         with atomic_path(folder / f"hgr_{name}.csv") as temporary:
             table.to_csv(temporary, index=False, float_format="%.6g")
         write_text(folder / f"{name}.svg", hgr_figure(table, names, examples, title=title, label=column))
@@ -61,9 +73,11 @@ def run(*, config: Path, folder: Path, execution: Execution) -> None:
             log.info("HGR by %s, %s: %s", column, region, " ".join(f"{100 * value:.1f}" for value in rows["hgr"]))
 
     gradients = [f"G{layer}" for layer in range(1, LAYERS + 1)]
-    write(layer_maps(network, measured), "layers", "layer", range(1, LAYERS + 1), gradients, "Gradients by layer")
-    adapted = iteration_maps(network, measured, learned, settings, step.seed)
+    maps = layer_maps(network, measured)
+    write(maps, own_maximum(maps), "layers", "layer", range(1, LAYERS + 1), gradients, "Gradients by layer")
+    rate = chosen_rate(network, tried, learned, settings, step.seed)
+    log.info("RIB's rate: %g", rate)
+    maps = iteration_maps(network, measured, learned, settings, rate, step.seed)
     iterations = range(settings.steps + 1)
-    write(
-        adapted, "iterations", "iteration", iterations, [str(k) for k in iterations], "Gradients of the logit under RIB"
-    )
+    title = f"Gradients of the logit under RIB, rate {rate:g}"
+    write(maps, first_maximum(maps), "iterations", "iteration", iterations, [str(k) for k in iterations], title)

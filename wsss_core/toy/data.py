@@ -59,15 +59,19 @@ class ToyImages:
         }
 
 
-def toy_images(folder: Path | None, *, measured: int, marked: float, seed: int) -> tuple[ToyImages, ToyImages]:
-    """Images to train on, and images to measure, all of which have a mark.
+def toy_images(
+    folder: Path | None, *, measured: int, tried: int = 0, marked: float, seed: int
+) -> tuple[ToyImages, ToyImages, ToyImages]:
+    """Images to train on, images to measure and images to try rates on; all of the latter two have a mark.
 
     Parameters
     ----------
     folder
         Folder of MNIST's idx files, or None for scikit-learn's digits.
     measured
-        Number of the images to measure, half of them of either class.
+        Number of the images to measure, half of them of either class. They do not depend on `tried`.
+    tried
+        Number of the images to try rates on, half of them of either class.
     marked
         Fraction of the training images of each class that get a mark.
 
@@ -78,20 +82,24 @@ def toy_images(folder: Path | None, *, measured: int, marked: float, seed: int) 
     """
     images, digits = mnist(folder) if folder else small_digits()
     train: list[int] = []
-    held: list[int] = []
+    held: tuple[list[int], list[int]] = [], []
     with_mark: list[int] = []
     for number, digit in enumerate(DIGITS):
         found = np.flatnonzero(digits == digit)
-        wanted = (measured + 1 - number) // 2
-        if len(found) < wanted + 10:
-            raise UserError(
-                f"toy.measured: {measured} images to measure, but there are only {len(found)} of the digit {digit}"
-            )
         order = keyed.generator(seed, "toy", "split", digit).permutation(found).tolist()
-        held += order[:wanted]
-        train += order[wanted:]
-        with_mark += order[wanted : wanted + round(marked * (len(found) - wanted))]
-    return _drawn(images, digits, train, set(with_mark), seed), _drawn(images, digits, held, set(held), seed)
+        for images_of_part, count in zip(held, (measured, tried), strict=True):
+            wanted = (count + 1 - number) // 2
+            images_of_part += order[:wanted]
+            order = order[wanted:]
+        if len(order) < 10:
+            raise UserError(
+                f"toy.measured, toy.tried: {measured} images to measure and {tried} to try rates on leave {len(order)} "
+                f"of the {len(found)} images of the digit {digit} to train on; leave at least 10"
+            )
+        train += order
+        with_mark += order[: round(marked * len(order))]
+    shown, others = (_drawn(images, digits, part, set(part), seed) for part in held)
+    return _drawn(images, digits, train, set(with_mark), seed), shown, others
 
 
 def _drawn(images: np.ndarray, digits: np.ndarray, chosen: Sequence[int], marked: set[int], seed: int) -> ToyImages:

@@ -7,8 +7,10 @@ class-relevant but not needed, falls most of all in the last layer; and adapting
 raises that of digits and marks, while that of the background stays.
 
 The paper does not say how large the network, the marks and the steps of RIB are, nor the unit of a gradient. Here the
-absolute values of a map are divided by their maximum (as CAMs are); the HGR of the undivided ones is beside it in the
-tables. The measured images were not trained on, and each of them has a mark.
+unit of a layer is the maximum of the image's map in that layer, and under RIB it is the maximum at iteration 0: divided
+by its own maximum, a map whose gradients grow everywhere looks as if nothing had changed. The HGR of the undivided maps
+is beside it in the tables. The measured images were not trained on, and each of them has a mark. RIB's rate is chosen
+on other images, which are neither trained on nor measured.
 """
 
 from __future__ import annotations
@@ -32,6 +34,9 @@ from wsss_core.toy.network import LAYERS, ToyNetwork, gradient_maps
 
 log = logging.getLogger(__name__)
 
+RATES = (2.5e-4, 5e-4, 1e-3, 2e-3)
+"""Rates of RIB to choose among."""
+
 
 @dataclass(frozen=True)
 class ToySettings:
@@ -45,9 +50,22 @@ class ToySettings:
     iterations: int = setting(1500, "training steps of the classifier (Adam)", minimum=1)
     batch_size: int = setting(32, "images a training step", minimum=1)
     learning_rate: float = setting(2e-3, "of the classifier's training", exclusiveMinimum=0)
-    threshold: float = setting(0.3, "a gradient is high above this fraction of its map's maximum", minimum=0, maximum=1)
+    tried: int = setting(
+        40, "images to choose RIB's rate on, all with a mark, neither trained on nor measured", minimum=2
+    )
+    threshold: float = setting(
+        0.3,
+        "a gradient is high above this fraction of its unit: the maximum of a layer's map, at RIB iteration 0",
+        minimum=0,
+        maximum=1,
+    )
     steps: int = setting(10, "RIB iterations K", minimum=0)
-    rate: float = setting(1e-3, "RIB's learning rate λ, of the mean loss of a batch", minimum=0)
+    rate: float | None = setting(
+        None,
+        "RIB's learning rate λ, of the mean loss of a batch; null: of 2.5e-4, 5e-4, 1e-3 and 2e-3 the one after which "
+        "the HGR of digit and mark exceeds that of the background most, on the images `tried`",
+        minimum=0,
+    )
     rib_batch: int = setting(
         20, "images a RIB iteration B: the image itself and B - 1 of the training images", minimum=1
     )
@@ -101,7 +119,13 @@ def accuracy(network: ToyNetwork, images: ToyImages) -> float:
 
 
 def adapt(
-    network: ToyNetwork, images: ToyImages, number: int, others: ToyImages, settings: ToySettings, seed: int
+    network: ToyNetwork,
+    images: ToyImages,
+    number: int,
+    others: ToyImages,
+    settings: ToySettings,
+    rate: float,
+    seed: int,
 ) -> Iterator[ToyNetwork]:
     """The classifier at RIB iterations 0 to K for one image: θ_k = θ_(k-1) - λ ∇ L_RIB.
 
@@ -114,6 +138,8 @@ def adapt(
         Which of `images`.
     others
         Where the B - 1 other images of an iteration are drawn from.
+    rate
+        λ.
     """
     adapted = copy.deepcopy(network)
     parameters = list(adapted.parameters())
@@ -128,7 +154,7 @@ def adapt(
             gradients = torch.autograd.grad(-logits.clamp(max=settings.margin).mean(), parameters)
             with torch.no_grad():
                 for parameter, gradient in zip(parameters, gradients, strict=True):
-                    parameter.sub_(settings.rate * gradient)
+                    parameter.sub_(rate * gradient)
 
 
 def layer_maps(network: ToyNetwork, images: ToyImages) -> np.ndarray:
@@ -137,22 +163,60 @@ def layer_maps(network: ToyNetwork, images: ToyImages) -> np.ndarray:
 
 
 def iteration_maps(
-    network: ToyNetwork, images: ToyImages, others: ToyImages, settings: ToySettings, seed: int
+    network: ToyNetwork, images: ToyImages, others: ToyImages, settings: ToySettings, rate: float, seed: int
 ) -> np.ndarray:
-    """Absolute gradient maps |G_6| of all images at RIB iterations 0 to K, float32 [N, K + 1, 28, 28]."""
+    """Absolute gradient maps |G_6| of all images at RIB iterations 0 to K, float32 [N, K + 1, 28, 28]; see `adapt`."""
     found = []
     for number, label in enumerate(torch.from_numpy(images.classes)):
         own = images_of(images)[number : number + 1]
-        states = adapt(network, images, number, others, settings, seed)
+        states = adapt(network, images, number, others, settings, rate, seed)
         found.append([gradient_maps(state, own, label[None])[0, LAYERS - 1].abs().numpy() for state in states])
         if (number + 1) % 20 == 0:
             log.info("image %d/%d", number + 1, len(images.images))
     return np.array(found)
 
 
-def scaled(maps: np.ndarray) -> np.ndarray:
-    """Absolute gradient maps [..., H, W], each divided by its maximum."""
-    return maps / np.maximum(maps.max((-2, -1), keepdims=True), np.finfo(maps.dtype).tiny)
+def chosen_rate(network: ToyNetwork, tried: ToyImages, others: ToyImages, settings: ToySettings, seed: int) -> float:
+    """The given rate, or that of `RATES` after which the HGR of digit and mark exceeds the background's most.
+
+    Parameters
+    ----------
+    tried
+        Images that are neither trained on nor measured.
+    others
+        As for `adapt`.
+    """
+    if settings.rate is not None:
+        return settings.rate
+    gains = {}
+    for rate in RATES:
+        maps = iteration_maps(network, tried, others, settings, rate, seed)
+        last = scaled(maps, first_maximum(maps))[:, -1:]
+        digit, mark, background = (
+            float(np.nanmean(high_gradient_ratio(last, region, settings.threshold)))
+            for region in tried.regions.values()
+        )
+        gains[rate] = (digit + mark) / 2 - background
+        log.info(
+            "rate %g on images to try rates on: HGR of digit %.1f, mark %.1f, background %.1f",
+            *(rate, 100 * digit, 100 * mark, 100 * background),
+        )
+    return max(gains, key=gains.__getitem__)
+
+
+def own_maximum(maps: np.ndarray) -> np.ndarray:
+    """The unit of layers: of absolute gradient maps [N, M, H, W] each its own maximum, [N, M, 1, 1]."""
+    return maps.max((-2, -1), keepdims=True)
+
+
+def first_maximum(maps: np.ndarray) -> np.ndarray:
+    """The unit of iterations: of the maps [N, M, H, W] of an image the maximum of the first, [N, 1, 1, 1]."""
+    return own_maximum(maps[:, :1])
+
+
+def scaled(maps: np.ndarray, unit: np.ndarray) -> np.ndarray:
+    """Absolute gradient maps [..., H, W] divided by a unit that broadcasts with them; zeros where it is 0."""
+    return maps / np.maximum(unit, np.finfo(maps.dtype).tiny)
 
 
 def high_gradient_ratio(maps: np.ndarray, region: np.ndarray, threshold: float) -> np.ndarray:
@@ -176,7 +240,12 @@ def high_gradient_ratio(maps: np.ndarray, region: np.ndarray, threshold: float) 
 
 
 def hgr_table(
-    maps: np.ndarray, regions: Mapping[str, np.ndarray], threshold: float, column: str, values: Sequence[int]
+    maps: np.ndarray,
+    unit: np.ndarray,
+    regions: Mapping[str, np.ndarray],
+    threshold: float,
+    column: str,
+    values: Sequence[int],
 ) -> pd.DataFrame:
     """HGR of every region, averaged over the images.
 
@@ -184,17 +253,19 @@ def hgr_table(
     ----------
     maps
         Absolute gradient maps [N, M, H, W].
+    unit
+        What they are divided by, such as their `first_maximum`.
     column, values
         What the M maps of an image are, such as "layer" and 1 to 6.
 
     Returns
     -------
     Rows of `column`, "region", "hgr" and "deviation" (its standard deviation over the images) of maps divided by their
-    maximum, and "hgr_unscaled" of the maps as they are.
+    unit, and "hgr_unscaled" of the maps as they are.
     """
     rows = []
     for name, region in regions.items():
-        ratios = high_gradient_ratio(scaled(maps), region, threshold)
+        ratios = high_gradient_ratio(scaled(maps, unit), region, threshold)
         unscaled = high_gradient_ratio(maps, region, threshold)
         for index, value in enumerate(values):
             rows.append(

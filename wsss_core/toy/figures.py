@@ -28,7 +28,7 @@ class Example:
     image
         [H, W] in 0..1.
     maps
-        [M, H, W], each in 0..1.
+        [M, H, W], in units of the high gradient ratio; shown from 0 to 1.
     mark
         bool [H, W], framed in the picture.
     """
@@ -65,7 +65,7 @@ def hgr_figure(
             shade = colour(REGIONS[str(region)])
             axes.plot(range(count), 100 * of_region["hgr"], marker="o", color=shade, label=region)
             axes.plot(range(count), 100 * of_region["hgr_unscaled"], color=shade, linestyle=DOTTED)
-        axes.plot([], [], color=LIGHT["muted"], linestyle=DOTTED, label="gradients not divided by their maximum")
+        axes.plot([], [], color=LIGHT["muted"], linestyle=DOTTED, label="gradients as they are")
         axes.set_xticks(range(count), names)
         axes.set_xlabel(label)
         axes.set_ylabel("high gradient ratio, %")
