@@ -181,3 +181,36 @@ def test_a_cell_larger_than_any_label_stops(tmp_path):
     path.write_text("image,labels\na.jpg," + 200_000 * "x" + "\n")
     with pytest.raises(UserError, match="line 2 is no line of a table"):
         read_labels(path, " ")
+
+
+@pytest.mark.parametrize("key", [lambda name: name, lambda name: int(name.replace("_", ""))])
+def test_vectors_of_the_field_are_read_by_the_list_of_classes(tmp_path, key):
+    names = ("2007_000032", "2011_003271", "2008_000008")
+    (tmp_path / "photos").mkdir()
+    for name in names:
+        Image.new("RGB", (4, 4)).save(tmp_path / f"photos/{name}.jpg")
+    vectors = np.array([[1, 0, 0], [0, 1, 1], [0, 0, 0]], np.float32)
+    np.save(tmp_path / "cls_labels.npy", {key(name): vector for name, vector in zip(names, vectors, strict=True)})
+    (tmp_path / "classes.txt").write_text("cow\nfire truck\ncat\n")
+    settings = TableSettings(root=str(tmp_path), images="photos", labels="cls_labels.npy", classes="classes.txt")
+    reading = tags.read(settings)
+    assert {record.id: record.classes for record in reading.records} == dict(
+        zip(names, [(0,), (1, 2), ()], strict=True)
+    )
+    assert reading.class_names == ("cow", "fire truck", "cat")
+
+
+@pytest.mark.parametrize(
+    ("held", "names", "message"),
+    [
+        ({"a": [1, 0]}, None, "holds no names of classes; list them"),
+        ({"a": [1, 0, 0]}, ("cow", "cat"), r"a has numbers of shape \(3,\), there are 2 classes"),
+        ({"a": [1, 2]}, ("cow", "cat"), "a has int64 .* expected a 0 or 1 for every class"),
+        ({"a": ["cow", "cat"]}, ("cow", "cat"), "expected a 0 or 1"),
+        ({}, ("cow",), "is no dictionary from images"),
+    ],
+)
+def test_vectors_that_say_something_else_are_refused(tmp_path, held, names, message):
+    np.save(tmp_path / "c.npy", held)
+    with pytest.raises(UserError, match=message):
+        read_labels(tmp_path / "c.npy", " ", names)

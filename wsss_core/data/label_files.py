@@ -6,7 +6,9 @@ The shape is read off the file, never guessed where two would fit:
 * the same with one label a row: the column is called label, class or category, in the singular, and images may stand in
   several rows; a cell is one label, spaces and all;
 * a table with a column of images and a column for every class, which holds 0 and 1, or true and false;
-* JSON or YAML: a mapping from images to lists of labels, or a list of mappings with an image and its labels.
+* JSON or YAML: a mapping from images to lists of labels, or a list of mappings with an image and its labels;
+* ``.npy`` as repositories of this field share it (``cls_labels.npy``): a dictionary from images to a 0 or 1 for every
+  class, in the order of a list of names. IRN's has numbers for names, 2007000032 for 2007_000032.
 
 Beside these there are folders that are classes: every image has the name of its folder as its label.
 """
@@ -20,8 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
+from wsss_core.data.arrays import read_arrays
 from wsss_core.data.label_text import split_labels
 from wsss_core.data.reading import Problem, read_text
 from wsss_core.documents import parsed
@@ -39,6 +43,7 @@ YES, NO = ("1", "1.0", "true", "yes", "x"), ("0", "0.0", "false", "no", "")
 """What a cell of a class's column holds, in any case."""
 
 ENDINGS = (".csv", ".tsv", ".txt", ".json", ".yaml", ".yml")
+"""Of files of tags that tell their labels themselves."""
 
 EXPECTED = (
     f"a column or key of images ({', '.join(IMAGE[:5])}, …), and either their labels ({', '.join(LABELS[:3])}, …), or "
@@ -86,11 +91,13 @@ class LabelFile:
     separator: str | None = None
 
 
-def read_labels(path: Path, separator: str) -> LabelFile:
+def read_labels(path: Path, separator: str, names: Sequence[str] | None = None) -> LabelFile:
     """Read a file of tags.
 
     Parameters
     ----------
+    names
+        Names of the classes in their order, for files that have only numbers.
     separator
         What separates the labels of one image where they stand in one cell; " " stands for any white space. A cell of
         a column with one label a row is taken apart only by another separator than " ".
@@ -109,6 +116,8 @@ def read_labels(path: Path, separator: str) -> LabelFile:
     >>> [(row.image, row.labels) for row in found.rows]
     [('a.jpg', ('cow',)), ('b.jpg', ())]
     """
+    if path.suffix.lower() == ".npy":
+        return _read_vectors(path, names)
     text = read_text(path)
     if path.suffix.lower() in (".json", ".yaml", ".yml"):
         return _read_mapping(path, text, separator)
@@ -280,6 +289,26 @@ def _read_mapping(path: Path, text: str, separator: str) -> LabelFile:
             rows.append(LabelRow(image, names, split, where))
     kind = "a list of images with their labels" if isinstance(content, list) else "images mapped to their labels"
     return LabelFile(tuple(rows), tuple(problems), kind)
+
+
+def _read_vectors(path: Path, names: Sequence[str] | None) -> LabelFile:
+    """Rows of a dictionary from images to a number for every class."""
+    held = read_arrays(path)
+    if not isinstance(held, dict) or not held:
+        raise UserError(f"{path}: is no dictionary from images to their classes")
+    if not names:
+        raise UserError(f"{path}: holds no names of classes; list them in the order of its numbers (dataset.classes)")
+    rows = []
+    for key, given in held.items():
+        vector = np.asarray(given)
+        image = f"{key // 10**6}_{key % 10**6:06d}" if isinstance(key, (int, np.integer)) else str(key)
+        if vector.dtype.kind not in "fiub" or not np.isin(vector, (0, 1)).all():
+            raise UserError(f"{path}: {image} has {vector.dtype} {vector.shape}, expected a 0 or 1 for every class")
+        if vector.shape != (len(names),):
+            raise UserError(f"{path}: {image} has numbers of shape {vector.shape}, there are {len(names)} classes")
+        labels = tuple(name for name, present in zip(names, vector.tolist(), strict=True) if present)
+        rows.append(LabelRow(image, labels, None, str(path)))
+    return LabelFile(tuple(rows), (), f"a dictionary from images to a 0 or 1 for each of {len(names)} classes")
 
 
 def _pairs_of_mapping(path: Path, content: Any) -> Iterator[tuple[str, Any, str | None, str]]:

@@ -154,7 +154,8 @@ def _tags(settings: TableSettings, root: Path, images: ImageFolder) -> tuple[Pat
     """The tags, and the file or folder that they are from; masks among the images of folders are no images."""
     if settings.labels != FOLDERS:
         path = named_file(root, settings.labels, "labels")
-        return path, read_labels(path, settings.separator)
+        names = None if settings.classes is None else _named_classes(settings, settings.classes)
+        return path, read_labels(path, settings.separator, names)
     masks = None if settings.masks is None else named(root, settings.masks).resolve()
     files = [file for file in images.files if masks is None or masks not in (images.folder / file).resolve().parents]
     return images.folder, tags_of_folders(images.folder, files)
@@ -182,7 +183,7 @@ def _image_folder(settings: TableSettings, root: Path) -> Path:
 
 def _class_names(settings: TableSettings, rows: Iterable[LabelRow], path: Path) -> tuple[str, ...]:
     if settings.classes is not None:
-        return read_class_names(named_file(Path(settings.root), settings.classes, "classes"))
+        return _named_classes(settings, settings.classes)
     names = sorted({label for row in rows for label in row.labels})
     if not names:
         raise UserError(f"{path}: no row holds a label")
@@ -192,6 +193,10 @@ def _class_names(settings: TableSettings, rows: Iterable[LabelRow], path: Path) 
             "is dataset.separator right?"
         )
     return class_list(names, path)
+
+
+def _named_classes(settings: TableSettings, file: str) -> tuple[str, ...]:
+    return read_class_names(named_file(Path(settings.root), file, "classes"))
 
 
 def _lists(settings: TableSettings) -> dict[str, tuple[str, ...]]:

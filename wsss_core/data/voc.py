@@ -123,7 +123,7 @@ def read(settings: VocSettings, workers: int = 0, drawn: Path | None = None) -> 
         existing_folder(named(root, settings.annotations), "tags (xml)")
     elif settings.tags != "masks":
         path = named_file(root, settings.tags, "tags")
-        found = read_labels(path, settings.separator)
+        found = read_labels(path, settings.separator, class_names)
         problems += found.problems
         rows = found.rows
         check_labels([row.labels for row in rows], found.separator, class_names, str(path))
