@@ -55,6 +55,7 @@ def test_help_lists_the_commands_of_users_first_and_then_the_steps(capsys):
         "clean",
         "predict",
         "export",
+        "import",
         "export-model",
         "inspect",
         "table",

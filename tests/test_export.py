@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
@@ -206,6 +207,66 @@ def test_datumaro_reads_the_same_pixels(masks, form, theirs):
         assert (back == annotated(name)).all(), name
         seen.add(name)
     assert seen == set(SIZES)
+
+
+def test_what_left_as_cvat_comes_back_mended(masks, capsys):
+    """The whole loop: a mask is mended in the XML, as by hand, and comes back under the names of the run."""
+    pytest.importorskip("datumaro", reason="datumaro is not installed")
+    out = exported(masks, "cvat")
+    shutil.copytree(masks.parents[3] / "photos", out / "images")
+    shutil.copy(out / "images/sub/b.jpg", out / "images/b.jpg")
+    tree = ET.parse(out / "annotations.xml")
+    first = next(tree.getroot().iter("image"))
+    added = {"label": CLASSES[1], "source": "manual", "occluded": "0", "rle": "0, 6", "left": "9", "top": "8"}
+    ET.SubElement(first, "mask", {**added, "width": "3", "height": "2", "z_order": "1"})
+    ET.SubElement(
+        first, "box", {"label": CLASSES[0], "xtl": "1", "ytl": "2", "xbr": "5.5", "ybr": "7", "occluded": "0"}
+    )
+    points = {"label": CLASSES[2], "points": "3.0,4.0", "occluded": "0"}
+    ET.SubElement(first, "points", points)
+    tree.write(out / "annotations.xml", encoding="utf-8")
+    exported(masks, "png", "names")
+    back = masks.parents[3] / "back"
+    words = [
+        "import",
+        str(out),
+        "--format",
+        "cvat",
+        "--out",
+        str(back),
+        "--classes",
+        str(out.parent / "names/classes.txt"),
+    ]
+    assert cli.main(words) == 0
+    told = capsys.readouterr().out
+    assert "tags of 3 images" in told and "2 masks in" in told and "1 boxes in" in told
+    assert "left out, as nothing here takes them: 1 points" in told
+    expected = annotated("a")
+    expected[8:10, 9:12] = 2
+    assert (read_mask(back / "masks/a.png") == expected).all()
+    assert (read_mask(back / "masks/b.png") == annotated("sub/b")).all()
+    (box,) = json.loads((back / "boxes.json").read_text())["annotations"]
+    assert box["bbox"] == [1, 2, 4.5, 5] and box["category_id"] == 1
+    assert "a,cow" in (back / "labels.csv").read_text().splitlines()
+    assert cli.main(words) == 0, "the same again"
+    (back / "labels.csv").write_text("mine")
+    assert cli.main(words) == 2 and (back / "labels.csv").read_text() == "mine"
+
+
+@pytest.mark.parametrize(("path", "form"), [("nothing", "cvat"), ("run", "cvat"), ("out", "no-such-form")])
+def test_annotations_that_cannot_be_read_are_told_in_a_line(masks, path, form, capsys):
+    pytest.importorskip("datumaro", reason="datumaro is not installed")
+    exported(masks, "cvat")
+    top = masks.parents[3]
+    assert cli.main(["import", str(top / path), "--format", form, "--out", str(top / "back")]) == 2
+    assert not (top / "back").exists() and len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_without_datumaro_a_line_says_what_to_install(masks, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "datumaro", None)
+    top = masks.parents[3]
+    assert cli.main(["import", str(top), "--format", "cvat", "--out", str(top / "back")]) == 2
+    assert "pip install 'wsss[exchange]'" in capsys.readouterr().err
 
 
 def test_every_form_writes_twice_and_never_over_another_file(masks, capsys):

@@ -20,6 +20,7 @@ FLOORS = (
         "predict",
         "objects",
         "export",
+        "import_annotations",
         "export_model",
         "init",
         "status",

@@ -247,6 +247,21 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--format", choices=list(forms), default="png", help="form to write (default: %(default)s)")
     export.set_defaults(call=_export)
 
+    take = command(
+        "import",
+        "take in tags, boxes and masks from an annotation tool's export",
+        "Read annotations of another program by Datumaro, and write them as files that a run reads: labels.csv, masks "
+        "as PNGs, boxes.json, classes.txt. With --classes masks are numbered as in a run, for its corrections.",
+    )
+    take.add_argument("annotations", type=Path, metavar="PATH", help="file or folder that the other program exported")
+    take.add_argument(
+        "--format", required=True, metavar="FORM", help="Datumaro's name: cvat, coco, voc, yolo, label_me …"
+    )
+    take.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder to write into")
+    names = "classes.txt of `wsss export`, or a list of names a line; without it the other program's own classes"
+    take.add_argument("--classes", type=Path, metavar="FILE", help=names)
+    take.set_defaults(call=_import)
+
     leave = command(
         "export-model",
         "write a trained network as ONNX or safetensors, with a model card",
@@ -647,6 +662,14 @@ def _inspect(options: argparse.Namespace) -> None:
     from wsss_core.describe import describe
 
     print(describe(options.file))
+
+
+def _import(options: argparse.Namespace) -> None:
+    from wsss_core.data.reading import read_class_names
+    from wsss_core.import_annotations import import_annotations
+
+    names = read_class_names(options.classes) if options.classes else None
+    print(*import_annotations(options.annotations, options.format, options.out, names), sep="\n")
 
 
 def _export(options: argparse.Namespace) -> None:
