@@ -260,7 +260,8 @@ def test_every_settings_file_has_the_same_keys_and_is_read_as_that_of_its_step(t
     assert {step for _, step in files} == {step.name for step in all_steps()}
     for stage, step in files:
         text = step_json(configuration, stage, step)
-        scored = {"held_out", "labelled"} if stage.startswith("refinements/") and step == "evaluation" else set()
+        scored = {"held_out"} if step == "evaluation" else set()
+        scored |= {"labelled"} if stage.startswith("refinements/") and step == "evaluation" else set()
         keys = {"stage", "key", "step", "method", "seed", "settings", "code"}
         assert json.loads(text).keys() == keys | scored, (stage, step)
         (tmp_path / "step.json").write_text(text)
@@ -346,7 +347,8 @@ def test_images_that_chose_a_threshold_are_known_to_what_is_scored_after_it():
     walked = {"refinements__irn__score": {"rule": "heldout"}, "refinements__confident__threshold": "score"}
     assert held_out(**walked) == dict.fromkeys(("confident", "deeplab", "filled"), 0.2)
     configuration = load(raw(**walked))
-    assert json.loads(step_json(configuration, "refinements/filled", "evaluation"))["held_out"] == 0.2
+    for stage in ("refinements/filled", "segmentations/deeplab"):
+        assert json.loads(step_json(configuration, stage, "evaluation"))["held_out"] == 0.2
 
 
 def test_sweep_of_a_list_setting_takes_lists_of_lists():
