@@ -351,6 +351,28 @@ def test_images_that_chose_a_threshold_are_known_to_what_is_scored_after_it():
         assert json.loads(step_json(configuration, stage, "evaluation"))["held_out"] == 0.2
 
 
+def test_repetitions_of_a_stage_differ_in_its_random_draws_alone():
+    once, configuration = load(raw()), load(raw(seeds__rib__repeat=[0, 1]))
+
+    def step(configuration, stage, name):
+        return json.loads(step_json(configuration, stage, name))
+
+    first, second = (step(configuration, f"seeds/rib@repeat={k}", "maps") for k in (0, 1))
+    plain = step(once, "seeds/rib", "maps")
+    assert first | {"stage": ""} == plain | {"stage": ""}, "the first repetition is what the stage is without any"
+    assert second["key"] == "seeds/rib@repeat=1"
+    assert second | {"stage": "", "key": ""} == plain | {"stage": "", "key": ""}, "no setting of the method"
+    above, below = (
+        {load(raw(seeds__rib__repeat=k)).lineage("rib") for k in (0, 1)},
+        step(configuration, "classifiers/bce", "train"),
+    )
+    assert len(above) == 1, "as with the run's seed, results of both belong together"
+    assert below == step(once, "classifiers/bce", "train"), "what the stage is built on is not repeated"
+    assert step(configuration, "refinements/crf@repeat=1", "masks")["key"] == "refinements/crf"
+    with pytest.raises(UserError, match=r"seeds.rib.*repeat: -1"):
+        load(raw(seeds__rib__repeat=-1))
+
+
 def test_sweep_of_a_list_setting_takes_lists_of_lists():
     configuration = load(raw(seeds__cam__scales=[[1.0], [1.0, 0.5]]))
     assert configuration.section("seeds") == ["cam@scales=1.0", "cam@scales=1.0-0.5", "rib"]

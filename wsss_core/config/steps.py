@@ -37,7 +37,7 @@ def step_json(configuration: Configuration, stage: str, step: str) -> str:
     if section in METHODS:
         one = configuration.stages[name]
         content = _content(configuration, stage, one.method, step, one.settings[step])
-        content["key"] = f"{section}/{one.base}"
+        content["key"] = one.key
         if step == "evaluation":  # masks for training may be cut at a threshold that images for evaluation chose
             content["held_out"] = configuration.held_out_of(name)
         if section == "refinements" and step == "evaluation":
