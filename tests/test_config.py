@@ -262,7 +262,8 @@ def test_every_settings_file_has_the_same_keys_and_is_read_as_that_of_its_step(t
     assert {step for _, step in files} == {step.name for step in all_steps()}
     for stage, step in files:
         text = step_json(configuration, stage, step)
-        scored = {"held_out", "labelled"} if stage.startswith("refinements/") and step == "evaluation" else set()
+        scored = {"held_out"} if step == "evaluation" else set()
+        scored |= {"labelled"} if stage.startswith("refinements/") and step == "evaluation" else set()
         keys = {"stage", "key", "step", "method", "seed", "settings", "code"}
         assert json.loads(text).keys() == keys | scored, (stage, step)
         (tmp_path / "step.json").write_text(text)
@@ -358,7 +359,30 @@ def test_images_that_chose_a_threshold_are_known_to_what_is_scored_after_it():
     walked = {"refinements__irn__score": {"rule": "heldout"}, "refinements__confident__threshold": "score"}
     assert held_out(**walked) == dict.fromkeys(("confident", "deeplab", "filled"), 0.2)
     configuration = load(raw(**walked))
-    assert json.loads(step_json(configuration, "refinements/filled", "evaluation"))["held_out"] == 0.2
+    for stage in ("refinements/filled", "segmentations/deeplab"):
+        assert json.loads(step_json(configuration, stage, "evaluation"))["held_out"] == 0.2
+
+
+def test_repetitions_of_a_stage_differ_in_its_random_draws_alone():
+    once, configuration = load(raw()), load(raw(seeds__rib__repeat=[0, 1]))
+
+    def step(configuration, stage, name):
+        return json.loads(step_json(configuration, stage, name))
+
+    first, second = (step(configuration, f"seeds/rib@repeat={k}", "maps") for k in (0, 1))
+    plain = step(once, "seeds/rib", "maps")
+    assert first | {"stage": ""} == plain | {"stage": ""}, "the first repetition is what the stage is without any"
+    assert second["key"] == "seeds/rib@repeat=1"
+    assert second | {"stage": "", "key": ""} == plain | {"stage": "", "key": ""}, "no setting of the method"
+    above, below = (
+        {load(raw(seeds__rib__repeat=k)).lineage("rib") for k in (0, 1)},
+        step(configuration, "classifiers/bce", "train"),
+    )
+    assert len(above) == 1, "as with the run's seed, results of both belong together"
+    assert below == step(once, "classifiers/bce", "train"), "what the stage is built on is not repeated"
+    assert step(configuration, "refinements/crf@repeat=1", "masks")["key"] == "refinements/crf"
+    with pytest.raises(UserError, match=r"seeds.rib.*repeat: -1"):
+        load(raw(seeds__rib__repeat=-1))
 
 
 def test_sweep_of_a_list_setting_takes_lists_of_lists():

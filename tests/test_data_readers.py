@@ -92,7 +92,9 @@ def test_voc_lists_by_path_with_masks_and_spaces_in_names(voc_root):
 
 def test_voc_score_list_must_be_part_of_train(voc_root):
     save_text(voc_root / "ImageSets/Segmentation/other.txt", "a\nc\n")
-    with pytest.raises(UserError, match=r"other.txt: 1 of 2 images to score are in no train list.*c.jpg \(row 2\)"):
+    with pytest.raises(
+        UserError, match=r"other.txt: 1 of 2 images to score are in no train or val list.*c.jpg \(row 2\)"
+    ):
         voc.read(VocSettings(root=str(voc_root), score="other"))
 
 
@@ -241,6 +243,13 @@ def test_table_split_column(table_root):
     reading = tags.read(TableSettings(root=str(table_root), masks="masks"))
     roles = {r.id: r.splits for r in reading.records}
     assert roles == {"00": ("train",), "01": ("val",), "02": ("train", "score"), "04": ("ood",)}
+    save_text(table_root / "labels.csv", "image,labels,split\n00,cat,train\n01,cat,val score\n02,dog,score val\n")
+    reading = tags.read(TableSettings(root=str(table_root), masks="masks"))
+    assert {r.id: r.splits for r in reading.records} == {
+        "00": ("train",),
+        "01": ("score", "val"),
+        "02": ("score", "val"),
+    }
     save_text(table_root / "labels.csv", "image,labels,split\n00,cat,trian\n")
     reading = tags.read(TableSettings(root=str(table_root)))
     assert "unknown split 'trian' (did you mean 'train'?)" in texts(reading)[0]
@@ -253,6 +262,17 @@ def test_table_names_with_spaces_and_subfolders(table_root):
     reading = tags.read(TableSettings(root=str(table_root), separator=";"))
     assert reading.class_names == ("fire engine", "school bus")
     assert by_id(reading)["sub/été 1"].classes == (0, 1)
+
+
+def test_the_images_to_score_may_be_those_for_evaluation(table_root):
+    save_text(table_root / "lists/a.txt", "00\n01.jpg\n")
+    save_text(table_root / "lists/b.txt", "02\n")
+    settings = TableSettings(root=str(table_root), lists="lists", train=("a",), val=("b",), score="b", masks="masks")
+    found = by_id(tags.read(settings))
+    assert {i: r.splits for i, r in found.items()} == {"00": ("train",), "01": ("train",), "02": ("score", "val")}
+    assert found["02"].classes, "its seeds are made of its tags"
+    save_text(table_root / "labels.csv", "image,labels\n00,cat\n01,dog\n")
+    assert "02: labels.csv: no row gives the labels of this image" in " ".join(texts(tags.read(settings)))
 
 
 def test_table_lists(table_root):

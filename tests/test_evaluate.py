@@ -502,6 +502,36 @@ def test_masks_of_images_that_chose_the_threshold_are_not_scored(images):
     assert evaluation.rows["mean"]["iou"] == 1
 
 
+def test_images_for_evaluation_that_chose_a_threshold_score_no_network(images):
+    """Masks for training may be cut at a threshold that images for evaluation chose: a network saw that choice."""
+    folder, records, _ = images
+    masked = [record for record in records if record.mask]
+    chose = {r.id for r in masked if is_held_out(r.id, 0.5)}
+    for record in records:
+        write_mask(folder / "masks" / mask_name(record.id), np.array(_read(folder / f"true{record.id[-1]}.png")))
+    write_about(folder / "masks", Cut("none"))
+    for splits, images_scored in ((("score", "val"), 8 - len(chose)), (("val",), 8)):
+        moved = [replace(record, splits=splits) for record in masked]
+        write_manifest(folder / "manifest.json", ("cat", "dog"), moved)
+        run_masks(folder, "segmentations/x", "deeplab_v2", {}, held_out=0.5)
+        assert read_evaluation(folder / "evaluation.csv").header.images == images_scored
+    assert 0 < len(chose) < 8
+
+
+def test_maps_and_masks_of_images_for_evaluation_say_so_and_were_never_learned_from(images):
+    folder, records, maps = images
+    moved = [replace(record, splits=("score", "val")) for record in records if record.mask]
+    write_manifest(folder / "manifest.json", ("cat", "dog"), moved)
+    seed_shard(folder / "a.h5", moved, maps)
+    assert score(folder, [folder / "a.h5"])[1].header.split == "val"
+    for record in moved:
+        write_mask(folder / "masks" / mask_name(record.id), np.array(_read(folder / f"true{record.id[-1]}.png")))
+    write_about(folder / "masks", Cut("fixed", 0.3))
+    run_masks(folder, "refinements/x", "fill", {}, labelled=[[1.0, 0]])
+    header = read_evaluation(folder / "evaluation.csv").header
+    assert (header.split, header.images, header.learned) == ("val", 8, 0)
+
+
 def test_a_split_without_shards_has_nothing_to_score(tmp_path):
     evaluation_step.run(
         config=write_step(tmp_path / "step.json", "segmentations/x", "deeplab_v2", "evaluation", {}),

@@ -96,6 +96,21 @@ def data(tmp_path) -> DataSet:
     return made
 
 
+def test_images_for_evaluation_that_are_scored_are_in_the_shards_of_train_and_in_no_training(data):
+    data.index(score="val", shard_size=3)
+    dealt = [r for path in (data.out / "shards/train").iterdir() for r in read_manifest(path).records]
+    assert {r.id: r.splits for r in dealt if "score" in r.splits} == {"v0": ("score", "val"), "v1": ("score", "val")}
+    assert all(r.mask for r in dealt if "score" in r.splits) and len(dealt) == 10
+    assert [r.id for r in read_table(data.out / "shards/train.csv").records] == [f"t{i}" for i in range(8)]
+    of_val = [r.id for path in (data.out / "shards/val").iterdir() for r in read_manifest(path).records]
+    assert sorted(of_val) == ["v0", "v1"]
+
+
+def test_scores_are_of_one_kind_of_images(data):
+    data.list("both", "t1", "v0")
+    data.refused("1 of the images to score are for training (such as t1), 1 for evaluation (such as v0)", score="both")
+
+
 def test_table_and_shards(data):
     data.add("sky", "", mask=False, size=(20, 10))
     data.list("ood", "sky")

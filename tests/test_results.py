@@ -268,6 +268,29 @@ def test_runs_are_combined_as_mean_and_standard_deviation():
     assert table.splitlines()[0].endswith("| runs |") and "over 3 runs" in table
 
 
+def test_repetitions_are_joined_within_a_run_and_over_runs():
+    def run(name, seed, *scores):
+        rows = []
+        for k, miou in enumerate(scores):
+            given = {"miou": miou, "images": 9, "split": "score"}
+            swept = {"rib.steps": 5, "rib.repeat": k}
+            seed_name = f"rib@steps=5@repeat={k}"
+            rows.append(ResultRow("seeds", seed_name, "rib", "rib", swept, "maps", ("bce",), **given))
+            crf = f"crf@steps=5@repeat={k}"
+            rows.append(ResultRow("refinements", crf, "crf", "crf", swept, "masks", (seed_name,), **given))
+        return Results(name, seed, tuple(rows))
+
+    maps, masks = combine([run("a", 0, 0.5, 0.52, 0.57)])
+    assert maps.numbers["miou"].deviation == pytest.approx(np.std([0.50, 0.52, 0.57], ddof=1))
+    assert (maps.row.stage, masks.row.upstream) == ("rib@steps=5", ("rib@steps=5",))
+    assert masks.row.swept == {"rib.steps": 5}
+    table = results_table([run("a", 0, 0.5, 0.52, 0.57)])
+    assert table.startswith("| stage | rib.steps | scored on |") and "| 53.0 ± 3.6 |" in table
+    assert "standard deviation over the repetitions." in table and "over 1 runs" not in table
+    assert combine([run("a", 0, 0.5, 0.6), run("b", 1, 0.7)])[0].numbers["miou"].runs == 3
+    assert "| rib@steps=5 |  | 55.0" in refinement_table([run("a", 0, 0.5, 0.6)])
+
+
 def test_seeds_are_set_against_the_refinements_of_each():
     def scored(section, name, method, miou, product, *upstream):
         scores = {"miou": miou, "f1": miou + 0.1, "images": 9, "split": "score"}

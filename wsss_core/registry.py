@@ -79,6 +79,10 @@ class Step:
         return "device" in self.execution
 
 
+REPEAT = "repeat"
+"""Key of every stage that says which of its repetitions it is."""
+
+
 @dataclass(frozen=True)
 class Method:
     """One kind of stage.

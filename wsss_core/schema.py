@@ -14,7 +14,7 @@ from wsss_core.config.validate import accepts_array, object_schema
 from wsss_core.constants import NAME
 from wsss_core.errors import UserError
 from wsss_core.evaluate.figures import FigureSettings
-from wsss_core.registry import DATASETS, DISCRIMINATOR, METHODS, Method, all_steps, imported
+from wsss_core.registry import DATASETS, DISCRIMINATOR, METHODS, REPEAT, Method, all_steps, imported
 from wsss_core.report.settings import ReportSettings
 from wsss_core.settings import json_schema
 from wsss_core.signature import read_signature
@@ -192,6 +192,13 @@ def _method_schema(method: Method) -> dict[str, Any]:
         else:
             merged["properties"] |= schema["properties"]
             merged["required"] += schema["required"]
+    merged["properties"][REPEAT] = {
+        "type": "integer",
+        "minimum": 0,
+        "default": 0,
+        "description": "another number, other random draws in this stage alone; a list such as [0, 1, 2] repeats it, "
+        "and `wsss table` shows mean and standard deviation",
+    }
     return merged
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from wsss_core.registry import METHODS, Step
+from wsss_core.registry import METHODS, REPEAT, Step
 
 MASK_EDGES = ("masks", "otherwise", "segmentation", "truth")
 """Keys of a stage that name masks to start from, or a network that was trained on such."""
@@ -30,6 +30,8 @@ class Stage:
         Step name to that step's settings.
     swept
         Swept key ("rib.steps": stage and setting), of this stage or of one it is built on, to this variant's value.
+    repeat
+        Which of its repetitions it is: they differ in their random draws alone.
     """
 
     section: str
@@ -38,6 +40,12 @@ class Stage:
     upstream: Mapping[str, str]
     settings: Mapping[str, Mapping[str, Any]]
     swept: Mapping[str, Any] = field(default_factory=dict)
+    repeat: int = 0
+
+    @property
+    def key(self) -> str:
+        """The key of its random draws, the same for all variants of a sweep but for repetitions."""
+        return f"{self.section}/{self.base}" + (f"@{REPEAT}={self.repeat}" if self.repeat else "")
 
     @property
     def base(self) -> str:

@@ -3,7 +3,7 @@ configuration: its own settings and the digest of the library code it uses.
 
 Every file has the same keys: ``stage`` ("section/name"; or "dataset", "features", "figures/name", "toy", "run" for a
 step of the run itself), ``key`` (the same without swept values, of random draws), ``step``, ``method``, ``seed``,
-``settings`` and ``code``; the evaluation of a refinement also ``held_out`` and ``labelled``.
+``settings`` and ``code``; an evaluation also ``held_out``, and that of a refinement ``labelled``.
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ def step_json(configuration: Configuration, stage: str, step: str) -> str:
     if section in METHODS:
         one = configuration.stages[name]
         content = _content(configuration, stage, one.method, step, one.settings[step])
-        content["key"] = f"{section}/{one.base}"
-        if section == "refinements" and step == "evaluation":
+        content["key"] = one.key
+        if step == "evaluation":  # masks for training may be cut at a threshold that images for evaluation chose
             content["held_out"] = configuration.held_out_of(name)
+        if section == "refinements" and step == "evaluation":
             content["labelled"] = [list(share) for share in configuration.truths_of(name).values()]
     else:
         method, settings = _of_the_run(configuration, stage, step)

@@ -14,6 +14,7 @@ from wsss_core.config.given import GivenStage, upstream_first
 from wsss_core.config.graph import Stage, base_name
 from wsss_core.config.validate import ONE_FOLDER, Mistakes, accepts_array, filled, meant, object_schema
 from wsss_core.constants import LONGEST_NAME
+from wsss_core.registry import REPEAT
 
 Tags = dict[tuple[str, str], Any]
 """What makes a variant: (stage, dotted key of the setting that it sweeps) to this variant's value."""
@@ -81,7 +82,8 @@ def _variants(given: GivenStage, made: Mapping[str, Sequence[Variant]], mistakes
             edges = {edge: variant.stage.name for edge, variant in zip(given.edges, upstream, strict=True)}
             settings = filled(_replaced(given.settings, own), given.schema, f"{given.section}.{name}", mistakes)
             swept = {f"{owner}.{key}": value for (owner, key), value in tags.items()}
-            stage = Stage(given.section, name, given.method, edges, _by_step(given, settings), swept)
+            by_step = _by_step(given, settings)
+            stage = Stage(given.section, name, given.method, edges, by_step, swept, settings.get(REPEAT, 0))
             variants[name] = Variant(stage, tags)
     if not variants and all(sources.values()):
         mistakes.add(given.where, f"{' and '.join(given.edges.values())} have no variants with the same swept values")
@@ -166,5 +168,5 @@ def _by_step(given: GivenStage, settings: Mapping[str, Any]) -> dict[str, Mappin
     """A stage's settings dealt to its steps."""
     steps = given.registered.steps
     nested = {step.key for step in steps.values() if step.key}
-    own = {key: value for key, value in settings.items() if key not in nested}
+    own = {key: value for key, value in settings.items() if key not in {*nested, REPEAT}}
     return {name: settings[step.key] if step.key else own for name, step in steps.items()}

@@ -90,7 +90,9 @@ class CocoSettings:
     )
     split_seed: int = setting(0, "another number, another choice for val_fraction", minimum=0)
     score: str | None = setting(
-        None, "list of the train images whose masks score seeds and pseudo-masks; null: all that have a mask"
+        None,
+        "list of the images whose masks score seeds and pseudo-masks, of those to train on, or of those for evaluation "
+        "(then seeds and masks are made of these too, and no training sees them); null: all train images with a mask",
     )
     ood: tuple[str, ...] = setting((), "folders of images that hold none of the classes")
     classes: str | None = setting(
@@ -436,8 +438,10 @@ def _read_score_list(settings: CocoSettings, root: Path, drafts: Mapping[str, Dr
     path = find_list(settings.score, root, ".")
     for number, name in read_lines(path):
         draft = drafts.get(name)
-        if draft is None or "train" not in draft.roles:
-            raise UserError(f"{path}, row {number}: there is no train image {name!r}{did_you_mean(name, drafts)}")
+        if draft is None or not {"train", "val"} & set(draft.roles):
+            raise UserError(
+                f"{path}, row {number}: there is no train or val image {name!r}{did_you_mean(name, drafts)}"
+            )
         draft.roles.append("score")
 
 

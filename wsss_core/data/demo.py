@@ -31,7 +31,7 @@ from wsss_core.store.masks import write_mask
 
 log = logging.getLogger(__name__)
 
-_PLAIN = ("root", "unreadable", "shard_size", "box_share", "box_draw", "box_noise", "box_noise_kind")
+_PLAIN = ("root", "score", "unreadable", "shard_size", "box_share", "box_draw", "box_noise", "box_noise_kind")
 """Settings that change no picture."""
 
 _LAYOUT = 1
@@ -46,6 +46,9 @@ class DemoSettings:
     train: int = setting(240, "images to train on", minimum=5)
     val: int = setting(80, "images that evaluate networks", minimum=1)
     background: int = setting(30, "images of backgrounds alone, which play the role ood", minimum=0)
+    score: Literal["train", "val"] = setting(
+        "train", "images whose masks score seeds and pseudo-masks: those to train on, or those for evaluation"
+    )
     min_side: int = setting(128, "least length of a side, pixels", minimum=64)
     max_side: int = setting(160, "greatest length of a side, pixels", maximum=1024)
     usual_place: float = setting(
@@ -116,6 +119,7 @@ def _as_voc(settings: DemoSettings, folder: Path) -> voc.VocSettings:
     return voc.VocSettings(
         root=str(folder),
         train=("train",),
+        score="val" if settings.score == "val" else None,
         val=("val",),
         ood=("background",) if settings.background else (),
         classes="classes.txt",

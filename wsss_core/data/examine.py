@@ -307,6 +307,14 @@ def _contradictions(reading: Reading, records: Iterable[ImageRecord], known: Kno
 
 
 def require_roles(reading: Reading, records: Sequence[ImageRecord]) -> None:
+    scored = [record for record in records if "score" in record.splits]
+    of_val = [record.id for record in scored if "val" in record.splits]
+    if 0 < len(of_val) < len(scored):
+        trained = next(record.id for record in scored if "val" not in record.splits)
+        raise UserError(
+            f"dataset.score: {len(scored) - len(of_val)} of the images to score are for training (such as {trained}), "
+            f"{len(of_val)} for evaluation (such as {of_val[0]}), and one score of both says nothing; score one kind"
+        )
     for role in reading.wanted:
         if not any(role in record.splits for record in records):
             raise UserError(f"dataset.{role}: no image is left in this split, of {len(reading.records)} in all")

@@ -461,7 +461,7 @@ def listed_images(
     Raises
     ------
     UserError
-        If a list is missing or empty, or the score list names an image that no train list has.
+        If a list is missing or empty, or the score list names an image that no train or val list before it has.
     """
     drafts: dict[str, Draft] = {}
     for role, names in lists.items():
@@ -562,7 +562,10 @@ def tag_from_rows(
     class_names: Sequence[str],
     problems: list[Problem],
 ) -> None:
-    """Give images the tags of their rows; problems are appended for unknown classes and train images without a row."""
+    """Give images the tags of their rows.
+
+    Problems are appended for unknown classes, and for images without a row that are for training or scored.
+    """
     for file, draft in drafts.items():
         row = rows.get(file)
         if row is not None:
@@ -570,7 +573,7 @@ def tag_from_rows(
                 draft.tags = class_indices(row.labels, class_names)
             except LookupError as error:
                 problems.append(Problem(draft.id, row.where, str(error)))
-        elif "train" in draft.roles:
+        elif {"train", "score"} & set(draft.roles):
             problems.append(Problem(draft.id, str(path), "no row gives the labels of this image"))
 
 
@@ -590,10 +593,10 @@ def wanted_roles(lists: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
 def _check_subset(role: str, path: Path, entries: Sequence[Listed], drafts: Mapping[str, Draft]) -> None:
     if role != "score":
         return
-    outside = [e for e in entries if e.file not in drafts or "train" not in drafts[e.file].roles]
+    outside = [e for e in entries if e.file not in drafts or not {"train", "val"} & set(drafts[e.file].roles)]
     if outside:
         raise UserError(
-            f"{path}: {len(outside)} of {len(entries)} images to score are in no train list, "
+            f"{path}: {len(outside)} of {len(entries)} images to score are in no train or val list, "
             f"the first is {outside[0].file} ({outside[0].where.rpartition(', ')[2]})"
         )
 

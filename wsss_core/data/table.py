@@ -30,8 +30,8 @@ class ImageRecord:
     height, width
         Size in pixels, after any EXIF rotation.
     splits
-        Roles the image plays: "train" (tags are used), "score" (its mask scores seeds and pseudo-masks),
-        "val" (its mask evaluates networks), "ood" (holds none of the classes).
+        Roles the image plays: "train" (tags are used), "score" (its mask scores seeds and pseudo-masks, whether it is
+        for training or for evaluation), "val" (its mask evaluates networks), "ood" (holds none of the classes).
     classes
         Tags as 0-based foreground class indices, ascending.
     mask
@@ -77,6 +77,13 @@ class ImageTable:
     def split(self, name: str) -> tuple[ImageRecord, ...]:
         """The images that play a role, in order of id."""
         return tuple(record for record in self.records if name in record.splits)
+
+    def in_shards(self, split: str) -> tuple[ImageRecord, ...]:
+        """The images in the shards of a split, in order of id: in those of "train" also images for evaluation whose
+        maps and masks are scored. Trainings read the split's table, which has none of these.
+        """
+        roles = {split, "score"} if split == "train" else {split}
+        return tuple(record for record in self.records if roles & set(record.splits))
 
 
 def check_classes(path: Path, found: Sequence[str] | None, class_names: Sequence[str]) -> None:

@@ -58,7 +58,9 @@ class TableSettings:
     lists: str = setting(".", "folder of split lists")
     train: tuple[str, ...] = setting((), "lists of the images to train on; []: by the split column or by chance")
     score: str | None = setting(
-        None, "list of the train images whose masks score seeds and pseudo-masks; null: all that have a mask"
+        None,
+        "list of the images whose masks score seeds and pseudo-masks, of those to train on, or of those for evaluation "
+        "(then seeds and masks are made of these too, and no training sees them); null: all train images with a mask",
     )
     val: tuple[str, ...] = setting((), "lists of the images whose masks evaluate networks")
     ood: tuple[str, ...] = setting((), "lists, or folders, of images that hold none of the classes")
@@ -204,7 +206,7 @@ def _lists(settings: TableSettings) -> dict[str, tuple[str, ...]]:
     if (settings.val or score) and not settings.train:
         key = "val" if settings.val else "score"
         raise UserError(f"dataset.{key}: is a list, so dataset.train must name one too")
-    return {"train": settings.train, "score": score, "val": settings.val, "ood": settings.ood}
+    return {"train": settings.train, "val": settings.val, "score": score, "ood": settings.ood}
 
 
 def _unlisted(
@@ -221,7 +223,7 @@ def _unlisted(
         if unknown is not None:
             text = f"unknown split {unknown!r}{did_you_mean(unknown, ROLES)}; allowed: {', '.join(ROLES)} or nothing"
             problems.append(Problem(draft.id, row.where, text))
-        elif "score" in roles and "train" not in roles:
+        elif "score" in roles and not {"train", "val"} & set(roles):
             roles.append("train")
         if roles:
             drafts[file] = draft

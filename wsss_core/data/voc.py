@@ -57,7 +57,9 @@ class VocSettings:
         ("train_aug",), "lists of the images to train on (names in `lists`, or paths)", minItems=1
     )
     score: str | None = setting(
-        None, "list of the train images whose masks score seeds and pseudo-masks; null: all that have a mask"
+        None,
+        "list of the images whose masks score seeds and pseudo-masks, of those to train on, or of those for evaluation "
+        "(then seeds and masks are made of these too, and no training sees them); null: all train images with a mask",
     )
     val: tuple[str, ...] = setting(("val",), "lists of the images whose masks evaluate networks; [] for none")
     ood: tuple[str, ...] = setting((), "lists, or folders, of images that hold none of the classes")
@@ -151,7 +153,7 @@ def sources(settings: VocSettings) -> Sources:
 
 def _lists(settings: VocSettings) -> dict[str, tuple[str, ...]]:
     score = () if settings.score is None else (settings.score,)
-    return {"train": settings.train, "score": score, "val": settings.val, "ood": settings.ood}
+    return {"train": settings.train, "val": settings.val, "score": score, "ood": settings.ood}
 
 
 def _find_instances(

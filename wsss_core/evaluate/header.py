@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from wsss_core.data.table import ImageRecord
 from wsss_core.errors import UserError
 from wsss_core.store.cut import Cut
 
@@ -27,6 +28,11 @@ IN_PREDICTION = {
 }
 
 
+def scored_split(records: Sequence[ImageRecord]) -> Split:
+    """What scores of maps and masks of these images are on: "val" if they are for evaluation."""
+    return "val" if records and all("val" in record.splits for record in records) else "score"
+
+
 @dataclass(frozen=True)
 class ScoreHeader:
     """What the scores of an evaluation or a curve are.
@@ -34,7 +40,8 @@ class ScoreHeader:
     Attributes
     ----------
     split
-        Role of the scored images: "score" (training images whose masks are used for scoring only) or "val".
+        Which images are scored: "score" (training images whose masks are used for scoring only) or "val"; of maps and
+        masks see `scored_split`.
     images
         Number of images scored; 0 where there were no masks.
     choosing

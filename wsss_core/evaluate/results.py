@@ -7,12 +7,14 @@ import io
 import itertools
 import json
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsss_core.errors import UserError
+from wsss_core.registry import REPEAT
 from wsss_core.store.atomic import write_text
 
 if TYPE_CHECKING:
@@ -313,8 +315,25 @@ class Combined:
     numbers: Mapping[str, Spread]
 
 
+def is_repetition(swept: str) -> bool:
+    """Whether a swept key ("rib.repeat") tells repetitions apart."""
+    return swept.rpartition(".")[2] == REPEAT
+
+
+def without_repetition(row: ResultRow) -> ResultRow:
+    """A row as that of all its repetitions: names and swept values do not say which one it is."""
+    swept = {key: value for key, value in row.swept.items() if not is_repetition(key)}
+    upstream = tuple(_REPETITION.sub("", name) for name in row.upstream)
+    return replace(row, stage=_REPETITION.sub("", row.stage), upstream=upstream, swept=swept)
+
+
+_REPETITION = re.compile(rf"@{REPEAT}=\d+")
+
+
 def combine(runs: Sequence[Results]) -> list[Combined]:
-    """Join the rows of runs that differ in their seed alone, in the order of the first run that has them.
+    """Join the rows of runs that differ in their seed alone, and those of a stage's repetitions.
+
+    They are in the order of the first run that has them.
 
     Raises
     ------
@@ -332,7 +351,7 @@ def combine(runs: Sequence[Results]) -> list[Combined]:
         seeds[results.seed] = results.run
     found: dict[tuple[str, str], list[tuple[str, ResultRow]]] = {}
     for results in runs:
-        for row in results.rows:
+        for row in map(without_repetition, results.rows):
             found.setdefault((row.stage, row.product), []).append((results.run, row))
     for (stage, _), rows in found.items():
         for run, row in rows:

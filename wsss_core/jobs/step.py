@@ -24,8 +24,8 @@ class StepConfig:
     stage
         "section/name", as messages name it.
     key
-        The same without swept values, the key of the stage's random draws: variants of a sweep differ by their settings
-        alone.
+        The key of the stage's random draws, without swept values: variants of a sweep differ by their settings alone,
+        repetitions by their draws alone.
     step
         What the registry says of the step.
     method

@@ -6,11 +6,13 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from wsss_core.evaluate.results import Combined, Results, Spread, combine, value_text
+from wsss_core.evaluate.results import Combined, Results, Spread, combine, is_repetition, value_text
 
 
 def results_table(runs: Sequence[Results]) -> str:
     """A Markdown table of one run, or of several that differ in their seed: mean ± standard deviation (n - 1).
+
+    They are also taken over the repetitions of a stage.
 
     Raises
     ------
@@ -19,7 +21,7 @@ def results_table(runs: Sequence[Results]) -> str:
     """
     rows = combine(runs)
     columns: list[tuple[str, Callable[[Combined], str]]] = [("stage", _stage)]
-    swept = dict.fromkeys(key for results in runs for key in results.swept)
+    swept = dict.fromkeys(key for results in runs for key in results.swept if not is_repetition(key))
     columns += [(key, partial(_swept, key=key)) for key in swept]
     columns += [
         ("scored on", lambda c: f"{c.row.split}, {c.row.images} images" if c.row.images else "no masks"),
@@ -132,6 +134,9 @@ def _note(runs: Sequence[Results], rows: Sequence[Combined]) -> str:
     words = [f"Run{'s' if len(runs) > 1 else ''} {names}."]
     if len(runs) > 1:
         words.append(f"Mean ± standard deviation over {len(runs)} runs.")
+    if any(is_repetition(key) for results in runs for key in results.swept):
+        over = "the runs and their repetitions" if len(runs) > 1 else "the repetitions"
+        words.append(f"Stages that are repeated, and what is built on them: mean ± standard deviation over {over}.")
     words.append("Percent, averaged over the labels that occur in the masks scored, background included.")
     if _any(rows, "of_full"):
         words.append("Of full supervision: mIoU as a part of that of the best network trained on all true masks.")

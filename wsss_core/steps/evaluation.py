@@ -10,10 +10,10 @@ from typing import Literal
 import numpy as np
 
 from wsss_core.constants import IGNORE
-from wsss_core.data.table import read_manifests
+from wsss_core.data.table import ImageRecord, read_manifests
 from wsss_core.errors import UserError
 from wsss_core.evaluate.confusion import mask_confusion, metrics
-from wsss_core.evaluate.header import ScoreHeader
+from wsss_core.evaluate.header import ScoreHeader, scored_split
 from wsss_core.evaluate.labelled import is_labelled
 from wsss_core.evaluate.sweep import EvaluationSettings, is_held_out
 from wsss_core.evaluate.tables import label_names, write_evaluation
@@ -31,8 +31,8 @@ def run(
     """Score masks.
 
     Predictions of a segmentation network are scored on the images that play the role "val", pseudo-masks on those
-    that play the role "score"; images without a mask are left out, and so are those that chose the masks' threshold,
-    and those whose true masks were learned from.
+    that play the role "score"; images without a mask are left out, and so are those that chose the threshold of these
+    masks or of those that a network learned, and those whose true masks were learned from.
 
     Parameters
     ----------
@@ -57,8 +57,8 @@ def run(
     table = read_manifests(manifests)
     n_labels = len(table.class_names) + 1
     all_with_mask = [r for r in table.split(role) if r.mask]
-    with_mask = [r for r in all_with_mask if not any(is_labelled(r.id, *drawn) for drawn in step.labelled)]
-    records = [r for r in with_mask if not is_held_out(r.id, step.held_out)]
+    with_mask = [r for r in all_with_mask if not _learned(r, step.labelled)]
+    records = [r for r in with_mask if "score" not in r.splits or not is_held_out(r.id, step.held_out)]
     cut = _cut(masks)
     files = mask_files(masks, [record.id for record in records], "masks to score")
     total, undecided = np.zeros((n_labels, n_labels), dtype=np.int64), 0
@@ -69,7 +69,7 @@ def run(
         total += mask_confusion(prediction, target, n_labels, skip_ignored=settings.ignored == "skip")
     scores = metrics(total) if records else None
     header = ScoreHeader(
-        split=role,
+        split=role if role == "val" else scored_split(all_with_mask),
         images=len(records),
         choosing=len(with_mask) - len(records),
         learned=len(all_with_mask) - len(with_mask),
@@ -87,3 +87,8 @@ def _cut(masks: Sequence[Path]) -> Cut:
     if len(cuts) > 1:
         raise UserError(f"masks of {' and '.join(map(str, cuts.values()))} were not made alike: make them again")
     return next(iter(cuts), Cut("none"))
+
+
+def _learned(record: ImageRecord, labelled: Sequence[tuple[float, int]]) -> bool:
+    """Whether the true mask of an image is learned from, by the shares and draws of the sources of true masks."""
+    return "train" in record.splits and any(is_labelled(record.id, *drawn) for drawn in labelled)

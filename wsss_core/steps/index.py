@@ -55,7 +55,8 @@ def run(
         Image table of all images.
     shards
         Folder: ``<split>/<shard>.json`` and ``<split>.csv`` for train, val and ood, present even if empty.
-        ``train.csv`` is what training sees: it names no true mask.
+        The shards of train also hold images for evaluation that play the role "score". ``train.csv`` is what training
+        sees: it holds none of these, and names no true mask.
     problems
         CSV with the columns image, path, problem, severity, action; only its header if all is well.
     cache
@@ -155,10 +156,10 @@ def _write_shards(folder: Path, images: ImageTable, shard_size: int, known: Know
     before = known.content["written"]
     with atomic_folder(folder) as temporary:
         for split in SPLITS:
-            records = images.split(split)
             (temporary / split).mkdir()
-            for name, members in deal(records, shard_size).items():
+            for name, members in deal(images.in_shards(split), shard_size).items():
                 write_manifest(temporary / split / f"{name}.json", images.class_names, members)
+            records = images.split(split)
             shown = [without_truth(r) for r in records] if split == "train" else records
             write_table(temporary / f"{split}.csv", ImageTable(images.class_names, tuple(shown)))
         written = {}

@@ -12,7 +12,7 @@ import numpy as np
 from wsss_core.constants import MEAN_ROW
 from wsss_core.data.instances import true_instances
 from wsss_core.data.table import read_manifest
-from wsss_core.evaluate.header import ScoreHeader
+from wsss_core.evaluate.header import ScoreHeader, scored_split
 from wsss_core.evaluate.instances import (
     COLUMNS,
     PSEUDO_COLUMNS,
@@ -58,7 +58,7 @@ def run(
     role: Literal["val", "score"] = "val" if step.step.split == "val" else "score"
     files = {Path(path).stem: path for path in instances}
     names: tuple[str, ...] = ()
-    judged, classes, areas, own = [], [], [], []
+    seen, judged, classes, areas, own = [], [], [], [], []
     for manifest in manifests:
         table = read_manifest(manifest)
         names = table.class_names
@@ -66,6 +66,7 @@ def run(
         for record in table.split(role):
             if record.instances:
                 true, found = true_instances(record), store[record.id]
+                seen.append(record)
                 judged.append(judge_masks(found, true))
                 classes.append(true.classes)
                 areas.append(true.masks.sum((1, 2)))
@@ -76,6 +77,7 @@ def run(
         of_boxes = pseudo_rows(np.concatenate(classes), np.concatenate(areas), np.concatenate(own), names)
         rows = {name: row | of_boxes[name] | {"objects": row["objects"]} for name, row in rows.items()}
         columns = (*COLUMNS, *(column for column in PSEUDO_COLUMNS if column not in COLUMNS))
-    write_rows(scores, ScoreHeader(role, len(judged)), columns, rows if judged else {})
+    split = role if role == "val" else scored_split(seen)
+    write_rows(scores, ScoreHeader(split, len(judged)), columns, rows if judged else {})
     mean = rows[MEAN_ROW]
     log.info("%d images, %d objects: AP50 %.4f, ABO %.4f", len(judged), mean["objects"], mean["ap50"], mean["abo"])

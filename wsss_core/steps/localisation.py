@@ -60,7 +60,7 @@ def run(
         raise UserError("localisation.rule is null: name a rule (fixed, heldout or oracle) to score localisation")
     table = read_manifests(manifests)
     names = table.class_names
-    records = {record.id: record for record in table.records if _boxes(record)[1].size}
+    records = {record.id: record for record in table.split("train") if _boxes(record)[1].size}
     choosing = {i for i in records if settings.rule == "heldout" and is_held_out(i, settings.heldout_fraction)}
     if records and settings.rule == "heldout" and len(choosing) in (0, len(records)):
         raise UserError(

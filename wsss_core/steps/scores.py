@@ -14,7 +14,7 @@ import numpy as np
 
 from wsss_core.data.table import check_classes, read_manifests
 from wsss_core.errors import UserError
-from wsss_core.evaluate.header import ScoreHeader
+from wsss_core.evaluate.header import ScoreHeader, scored_split
 from wsss_core.evaluate.otsu import otsu_threshold
 from wsss_core.evaluate.sweep import ScoresSettings
 from wsss_core.evaluate.tables import label_names, write_curve, write_evaluation
@@ -90,7 +90,9 @@ def run(
 
     found = score_thresholds(pairs, choosing, scored, settings, len(names) + 1)
     value = _typical(own) if found.chosen is None else found.chosen
-    header = ScoreHeader("score", len(scored), len(choosing), cut=Cut(settings.rule, found.chosen))
+    header = ScoreHeader(
+        scored_split(list(records.values())), len(scored), len(choosing), cut=Cut(settings.rule, found.chosen)
+    )
     write_curve(curve, replace(header, cut=Cut("all")), found.levels, found.scores)
     write_evaluation(evaluation, header, label_names(names), found.at_chosen)
     best = {"value": found.levels[found.best], "miou": found.miou(found.best)}

@@ -149,7 +149,7 @@ def _sizes(files: RunFiles, names: Sequence[str], settings: Mapping[str, Any]) -
     for split, role, product in (("train", "score", "maps and masks"), ("val", "val", "predictions")):
         shards = files.shards(split)
         having = [n for n in names if (files.stages[n].section == "segmentations") == (split == "val")]
-        records = {r.id: r for r in files.table.split(split) if role in r.splits and r.mask and r.id in shards}
+        records = {r.id: r for r in files.table.in_shards(split) if role in r.splits and r.mask and r.id in shards}
         if not having or not records:
             continue
         chosen = [records[i] for i in sample(list(records), SCORED)]

@@ -10,6 +10,7 @@ import numpy as np
 
 from wsss_core.data.decode import read_image
 from wsss_core.data.table import ImageRecord
+from wsss_core.evaluate.header import scored_split
 from wsss_core.evaluate.mask_signs import confidence
 from wsss_core.jobs.run_files import KINDS, Labels, RunFiles
 from wsss_core.report import overlays
@@ -45,15 +46,21 @@ def galleries(files: RunFiles) -> list[Gallery]:
     seeds, refinements = files.having("seeds", "maps"), files.having("refinements", "masks")
     networks = files.having("segmentations", "predictions")
     found = [
-        _gallery(files, "Training images", "train", "score", [*seeds, *refinements], count),
+        _gallery(files, _title_of_masks(files), "train", "score", [*seeds, *refinements], count),
         _gallery(files, "Validation images", "val", "val", networks, count),
     ]
     return [gallery for gallery in found if gallery is not None]
 
 
+def _title_of_masks(files: RunFiles) -> str:
+    """What the images are whose maps and masks are shown."""
+    of_val = scored_split(files.table.split("score")) == "val"
+    return "Validation images, which no training sees: maps and masks" if of_val else "Training images"
+
+
 def _gallery(files: RunFiles, title: str, split: str, role: str, names: Sequence[str], count: int) -> Gallery | None:
     """Pictures of a split; `role` is that of the images whose masks may be looked at."""
-    records = {record.id: record for record in files.table.split(split)}
+    records = {record.id: record for record in files.table.in_shards(split)}
     if not records or not names:
         return None
     log.info("pictures of %s", title.lower())
