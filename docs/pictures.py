@@ -2,6 +2,7 @@
 
 python docs/pictures.py results/demo docs/images
 python docs/pictures.py results/demo-methods docs/images/methods --pages
+python docs/pictures.py results/demo-boxes docs/images --objects --columns bbam from-bbam grabcut filled
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from wsss_core.jobs.configuration import read_run_configuration
 from wsss_core.jobs.run_files import RunFiles
 from wsss_core.report.page import Cell, Gallery
 from wsss_core.steps.report.galleries import galleries
+from wsss_core.steps.report.objects import object_galleries
 
 PAGES = {
     "advcam": ("cam", "advcam", "advcam-free"),
@@ -60,10 +62,14 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=3)
     parser.add_argument("--columns", nargs="*", help="stages to show; all by default")
     parser.add_argument("--pages", action="store_true", help="a picture of two rows for every page of docs/methods")
+    parser.add_argument("--objects", action="store_true", help="pictures of single objects, as objects.webp")
     options = parser.parse_args()
     configuration = read_run_configuration(options.run / "config" / "run" / "report.json")
     options.out.mkdir(parents=True, exist_ok=True)
-    if options.pages:
+    if options.objects:
+        run = RunFiles(options.run, replace(configuration, report={"images": 3 * options.rows}))
+        draw(object_galleries(run)[0], options.out / "objects.webp", options.rows, options.columns)
+    elif options.pages:
         for page, stages in PAGES.items():
             if missing := set(stages) - configuration.stages.keys():
                 print(f"{page}: the run has no stage {', '.join(sorted(missing))}")

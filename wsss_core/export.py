@@ -20,6 +20,8 @@ from wsss_core.store.shards import RecordStore
 
 PNG = "png"
 """The form that masks have in a run already."""
+TABLE = "dataset/images.csv"
+"""The images of a run, from its folder."""
 
 
 def export(folder: Path, out: Path, form: str) -> str:
@@ -63,9 +65,6 @@ def export(folder: Path, out: Path, form: str) -> str:
     made: Form = importlib.import_module(f"wsss_core.exchange.{form}")
     made.write(out, _labelled(table, masks), table.class_names)
     return f"{len(masks)} photos and their masks as {form} in {out}"
-
-
-TABLE = "dataset/images.csv"
 
 
 def _table(run: Path) -> ImageTable:
