@@ -518,7 +518,7 @@ def test_images_for_evaluation_that_chose_a_threshold_score_no_network(images):
     assert 0 < len(chose) < 8
 
 
-def test_maps_and_masks_of_images_for_evaluation_say_so_and_were_never_learned_from(images):
+def test_maps_and_masks_of_images_for_evaluation_say_so_and_true_masks_are_scored_nowhere(images):
     folder, records, maps = images
     moved = [replace(record, splits=("score", "val")) for record in records if record.mask]
     write_manifest(folder / "manifest.json", ("cat", "dog"), moved)
@@ -527,9 +527,10 @@ def test_maps_and_masks_of_images_for_evaluation_say_so_and_were_never_learned_f
     for record in moved:
         write_mask(folder / "masks" / mask_name(record.id), np.array(_read(folder / f"true{record.id[-1]}.png")))
     write_about(folder / "masks", Cut("fixed", 0.3))
-    run_masks(folder, "refinements/x", "fill", {}, labelled=[[1.0, 0]])
-    header = read_evaluation(folder / "evaluation.csv").header
-    assert (header.split, header.images, header.learned) == ("val", 8, 0)
+    for labelled, counts in (([], (8, 0)), ([[1.0, 0]], (0, 8))):  # masks of `truth` are true on these images too
+        run_masks(folder, "refinements/x", "mixed", {}, labelled=labelled)
+        header = read_evaluation(folder / "evaluation.csv").header
+        assert (header.split, header.images, header.learned) == ("val", *counts)
 
 
 def test_a_split_without_shards_has_nothing_to_score(tmp_path):

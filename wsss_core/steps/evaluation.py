@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from wsss_core.constants import IGNORE
-from wsss_core.data.table import ImageRecord, read_manifests
+from wsss_core.data.table import read_manifests
 from wsss_core.errors import UserError
 from wsss_core.evaluate.confusion import mask_confusion, metrics
 from wsss_core.evaluate.header import ScoreHeader, scored_split
@@ -57,7 +57,7 @@ def run(
     table = read_manifests(manifests)
     n_labels = len(table.class_names) + 1
     all_with_mask = [r for r in table.split(role) if r.mask]
-    with_mask = [r for r in all_with_mask if not _learned(r, step.labelled)]
+    with_mask = [r for r in all_with_mask if not any(is_labelled(r.id, *drawn) for drawn in step.labelled)]
     records = [r for r in with_mask if "score" not in r.splits or not is_held_out(r.id, step.held_out)]
     cut = _cut(masks)
     files = mask_files(masks, [record.id for record in records], "masks to score")
@@ -87,8 +87,3 @@ def _cut(masks: Sequence[Path]) -> Cut:
     if len(cuts) > 1:
         raise UserError(f"masks of {' and '.join(map(str, cuts.values()))} were not made alike: make them again")
     return next(iter(cuts), Cut("none"))
-
-
-def _learned(record: ImageRecord, labelled: Sequence[tuple[float, int]]) -> bool:
-    """Whether the true mask of an image is learned from, by the shares and draws of the sources of true masks."""
-    return "train" in record.splits and any(is_labelled(record.id, *drawn) for drawn in labelled)
