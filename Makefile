@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CORES ?= all
 
-.PHONY: env demo test lint format schema bench clean
+.PHONY: env demo test lint format schema docs bench clean
 
 env: $(VENV)/.complete
 
@@ -41,6 +41,10 @@ format: env
 
 schema: env
 	$(BIN)/wsss schema
+
+# The documentation as a site, build/site/index.html; a link that leads nowhere is an error.
+docs: env
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 bench: env
 	$(BIN)/python -m benchmarks

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import wsss_core
+from tests.conftest import REPOSITORY
 from wsss_core.code_digest import closure
 
 
@@ -49,3 +50,9 @@ def test_the_library_does_not_use_its_face():
         for node in ast.walk(ast.parse(path.read_bytes())):
             if isinstance(node, ast.ImportFrom) and node.module == "wsss_core":
                 assert not {alias.name for alias in node.names} & set(wsss_core._HOMES), path
+
+
+def test_the_page_of_functions_has_every_public_name():
+    page = (REPOSITORY / "docs/api.md").read_text()
+    listed = {line.rpartition(".")[2] for line in page.splitlines() if line.startswith("::: ")}
+    assert listed == set(wsss_core.__all__) - {"__version__"}
