@@ -20,6 +20,7 @@ from PIL import Image
 
 from tests.scenes import write_classifier, write_step
 from wsss_core.config import Configuration, Stage, step_json
+from wsss_core.constants import MEAN_ROW
 from wsss_core.data.table import ImageRecord, ImageTable, deal, read_table, write_manifest, write_table
 from wsss_core.errors import UserError
 from wsss_core.evaluate.adaptation import quantile_curves, stop_counts, trajectories
@@ -27,8 +28,11 @@ from wsss_core.evaluate.confusion import mask_confusion
 from wsss_core.evaluate.embedding import embed
 from wsss_core.evaluate.figures import FigureSettings, Series
 from wsss_core.evaluate.gains import gains
+from wsss_core.evaluate.header import ScoreHeader
+from wsss_core.evaluate.localisation import COLUMNS as LOCALISATION_COLUMNS
 from wsss_core.evaluate.otsu import otsu_threshold
 from wsss_core.evaluate.sizes import object_parts, size_counts, size_ious, smallest_and_largest
+from wsss_core.evaluate.tables import write_rows
 from wsss_core.execution import Execution
 from wsss_core.jobs import run_files
 from wsss_core.models import cam_network
@@ -772,3 +776,14 @@ def contrast(a: str, b: str) -> float:
 
     high, low = sorted((luminance(a), luminance(b)), reverse=True)
     return (high + 0.05) / (low + 0.05)
+
+
+def test_scores_of_localisation_are_a_table_of_the_page(tmp_path):
+    config = make_run(tmp_path)
+    rows = {name: dict.fromkeys(LOCALISATION_COLUMNS, value) for name, value in (("cat", 0.25), (MEAN_ROW, 0.125))}
+    rows[MEAN_ROW]["px_ap"] = float("nan")
+    write_rows(tmp_path / "seeds/cam/localisation.csv", ScoreHeader("score", 3), LOCALISATION_COLUMNS, rows)
+    report.run(config=config, run=tmp_path, report=tmp_path / "report.html", execution=EXECUTION)
+    page = (tmp_path / "report.html").read_text()
+    table = page[page.index("Localisation by maps") :]
+    assert "BoxAcc V2" in table and "12.5" in table and "PxAP" not in table[: table.index("</table>")]

@@ -39,6 +39,16 @@ SCORES = {
 }
 """Columns of the scores that the page shows, and their names there."""
 
+LOCALISATION = {
+    "box_acc": "BoxAcc",
+    "box_acc_v2": "BoxAcc V2",
+    "corloc": "CorLoc",
+    "max_box_acc": "best in hindsight",
+    "max_box_acc_v2": "best in hindsight, V2",
+    "px_ap": "PxAP",
+}
+"""Likewise of scores of maps as localisation."""
+
 SHOWN = 0.5
 """Predicted objects of a lower score are not drawn."""
 
@@ -63,26 +73,28 @@ def object_galleries(files: RunFiles) -> list[Gallery]:
 
 
 def object_tables(files: RunFiles) -> list[NumberTable]:
-    """Scores of detectors, of the masks of objects, and of instance networks, of those that have any."""
+    """Scores of detectors, of the masks of objects, of instance networks, and of maps as localisation, of those that
+    have any.
+    """
+    coco = "AP as COCO defines it (docs/evaluation.md)"
+    boxes = "the box around the high values of a map, against the boxes of its class (docs/evaluation.md)"
+    of_networks = ("instance_networks", "instance_scores.csv")
+    tables = (
+        ("Boxes found by detectors", "detectors", "box_scores.csv", SCORES, f"validation images, by boxes; {coco}"),
+        ("Masks of objects", "instances", "instance_scores.csv", SCORES, f"training images, by masks; {coco}"),
+        ("Objects found by instance networks", *of_networks, SCORES, f"validation images, by masks; {coco}"),
+        ("Localisation by maps", "seeds", "localisation.csv", LOCALISATION, f"training images; {boxes}"),
+    )
     found = []
-    for title, section, file, split in (
-        ("Boxes found by detectors", "detectors", "box_scores.csv", "validation images, by boxes"),
-        ("Masks of objects", "instances", "instance_scores.csv", "training images, by masks"),
-        (
-            "Objects found by instance networks",
-            "instance_networks",
-            "instance_scores.csv",
-            "validation images, by masks",
-        ),
-    ):
+    for title, section, file, scores, words in tables:
         means: dict[str, dict[str, str]] = {}
         for name in files.having(section, file):
-            rows = read_rows(files.folder(name) / file, ("class", "ap"))
+            rows = read_rows(files.folder(name) / file, ("class",))
             means.update((name, row) for row in rows if row["class"] == MEAN_ROW)
         if means:
-            columns = {key: text for key, text in SCORES.items() if any(row.get(key) for row in means.values())}
+            columns = {key: text for key, text in scores.items() if any(row.get(key) for row in means.values())}
             numbers = [(name, [_number(row.get(key)) for key in columns]) for name, row in means.items()]
-            note = f"Percent, means over the classes, on {split}; AP as COCO defines it (docs/evaluation.md)."
+            note = f"Percent, means over the classes, on {words}."
             found.append(NumberTable(title, note, [KINDS[section], *columns.values()], numbers))
     return found
 
