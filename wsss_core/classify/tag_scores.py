@@ -130,7 +130,7 @@ def judge(stage: str, scores: dict[str, dict[str, Any]], advice: str) -> list[Fi
         text = f"{zero:.0%} of the tags have a map that is zero everywhere, so their masks would be empty. {advice}"
         return [Finding("stop", stage, "zero_maps", zero, ZERO, text)]
     if seen is not None and seen < TOLD:
-        text = "it does not tell the classes apart, not even on the photos it was trained on. "
+        text = "it does not tell the classes apart, not even on the photos for training. "
         if unseen is not None and unseen > UNSEEN:
             text += "Its features do tell them apart, so that it was trained too little or too fast. "
         text += advice
