@@ -349,6 +349,13 @@ def test_a_folder_of_another_kind_is_named(masks, folder, form, message, capsys)
     assert message in capsys.readouterr().err and not (masks.parents[3] / "out").exists()
 
 
+@pytest.mark.parametrize("form", ["png", "coco"])
+def test_of_a_run_that_is_not_finished_nothing_is_written(masks, form, capsys):
+    shutil.rmtree(masks / "1-of-2")
+    assert cli.main(["export", "--masks", str(masks), "--out", str(masks.parents[3] / "out"), "--format", form]) == 2
+    assert "1-of-2: is not made yet" in capsys.readouterr().err and not (masks.parents[3] / "out").exists()
+
+
 def test_without_its_table_a_run_has_no_names(masks, capsys):
     (masks.parents[2] / "dataset/images.csv").unlink()
     assert cli.main(["export", "--masks", str(masks), "--out", str(masks.parents[3] / "out"), "--format", "coco"]) == 2

@@ -10,7 +10,7 @@ import numpy as np
 
 from wsss_core.data.table import ImageTable, read_table
 from wsss_core.errors import UserError
-from wsss_core.exchange import Form, Labelled, SoftForm, SoftMaps, photo_names, write_new
+from wsss_core.exchange import Form, Labelled, SoftForm, SoftMaps, photo_names, write_names
 from wsss_core.jobs.shard_names import shard_names
 from wsss_core.registry import FORMS, SOFT_FORMS
 from wsss_core.store.masks import copy_mask, mask_name, read_mask
@@ -43,17 +43,17 @@ def export(folder: Path, out: Path, form: str) -> str:
     Raises
     ------
     UserError
-        If there is nothing of the kind, the run has no table of images, or a file of somebody else would be replaced.
+        If there is nothing of the kind, or not all of it yet, the run has no table of images, or a file of somebody
+        else would be replaced.
     """
     run = folder.resolve() / "../../.."
     dealt = shard_names(run, "val" if folder.name == "predictions" else "train")
-    soft = [folder / f"{name}.h5" for name in dealt] or sorted(folder.glob("[0-9]*-of-*.h5"))
-    soft = [path for path in soft if path.exists()]
+    soft = _made([folder / f"{name}.h5" for name in dealt]) or sorted(folder.glob("[0-9]*-of-*.h5"))
     if soft:
         if form not in SOFT_FORMS:
             raise UserError(f"{folder}: holds maps, not masks; --format {', '.join(SOFT_FORMS)} is for these")
         return _written_maps(soft, out, form, _table(run))
-    folders = [folder / name for name in dealt] or sorted(folder.glob("[0-9]*-of-*"))
+    folders = _made([folder / name for name in dealt]) or sorted(folder.glob("[0-9]*-of-*"))
     masks = {path.name: path for one in folders for path in sorted(one.glob("*.png"))}
     if not masks:
         raise UserError(f"{folder}: holds no shard folders with masks")
@@ -67,6 +67,14 @@ def export(folder: Path, out: Path, form: str) -> str:
     return f"{len(masks)} photos and their masks as {form} in {out}"
 
 
+def _made(shards: list[Path]) -> list[Path]:
+    """The shards if all are made, none if none is."""
+    missing = [path for path in shards if not path.exists()]
+    if missing and len(missing) < len(shards):
+        raise UserError(f"{missing[0]}: is not made yet, as {len(missing) - 1} others of {len(shards)}; finish the run")
+    return [] if missing else shards
+
+
 def _table(run: Path) -> ImageTable:
     return read_table(run.resolve() / TABLE)
 
@@ -74,7 +82,7 @@ def _table(run: Path) -> ImageTable:
 def _copied(masks: dict[str, Path], out: Path, table: ImageTable | None) -> str:
     """Copies of masks, and the names of their labels where the run has them."""
     if table is not None:
-        write_new(out / "classes.txt", "\n".join(["background", *table.class_names]) + "\n")
+        write_names(out, table.class_names)
     for name, path in masks.items():
         copy_mask(path, out / name)
     return f"{len(masks)} masks in {out}"

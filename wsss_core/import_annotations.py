@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wsss_core.errors import UserError
-from wsss_core.exchange import write_new
+from wsss_core.exchange import write_names, write_new
 from wsss_core.exchange.incoming import Annotations, by_stem, read_annotations
 from wsss_core.store.masks import write_mask
 
@@ -38,7 +38,7 @@ def import_annotations(path: Path, form: str, out: Path, class_names: Sequence[s
     found = read_annotations(path, form, class_names)
     if not any(image.classes for image in found.images):
         raise UserError(f"{path}: none of its {len(found.images)} images has a tag, box, polygon or mask")
-    write_new(out / "classes.txt", "\n".join(["background", *found.class_names]) + "\n")
+    write_names(out, found.class_names)
     write_new(out / "labels.csv", _tags(found))
     lines = [f"tags of {len(found.images)} images in {out / 'labels.csv'}"]
     masked = 0

@@ -130,6 +130,11 @@ def pieces(labels: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
             yield from ((int(label) - 1, numbers == number) for number in range(1, count))
 
 
+def write_names(folder: Path, class_names: Sequence[str]) -> None:
+    """Write ``classes.txt``: the name of every label in the order of its number, background first."""
+    write_new(folder / "classes.txt", "\n".join(["background", *class_names]) + "\n")
+
+
 def write_new(path: Path, text: str) -> None:
     """Write a text file where there is none, or the same.
 

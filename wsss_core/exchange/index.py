@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from wsss_core.exchange import Labelled, write_new
+from wsss_core.exchange import Labelled, write_names
 from wsss_core.store.masks import write_picture
 
 
 def write(folder: Path, images: Iterable[Labelled], class_names: Sequence[str]) -> None:
     """Write ``NAME.png`` of every image, and ``classes.txt``."""
-    write_new(folder / "classes.txt", "\n".join(["background", *class_names]) + "\n")
+    write_names(folder, class_names)
     for image in images:
         write_picture(folder / f"{image.stem}.png", image.labels)
