@@ -18,9 +18,12 @@ from PIL import Image
 
 from tests.conftest import REPOSITORY
 from wsss_core.data.demo import DemoSettings, generate
+from wsss_core.data.reading import read_class_names
 from wsss_core.data.table import shard_of
+from wsss_core.models import cam_network
 from wsss_core.registry import DISCRIMINATOR, METHODS, SCORED_SECTIONS
 from wsss_core.status.state import find_run, finished, read_states
+from wsss_core.store.checkpoints import save_network
 from wsss_core.store.masks import read_mask
 
 pytestmark = pytest.mark.workflow
@@ -263,6 +266,11 @@ def test_every_method_runs(tmp_path):
     (tmp_path / "saliency").mkdir()
     for path in (pictures / "SegmentationClass").glob("*.png"):
         Image.fromarray((read_mask(path) > 0).astype("uint8")).save(tmp_path / "saliency" / path.name)
+    shutil.copytree(pictures / "SegmentationClass", tmp_path / "drawn")
+    names = read_class_names(pictures / "classes.txt")
+    released = cam_network("small", len(names))
+    about = released.about | {"class_names": list(names)}
+    save_network(tmp_path / "released.pt", released.kind, released.state_dict(), about)
     (tmp_path / "proposals").mkdir()
     for path in (pictures / "SegmentationObject").glob("train*.png"):  # superpixels that are the very objects
         shutil.copy(path, tmp_path / "proposals" / path.name)
