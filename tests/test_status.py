@@ -25,6 +25,7 @@ from wsss_core.errors import UserError
 from wsss_core.jobs.start import FILE, Start, read_start, write_start
 from wsss_core.pace import Pace
 from wsss_core.registry import all_steps
+from wsss_core.report.provenance import duration
 from wsss_core.status import text
 from wsss_core.status.cleaning import drop, droppable, require_finished
 from wsss_core.status.disk import files, freed, taken
@@ -369,3 +370,30 @@ def test_a_real_run_stays_finished_without_its_maps(tiny):
     shutil.rmtree(tiny / ".snakemake")
     assert "run tiny in results/tiny: finished" in wsss(tiny, "status", "results/tiny")
     assert "Nothing to be done" in wsss(tiny, "run", "tiny.yaml", "--cores", "1", "--dry-run")
+
+
+def test_check_foretells_time_and_disk_by_earlier_runs(folder, capsys):
+    """Each job of the run took 20 s; its two shards hold one photo, and its disk is what its files take."""
+    Path("photos").mkdir()
+    for name in ("a", "b", "c"):
+        (Path("photos") / f"{name}.jpg").touch()
+    Path("photos/labels.csv").write_text("image,labels\na.jpg,cat\nb.jpg,cat\nc.jpg,\n")
+    rib = {"rib": {"method": "rib", "classifier": "bce"}}
+    changed = CONFIG | {"run": "next", "dataset": {"format": "table", "root": "photos"}}
+    changed |= {"seeds": CONFIG["seeds"] | rib, "targets": ["masks", "rib"]}
+    Path("next.yaml").write_text(yaml.safe_dump(changed))
+    assert cli.main(["check", "next.yaml"]) == 0
+    told = capsys.readouterr().out
+    jobs = sum(len(task.jobs) for task in tasks(find_run(folder)) if "/" in task.stage)
+    expected = duration(3 * 20.0 * jobs)
+    assert (
+        f"time: about {expected} of work by earlier runs in results" in told and "of rib nothing is known yet" in told
+    )
+    assert re.search(r"disk: about [\d.]+ (kB|MB|bytes)", told)
+
+
+def test_check_foretells_nothing_without_an_earlier_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text(yaml.safe_dump(CONFIG))
+    assert cli.main(["check", "mine.yaml"]) == 0
+    assert "time:" not in capsys.readouterr().out

@@ -452,6 +452,7 @@ def _fetch(options: argparse.Namespace) -> None:
 def _check(options: argparse.Namespace) -> None:
     from wsss_core.check import look_ahead
     from wsss_core.config import read_configuration
+    from wsss_core.status.earlier import foretold
 
     configuration = read_configuration(*options.configurations)
     print(f"run {configuration.run}: {configuration.dataset['format']} data")
@@ -459,7 +460,7 @@ def _check(options: argparse.Namespace) -> None:
         source = ", ".join(f"{edge} {name}" for edge, name in stage.upstream.items())
         aside = "" if stage.name in configuration.current else " (no target is built upon it, so it is not made)"
         print(f"  {stage.section}/{stage.name}: {stage.method}{f' from {source}' if source else ''}{aside}")
-    print(*look_ahead(configuration), sep="\n")
+    print(*look_ahead(configuration), *foretold(configuration), sep="\n")
 
 
 def _status(options: argparse.Namespace) -> None:
