@@ -11,6 +11,7 @@ import yaml
 
 from tests.conftest import REPOSITORY
 from wsss_core.config import SCHEMA, Configuration, configured_stages, load, read_configuration, read_run, step_json
+from wsss_core.config.reading import read_file
 from wsss_core.config.steps import run_mapping
 from wsss_core.errors import UserError
 from wsss_core.jobs.configuration import read_run_configuration
@@ -485,3 +486,28 @@ def test_registry_is_complete():
 def test_shipped_configurations_are_valid(path):
     folder = REPOSITORY if path == "config.yaml" else REPOSITORY / "config"
     assert load(yaml.safe_load((folder / path).read_text())).stages
+
+
+@pytest.mark.parametrize("wrong", [["cam"], {"a": 1}, 3, True])
+def test_a_method_is_one_word(wrong):
+    for changes in ({"seeds__cam__method": wrong}, {"classifiers__bce__objective": wrong}):
+        with pytest.raises(UserError, match=r"(method|objective): .* is not allowed; allowed: "):
+            load(raw(**changes))
+    with pytest.raises(UserError, match=r"dataset\.format: .* is not allowed"):
+        load(raw(dataset={"format": wrong}))
+
+
+def test_a_sweep_of_thousands_is_refused_before_it_is_made():
+    hundred = [k / 1000 for k in range(1, 101)]
+    swept = {"seeds__rib__learning_rate": hundred, "seeds__rib__steps": [*range(1, 102)]}
+    with pytest.raises(
+        UserError, match=r"seeds\.rib: its swept values make 10100 combinations, and 10000 are the most"
+    ):
+        load(raw(**swept))
+
+
+def test_a_file_that_is_nested_too_deeply_is_told_in_a_line(tmp_path):
+    for text in ("[" * 5000 + "]" * 5000, '{"a": ' * 5000 + "1" + "}" * 5000):
+        (tmp_path / "deep.yaml").write_text(text)
+        with pytest.raises(UserError, match=r"deep\.yaml: configuration cannot be read \(it is nested too deeply\)"):
+            read_file(tmp_path / "deep.yaml")

@@ -17,6 +17,7 @@ from wsss_core.data.coco import CocoSettings
 from wsss_core.data.label_files import read_labels
 from wsss_core.data.listing import listing_digest
 from wsss_core.data.reading import class_list, read_class_names
+from wsss_core.data.table import ImageRecord, ImageTable, read_table, write_table
 from wsss_core.data.tags import TableSettings
 from wsss_core.data.voc import VOC_CLASSES, VocSettings
 from wsss_core.errors import UserError
@@ -593,3 +594,33 @@ def test_real_coco_files(shared, tmp_path):
     tagged = [{c + 1 for c in record.classes} for record in reading.records]
     assert all(s <= t for s, t in zip(shown, tagged, strict=True))
     assert sum(map(len, shown)) > 0.9 * sum(map(len, tagged))
+
+
+def test_two_coco_categories_with_one_id_are_refused(coco_root):
+    content = json.loads((coco_root / "train.json").read_text())
+    content["categories"].append({"id": content["categories"][0]["id"], "name": "another"})
+    save_text(coco_root / "train.json", json.dumps(content))
+    with pytest.raises(UserError, match=r"train\.json: .* have the same id"):
+        read_coco(coco_root)
+
+
+@pytest.mark.parametrize("text", ["<html><object/></html>", "<annotations/>"])
+def test_xml_of_another_layout_is_a_problem_of_its_image(voc_root, text):
+    path = sorted((voc_root / "Annotations").glob("*.xml"))[0]
+    path.write_text(text)
+    told = texts(voc.read(VocSettings(root=str(voc_root))))
+    assert any(path.stem in line and "an annotation of VOC with <annotation>" in line for line in told)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [(",20,", ",x,"), (",20,", ",-20,"), ("[]", "[3]"), ("[]", "["), ('["cat"]', "3"), (",0,", ",7,")]
+)
+def test_a_damaged_image_table_is_told_in_a_line(tmp_path, old, new):
+    record = ImageRecord("a", "a.png", 20, 30, ("train",), (0,))
+    write_table(tmp_path / "images.csv", ImageTable(("cat",), (record,)))
+    assert read_table(tmp_path / "images.csv").records == (record,)
+    text = (tmp_path / "images.csv").read_text()
+    assert old in text
+    (tmp_path / "images.csv").write_text(text.replace(old, new, 1))
+    with pytest.raises(UserError, match=r"images\.csv: is a damaged image table"):
+        read_table(tmp_path / "images.csv")

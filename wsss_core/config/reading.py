@@ -25,6 +25,8 @@ def read_file(path: Path | str) -> Mapping[str, Any]:
         content, twice = parsed(Path(path).read_text(encoding="utf-8"), str(path))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: configuration cannot be read ({error})") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: configuration cannot be read (it is nested too deeply)") from error
     if twice:
         lines = [f"{path}: a key that stands twice counts once, the first is dropped; make one of both:", *twice]
         raise UserError("\n  ".join(lines))

@@ -5,6 +5,7 @@ built on the stage.
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from wsss_core.config.graph import Stage, base_name
 from wsss_core.config.validate import ONE_FOLDER, Mistakes, accepts_array, filled, meant, object_schema
 from wsss_core.constants import LONGEST_NAME
 from wsss_core.registry import REPEAT
+
+MOST = 10_000
+"""Variants of one stage, before those whose swept values contradict one another are left out."""
 
 Tags = dict[tuple[str, str], Any]
 """What makes a variant: (stage, dotted key of the setting that it sweeps) to this variant's value."""
@@ -68,12 +72,17 @@ def _variants(given: GivenStage, made: Mapping[str, Sequence[Variant]], mistakes
             what = f"there is no stage {target!r}; variants of {base_name(target)}: {', '.join(known)}"
             mistakes.add(f"{given.where}.{edge}", what)
             return []
+    own_values = dict(_sweeps(given.settings, given.schema))
+    count = math.prod(map(len, (*sources.values(), *own_values.values())))
+    if count > MOST:
+        mistakes.add(given.where, f"its swept values make {count} combinations, and {MOST} are the most of a stage")
+        return []
     variants: dict[str, Variant] = {}
     for upstream in itertools.product(*sources.values()):
         inherited = _joined([variant.tags for variant in upstream])
         if inherited is None:
             continue
-        for own in _combinations(dict(_sweeps(given.settings, given.schema))):
+        for own in _combinations(own_values):
             tags = inherited | {(given.name, key): value for key, value in own.items()}
             name = "".join([given.name, *(f"@{key}={_tag(value)}" for (_, key), value in tags.items())])
             if name in variants:

@@ -108,7 +108,7 @@ def choice(given: Mapping[str, Any], key: str, where: str, options: Collection[s
         near = difflib.get_close_matches(key, map(str, given), n=1)
         misspelt = f" (is it {near[0]!r}?)" if near else ""
         mistakes.add(f"{where}.{key}", f"is missing{misspelt}; allowed: {', '.join(options)}")
-    elif value not in options:
+    elif not isinstance(value, str) or value not in options:
         mistakes.add(f"{where}.{key}", f"{shown(value)} is not allowed; allowed: {', '.join(options)}")
     else:
         return value

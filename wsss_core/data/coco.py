@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -273,8 +274,18 @@ def _malformed(path: Path, error: Exception) -> UserError:
 
 
 def _categories(content: Mapping[str, Any]) -> dict[int, str]:
-    """Name of every category by its id, ascending."""
-    return {int(c["id"]): str(c["name"]) for c in sorted(content["categories"], key=lambda c: int(c["id"]))}
+    """Name of every category by its id, ascending.
+
+    Raises
+    ------
+    ValueError
+        If two categories have the same id, so that annotations of one would count for the other.
+    """
+    pairs = sorted((int(c["id"]), str(c["name"])) for c in content["categories"])
+    for (number, name), (following, other) in pairwise(pairs):
+        if number == following:
+            raise ValueError(f"the categories {name!r} and {other!r} have the same id, {number}")
+    return dict(pairs)
 
 
 def _class_names(settings: CocoSettings, categories: Mapping[int, str], source: Path) -> tuple[str, ...]:

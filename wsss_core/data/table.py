@@ -127,12 +127,17 @@ def read_table(path: Path) -> ImageTable:
         raise UserError(f"{path}: image table cannot be read ({error})") from error
     if not head.startswith("# classes: ") or tuple(frame.columns) != COLUMNS:
         raise UserError(f"{path}: is not an image table (columns {', '.join(COLUMNS)})")
-    records = tuple(_record(row) for row in frame.to_dict("records"))
-    return ImageTable(tuple(json.loads(head.removeprefix("# classes: "))), records)
+    try:
+        names = tuple(str(name) for name in json.loads(head.removeprefix("# classes: ")))
+        records = tuple(_record(row, len(names)) for row in frame.to_dict("records"))
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+        raise UserError(f"{path}: is a damaged image table ({error}); delete it and run again") from error
+    return ImageTable(names, records)
 
 
-def _record(row: dict) -> ImageRecord:
-    return ImageRecord(
+def _record(row: dict, n_classes: int) -> ImageRecord:
+    """The record of a row; ValueError if a number in it cannot be."""
+    record = ImageRecord(
         id=row["id"],
         path=row["path"],
         height=int(row["height"]),
@@ -146,6 +151,9 @@ def _record(row: dict) -> ImageRecord:
         instances=row["instances"],
         instances_digest=row["instances_digest"],
     )
+    if min(record.size) < 1 or any(not 0 <= c < n_classes for c in record.classes):
+        raise ValueError(f"{record.id!r} is {record.width}x{record.height}, with the classes {row['classes']}")
+    return record
 
 
 def shard_count(n_images: int, shard_size: int) -> int:

@@ -203,6 +203,8 @@ def _objects(path: Path) -> list[tuple[str, tuple[float, float, float, float] | 
     """Name, (x0, y0, x1, y1) if it has a box, and whether it is difficult, of every object of a VOC annotation."""
     try:
         top = ElementTree.parse(path).getroot()
+        if top.tag != "annotation":
+            raise ValueError(f"begins with <{top.tag}>, an annotation of VOC with <annotation>")
         found = top.findall("object")
         return [(_text(item, "name"), _box(item.find("bndbox")), _difficult(item)) for item in found]
     except (OSError, ElementTree.ParseError, ValueError) as error:
