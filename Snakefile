@@ -89,6 +89,8 @@ rule figures:
 
 
 onstart:
+    for line in overtaken_lines(Path(R)):
+        print(f"warning: {line}")
     write_start(Path(R), config, [str(path) for path in workflow.configfiles])
 
 

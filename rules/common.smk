@@ -17,6 +17,7 @@ try:
     from wsss_core.data.listing import folder_digest, listing_digest
     from wsss_core.errors import UserError
     from wsss_core.evaluate.health import health_lines
+    from wsss_core.jobs.made import overtaken_lines
     from wsss_core.jobs.start import write_start
     from wsss_core.registry import all_steps
     from wsss_core.workflow import PACKAGE

@@ -12,7 +12,7 @@ what they mean, not by their bytes, because a store's fingerprints and a step's 
 * anything else: bytes
 
 A folder X of label pictures before the change may be one file X.h5 of records of kind "labels" after it. Left out are
-logs/, benchmarks/, config/, hidden files and folders (such as .state/), *.html and *.svg.
+logs/, benchmarks/, config/, made/, hidden files and folders (such as .state/), *.html and *.svg.
 
 The exit status is 0 if the runs are equal, 1 if something differs, and 2 for misuse.
 """
@@ -40,7 +40,7 @@ from wsss_core.errors import UserError
 from wsss_core.store.checkpoints import read_checkpoint
 from wsss_core.store.masks import mask_name
 
-LEFT_OUT_FOLDERS = ("logs", "benchmarks", "config")
+LEFT_OUT_FOLDERS = ("logs", "benchmarks", "config", "made")
 LEFT_OUT_SUFFIXES = (".html", ".svg")
 LEFT_OUT_COLUMNS = {"results.csv": ("seconds", "memory_mb", "settings")}
 LEFT_OUT_META = ("settings", "versions")

@@ -6,7 +6,7 @@ import copy
 import json
 import math
 import xml.etree.ElementTree as ET
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from wsss_core.evaluate.header import ScoreHeader
 from wsss_core.evaluate.results import ResultRow, Results, combine, read_results, write_results
 from wsss_core.evaluate.tables import label_names, write_evaluation
 from wsss_core.execution import Execution
+from wsss_core.jobs.made import Made
 from wsss_core.report.charts import inline
 from wsss_core.report.figures import figure_svg
 from wsss_core.report.markdown import refinement_table, results_table
@@ -175,6 +176,17 @@ def test_time_is_that_of_the_shards_there_are_and_empty_if_one_of_them_is_missin
         cam = made(finished).rows[0]
         assert math.isnan(cam.seconds) and math.isnan(cam.memory_mb)
         (own / name).write_text(text)
+
+
+def test_a_job_that_outlived_its_snakemake_has_its_time_in_its_own_record(finished):
+    benchmark = finished / "benchmarks/seeds/cam/maps.01-of-02.tsv"
+    benchmark.unlink()
+    record = finished / "made/seeds/cam/maps.01-of-02.json"
+    record.parent.mkdir(parents=True)
+    held = Made("settings", "seeds/cam/maps/01-of-02.h5", (0, 0), "product", 7.25, 300.5)
+    record.write_text(json.dumps(asdict(held)))
+    cam = made(finished).rows[0]
+    assert (cam.seconds, cam.memory_mb) == (3.5 + 7.25 + 1, 300.5)
 
 
 def test_predictions_of_no_validation_images_took_no_time(finished):

@@ -361,6 +361,27 @@ def test_a_real_run_is_finished_and_says_why_it_would_run_again(tiny):
 
 
 @pytest.mark.workflow
+def test_a_product_that_was_replaced_or_passed_over_is_told_by_status_and_by_the_next_start(tiny):
+    """As where a job of an earlier start ends last, or files are copied between runs."""
+    record = next((tiny / "results/tiny/made/seeds/rib").glob("maps.*.json"))
+    before = record.read_text()
+    record.write_text(json.dumps(json.loads(before) | {"settings": "of an earlier start"}))
+    shown = wsss(tiny, "status", "results/tiny", "--why")
+    assert "not finished" in shown
+    assert "was made with other settings than results/tiny/config/seeds/rib/maps.json" in shown
+    record.write_text(before)
+    swapped = next((tiny / "results/tiny/refinements/rib-irn/masks").glob("*/*.png"))
+    kept = swapped.read_bytes()
+    swapped.write_bytes(kept + b" ")
+    shown = wsss(tiny, "status", "results/tiny", "--why")
+    assert "not finished" in shown and "it was changed or replaced since" in shown
+    shown = wsss(tiny, "run", "tiny.yaml", "--cores", "1", "--forcerun", "report")
+    assert f"warning: {swapped.parent.relative_to(tiny)}: is not as its step wrote it" in shown
+    swapped.write_bytes(kept)
+    assert "run tiny in results/tiny: finished" in wsss(tiny, "status", "results/tiny")
+
+
+@pytest.mark.workflow
 def test_a_real_run_stays_finished_without_its_maps(tiny):
     assert "freed" in wsss(tiny, "clean", "results/tiny", "--maps")
     assert not (tiny / "results/tiny/.state").exists()

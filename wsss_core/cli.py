@@ -343,6 +343,8 @@ def _run_step(options: argparse.Namespace) -> None:
     """Run a step on its paths; thread counts are set before any numerical library is imported."""
     os.environ.setdefault("OMP_NUM_THREADS", str(options.threads))
     keep_freed_memory()
+    from wsss_core.jobs.made import recorded
+
     signature: Signature = options.signature
     paths = {path.name: getattr(options, path.name) for path in signature.paths}
     execution = _execution(options)
@@ -353,14 +355,15 @@ def _run_step(options: argparse.Namespace) -> None:
         if "torch" in sys.modules:  # other steps do without its second and a half
             execution.set_threads()
         found = {name: matching(given) if isinstance(given, list) else given for name, given in paths.items()}
-        with only_while(_stands(options.config, found.values())):
+        flat = _flat(found.values(), options.config)
+        with recorded(options.config, flat), only_while(Stands([options.config], flat)):
             step.run(**found, execution=execution)
 
 
-def _stands(config: Path, paths: Iterable[Any]) -> Stands:
-    """What a step is made from, and what it writes: its settings by their content, and all other paths as they are."""
+def _flat(paths: Iterable[Any], config: Path) -> list[Path]:
+    """All paths that a step is made from or writes, but for its settings file."""
     flat = [path for given in paths for path in (given if isinstance(given, list) else [given]) if path is not None]
-    return Stands([config], [path for path in flat if path != config])
+    return [path for path in flat if path != config]
 
 
 def _require_settings_of(step: str, path: Path) -> None:

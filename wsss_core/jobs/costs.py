@@ -1,10 +1,14 @@
-"""What the jobs of a step cost, read from the run's benchmarks."""
+"""What the jobs of a step cost, read from Snakemake's benchmarks, or from the jobs' own records.
+
+A job that outlives its Snakemake has no benchmark; what it took is in its record (`wsss_core.jobs.made`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
 
+from wsss_core.jobs.made import read_made, record_path
 from wsss_core.jobs.shard_names import shard_names
 from wsss_core.registry import Step
 from wsss_core.report.provenance import Cost, costs
@@ -24,15 +28,18 @@ def step_costs(run: Path, folder: str, steps: Iterable[Step]) -> tuple[list[Cost
     steps
         Its steps.
     """
-    own = run / "benchmarks" / folder
-    names = [name for step in steps for name in _jobs(run, step)]
-    found = [name for name in names if (own / name).is_file()]
-    texts = [(f"{folder}/{name}", (own / name).read_text(encoding="utf-8")) for name in found]
-    return costs(texts), [f"{folder}/{name}" for name in names if name not in found]
+    jobs = [
+        (f"{folder}/{step.name}{f'.{shard}' if shard else ''}.tsv", record_path(run, folder, step, shard))
+        for step in steps
+        for shard in ([""] if step.each == "once" else shard_names(run, step.split))
+    ]
+    texts = {name: _text(run / "benchmarks" / name, record) for name, record in jobs}
+    return costs([(name, text) for name, text in texts.items() if text]), [n for n, text in texts.items() if not text]
 
 
-def _jobs(run: Path, step: Step) -> list[str]:
-    """Benchmarks of a step: one, or one for each shard of its split."""
-    if step.each == "once":
-        return [f"{step.name}.tsv"]
-    return [f"{step.name}.{shard}.tsv" for shard in shard_names(run, step.split)]
+def _text(benchmark: Path, record: Path) -> str:
+    """A benchmark, or the record of the job in its form; "" if there is neither."""
+    if benchmark.is_file():
+        return benchmark.read_text(encoding="utf-8")
+    made = read_made(record)
+    return f"s\tmax_rss\n{made.seconds}\t{made.memory_mb}\n" if made else ""

@@ -16,6 +16,9 @@ from wsss_core.registry import find_step
 from wsss_core.settings import from_mapping
 from wsss_core.status.state import Run, TaskState, settings_now
 
+LISTED = 5
+"""Products that are named at most."""
+
 ABSENT = "nothing"
 """In place of the value of a key that one of two files lacks."""
 
@@ -66,6 +69,9 @@ def reasons(run: Run, state: TaskState) -> list[str]:
     if not state.count("stale"):
         return []
     task = state.task
+    wrong = [f"{job.job.product} {job.error}" for job in state.jobs or () if job.state == "stale" and job.error]
+    if wrong:
+        return wrong[:LISTED] + ([f"and {len(wrong) - LISTED} more"] if len(wrong) > LISTED else [])
     try:
         old = json.loads(task.settings.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from wsss_core.config import Configuration, load, read_configuration, step_json
 from wsss_core.jobs.costs import step_costs
+from wsss_core.jobs.made import overtaken, product_path
 from wsss_core.jobs.shard_names import shard_names
 from wsss_core.jobs.start import FILE, Start, read_start
 from wsss_core.pace import Pace, read_pace
@@ -101,7 +102,7 @@ class JobState:
     silent
         Seconds since it last wrote to its log, if it is at work.
     error
-        What its log says of its end, if it failed.
+        What its log says of its end, if it failed; if it is stale by its product, what is wrong with that.
     """
 
     job: Job
@@ -188,21 +189,21 @@ def _of_stage(run: Run, stage: str, step: Step, final: bool) -> Task:
 
 def _job(run: Run, stage: str, step: Step, shard: str) -> Job:
     name = f"{step.name}.{shard}" if shard else step.name
-    product = run.folder / stage / step.product.format(shard=shard)
+    product = product_path(run.folder, stage, step, shard)
     return Job(shard, product, run.folder / f"logs/{stage}/{name}.log", run.folder / f"benchmarks/{stage}/{name}.tsv")
 
 
 def _of_run(run: Run) -> Iterator[Task]:
     """The steps of the run itself: logs and benchmarks are named as what they make."""
-    names = [("features", "features", "")] if run.configuration.feature_classifiers else []
-    names += [("run", "results", "")]
-    sheet = [("run", "sheet", "")] if run.configuration.report["sheet"] else []
-    names += [(f"figures/{figure['name']}", "figure", figure["name"]) for figure in run.configuration.figures]
-    for stage, name, figure in [*names, ("run", "health", ""), *sheet, ("run", "report", "")]:
+    names = [("features", "features")] if run.configuration.feature_classifiers else []
+    names += [("run", "results")]
+    sheet = [("run", "sheet")] if run.configuration.report["sheet"] else []
+    names += [(f"figures/{figure['name']}", "figure") for figure in run.configuration.figures]
+    for stage, name in [*names, ("run", "health"), *sheet, ("run", "report")]:
         step = RUN_STEPS[name]
-        product = Path(step.product.format(name=figure))
-        log, benchmark = (run.folder / kind / product for kind in ("logs", "benchmarks"))
-        job = Job("", run.folder / product, log.with_suffix(".log"), benchmark.with_suffix(".tsv"))
+        product = product_path(run.folder, stage, step)
+        log, benchmark = (run.folder / kind / product.relative_to(run.folder) for kind in ("logs", "benchmarks"))
+        job = Job("", product, log.with_suffix(".log"), benchmark.with_suffix(".tsv"))
         yield Task(stage, step, run.folder / "config" / stage / f"{name}.json", (job,), True)
 
 
@@ -214,7 +215,8 @@ def settings_now(run: Run, task: Task) -> str:
 def read_states(run: Run) -> list[TaskState]:
     """The state of all that the run is asked for."""
     alive, began = run.alive, run.start.began if run.start else 0.0
-    return [_state(run, task, alive, began) for task in tasks(run)]
+    wrong = overtaken(run.folder)
+    return [_state(run, task, alive, began, wrong) for task in tasks(run)]
 
 
 def finished(states: Sequence[TaskState]) -> bool:
@@ -225,12 +227,18 @@ def finished(states: Sequence[TaskState]) -> bool:
     )
 
 
-def _state(run: Run, task: Task, alive: bool, began: float) -> TaskState:
+def _state(run: Run, task: Task, alive: bool, began: float, wrong: Mapping[Path, str]) -> TaskState:
     if task.jobs is None:
         return TaskState(task, None, None)
     made = _changed(task.settings)
     same = made is not None and task.settings.read_text(encoding="utf-8").strip() == settings_now(run, task)
     jobs = tuple(job_state(job, made if same else None, began if alive else None) for job in task.jobs)
+    jobs = tuple(
+        JobState(state.job, "stale", error=wrong[state.job.product])
+        if state.state == "done" and state.job.product in wrong
+        else state
+        for state in jobs
+    )
     spent, _ = step_costs(run.folder, task.stage, [task.step])
     return TaskState(task, jobs, sum(c.seconds for c in spent) / sum(c.jobs for c in spent) if spent else None)
 

@@ -64,12 +64,16 @@ def require_whole(path: str | os.PathLike) -> None:
 
 def require_as_sealed(path: str | os.PathLike) -> None:
     """Raise UserError if a file bears a seal and has changed since; files of other programs bear none."""
-    with open(path, "rb") as file:
-        length = max(0, os.fstat(file.fileno()).st_size - LENGTH)
-        file.seek(length)
-        sealed = file.read().startswith(MARK)
-    if sealed:
+    if seal_of(path):
         require_whole(path)
+
+
+def seal_of(path: str | os.PathLike) -> str:
+    """The digest that a file ends with, unchecked; "" if it bears none."""
+    with open(path, "rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - LENGTH))
+        end = file.read()
+    return end.removeprefix(MARK).decode("ascii", "replace") if end.startswith(MARK) else ""
 
 
 def _digest(file: BinaryIO, length: int) -> bytes:
