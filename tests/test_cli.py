@@ -47,6 +47,7 @@ def test_help_lists_the_commands_of_users_first_and_then_the_steps(capsys):
         "copy",
         "init",
         "fetch",
+        "prepare",
         "check",
         "status",
         "objects",

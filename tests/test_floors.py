@@ -23,6 +23,7 @@ FLOORS = (
         "import_annotations",
         "export_model",
         "init",
+        "prepare",
         "status",
     },
     {"steps"},

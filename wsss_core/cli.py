@@ -21,7 +21,7 @@ from typing import Any
 from wsss_core import __version__
 from wsss_core.errors import UserError
 from wsss_core.execution import Execution, gpu_lease, keep_freed_memory
-from wsss_core.registry import FORMS, SOFT_FORMS, all_steps
+from wsss_core.registry import DATA_SETS, FORMS, SOFT_FORMS, all_steps
 from wsss_core.signature import Signature, read_signature
 from wsss_core.store.atomic import Stands, only_while
 
@@ -127,6 +127,22 @@ def _parser() -> argparse.ArgumentParser:
     fetch.add_argument("--offline", action="store_true", help="only look whether they are there")
     fetch.add_argument("--note", type=Path, metavar="FILE", help="file in which the name and digest are noted")
     fetch.set_defaults(call=_fetch)
+
+    prepare = command(
+        "prepare",
+        "make PASCAL VOC 2012 or MS COCO 2014 ready, from the official archives",
+        "Make a public data set ready, from the official archives. "
+        + ". ".join(f"{name}: {words}" for name, words in DATA_SETS.items())
+        + ". What is there already stays; an interrupted preparation goes on.",
+    )
+    prepare.add_argument("data", choices=list(DATA_SETS), metavar="DATA", help=" or ".join(DATA_SETS))
+    prepare.add_argument(
+        "folder", type=Path, metavar="DEST", help="folder to make it in; `data` for the shipped run files"
+    )
+    archives = "folder of the archives, in which those that are missing are fetched (default: DEST/archives)"
+    prepare.add_argument("--archives", type=Path, metavar="FOLDER", help=archives)
+    prepare.add_argument("--offline", action="store_true", help="fetch nothing")
+    prepare.set_defaults(call=_prepare)
 
     check = command("check", "validate a configuration file, and look at the files that it names")
     check.add_argument(
@@ -450,6 +466,12 @@ def _fetch(options: argparse.Namespace) -> None:
     print(f"{path} holds the ImageNet weights of {options.backbone}")
     if options.note:
         write_text(options.note, f"{path.name} {file_digest(path)}\n")
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    from wsss_core.prepare import prepare
+
+    prepare(options.data, options.folder, options.archives, options.offline, print)
 
 
 def _check(options: argparse.Namespace) -> None:

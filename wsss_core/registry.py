@@ -582,3 +582,10 @@ def imported(path: str) -> Any:
     """What a "module:name" of this file names; the module is imported by this call and not before."""
     module, _, name = path.partition(":")
     return getattr(importlib.import_module(module), name)
+
+
+DATA_SETS = {
+    "voc12": "PASCAL VOC 2012 with SBD's masks, as VOCdevkit/VOC2012 with train_aug.txt and SegmentationClassAug",
+    "coco14": "MS COCO 2014, as coco with the images and instance annotations of train and val",
+}
+"""Data sets that `wsss prepare` makes ready, each a file of `wsss_core.prepare`, and what they become."""

@@ -401,7 +401,7 @@ def find_list(name: str, root: Path, lists: str) -> Path:
             return path
     present = sorted(path.stem for path in folder.glob("*.txt"))
     shown = f"; {folder} holds {', '.join(present)}" if present else f"; there is none in {folder}"
-    hint = " (train_aug is not part of VOC 2012: it comes with the SBD masks)" if name == "train_aug" else ""
+    hint = " (of the SBD masks; `wsss prepare voc12` makes it)" if name == "train_aug" else ""
     raise UserError(f"dataset: there is no split list {name!r}{shown}{hint}")
 
 
