@@ -283,7 +283,8 @@ rule refinements_evaluation:
         manifests=manifests("train"),
         masks=over_shards("train", f"{R}/refinements/{{refinement}}/masks/{{shard}}"),
     output:
-        report(
+        domains=f"{R}/refinements/{{refinement}}/domains.csv",
+        evaluation=report(
             f"{R}/refinements/{{refinement}}/evaluation.csv",
             caption="../report/evaluation.rst",
             category="Pseudo-masks",
@@ -307,4 +308,5 @@ rule refinements_evaluation:
         "scoring the pseudo-masks of {wildcards.refinement}"
     shell:
         "python -m wsss_core.cli evaluation --config {input.config:q} --manifests {params.manifests:q}"
-        " --masks {params.masks:q} --evaluation {output:q} {params.execution} > {log:q} 2>&1"
+        " --masks {params.masks:q} --evaluation {output.evaluation:q} --domains {output.domains:q}"
+        " {params.execution} > {log:q} 2>&1"

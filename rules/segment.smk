@@ -68,7 +68,8 @@ rule segmentations_evaluation:
         manifests=manifests("val"),
         masks=over_shards("val", f"{R}/segmentations/{{segmentation}}/predictions/{{shard}}"),
     output:
-        report(
+        domains=f"{R}/segmentations/{{segmentation}}/domains.csv",
+        evaluation=report(
             f"{R}/segmentations/{{segmentation}}/evaluation.csv",
             caption="../report/evaluation.rst",
             category="Segmentation",
@@ -92,4 +93,5 @@ rule segmentations_evaluation:
         "scoring the predictions of {wildcards.segmentation}"
     shell:
         "python -m wsss_core.cli evaluation --config {input.config:q} --manifests {params.manifests:q}"
-        " --masks {params.masks:q} --evaluation {output:q} {params.execution} > {log:q} 2>&1"
+        " --masks {params.masks:q} --evaluation {output.evaluation:q} --domains {output.domains:q}"
+        " {params.execution} > {log:q} 2>&1"

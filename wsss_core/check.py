@@ -12,7 +12,9 @@ from wsss_core.config import Configuration, Stage
 from wsss_core.constants import IMAGENET
 from wsss_core.data.examine import class_counts, in_every_image
 from wsss_core.data.folders import walk
-from wsss_core.data.listing import dataset_settings, reader
+from wsss_core.data.formats import reader
+from wsss_core.data.listing import data_sets, dataset_settings, missing_roots
+from wsss_core.data.parts import parts_of
 from wsss_core.data.table import ImageRecord
 from wsss_core.errors import UserError
 from wsss_core.store.masks import tried_names
@@ -57,14 +59,39 @@ def _dataset(configuration: Configuration) -> str:
     """The classes of the data set, and the tags if these can be read."""
     truths = [stage for stage in configuration.stages.values() if stage.is_truth]
     boxed = [stage for stage in configuration.stages.values() if (stage.section, stage.method) in OF_BOXES]
-    return "\n".join(filter(None, [_classes(configuration.dataset), _tags(configuration.dataset, truths, boxed)]))
+    sets = data_sets(configuration.dataset)
+    if boxed and all(dataset["format"] == "table" for dataset in sets.values()):
+        raise UserError(f"{_named(boxed[0])}: needs boxes, which data of the format table do not have: use voc or coco")
+    lines = [_classes(configuration.dataset), *_annotated(configuration.dataset, bool(boxed))]
+    for name, dataset in sets.items():
+        told = _tags(dataset, truths, boxed if len(sets) == 1 else [s for s in boxed if dataset["format"] != "table"])
+        lines += [f"{name}: {line}" if name else line for line in told.splitlines()]
+    return "\n".join(filter(None, lines))
+
+
+def _annotated(dataset: Mapping[str, Any], boxed: bool) -> list[str]:
+    """Of several data sets, the classes that each was annotated for, a line each."""
+    if dataset["format"] != "parts" or missing_roots(dataset):
+        return []
+    names, parts = parts_of(dataset_settings(dataset))
+    lines = []
+    for part in parts:
+        missing = ", ".join(names[c] for c in part.missing)
+        of = f"annotated for {len(names) - len(part.missing)} of {len(names)} classes"
+        lines.append(f"{part.domain}: {part.format} data, {of}" + (f"; unknown there: {missing}" if missing else ""))
+    if boxed and any(part.missing for part in parts):
+        lines.append(
+            "ATTENTION: a detector takes what has no box for background, also in data sets that were not annotated for "
+            "all classes"
+        )
+    return lines
 
 
 def _classes(dataset: Mapping[str, Any]) -> str:
     """The classes of the data set."""
     settings = dataset_settings(dataset)
-    if dataset["format"] != "demo" and not os.path.isdir(settings.root):
-        return f"dataset.root: there is no folder {settings.root} yet"
+    if missing := missing_roots(dataset):
+        return f"dataset.root: there is no folder {missing[0]} yet"
     names = reader(dataset["format"])[0].classes(settings)
     return f"{len(names)} classes: {', '.join(names)}"
 
@@ -74,8 +101,6 @@ def _tags(dataset: Mapping[str, Any], truths: Sequence[Stage], boxed: Sequence[S
     boxes that stages take must be there.
     """
     settings = dataset_settings(dataset)
-    if boxed and dataset["format"] == "table":
-        raise UserError(f"{_named(boxed[0])}: needs boxes, which data of the format table do not have: use voc or coco")
     if dataset["format"] not in ("table", "voc") or not os.path.isdir(settings.root):
         return ""
     reading = reader(dataset["format"])[0].read(settings)
@@ -141,7 +166,7 @@ def _adopted(where: str, given: Mapping[str, Any], dataset: Mapping[str, Any]) -
     if not os.path.exists(given["file"]):
         return f"{where}: there is no file {given['file']} yet"
     settings = dataset_settings(dataset)
-    if dataset["format"] != "demo" and not os.path.isdir(settings.root):
+    if missing_roots(dataset):
         return f"{where}: {given['file']}"
     from wsss_core.classify.pretrained import PretrainedSettings, adopted
 
@@ -169,7 +194,7 @@ def _external(where: str, settings: Mapping[str, Any], dataset: Mapping[str, Any
     given = external.ExternalSettings(**{**settings, "classes": tuple(settings["classes"])})
     if not os.path.isdir(given.folder):
         raise UserError(f"{where}: there is no folder {given.folder}")
-    if dataset["format"] == "demo" or not os.path.isdir(dataset_settings(dataset).root):
+    if any(one["format"] == "demo" for one in data_sets(dataset).values()) or missing_roots(dataset):
         return f"{where}: {len(walk(Path(given.folder)))} files in {given.folder}"
     reading = reader(dataset["format"])[0].read(dataset_settings(dataset))
     train = [record for record in reading.records if "train" in record.splits and record.classes]
@@ -187,7 +212,7 @@ def _corrected(where: str, folder: str, dataset: Mapping[str, Any]) -> str:
     if not os.path.isdir(folder):
         raise UserError(f"{where}: there is no folder {folder}")
     masks = {entry.name for entry in walk(Path(folder)) if entry.name.endswith(".png")}
-    if dataset["format"] == "demo" or not os.path.isdir(dataset_settings(dataset).root):
+    if any(one["format"] == "demo" for one in data_sets(dataset).values()) or missing_roots(dataset):
         return f"{where}: {len(masks)} corrected masks in {folder}"
     records = reader(dataset["format"])[0].read(dataset_settings(dataset)).records
     found = {next((name for name in tried_names(r.id, r.path) if name in masks), "") for r in records} - {""}

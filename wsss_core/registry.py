@@ -137,7 +137,7 @@ def _evaluation(section: str, split: Literal["train", "val"], product: str) -> S
         f"{section}_evaluation",
         split=split,
         key="evaluation",
-        files=(file,),
+        files=(file, "domains.csv"),
         scored=(product, file),
         product=file,
     )
@@ -512,6 +512,7 @@ DATASETS = {
     "coco": "wsss_core.data.coco:CocoSettings",
     "table": "wsss_core.data.tags:TableSettings",
     "demo": "wsss_core.data.demo:DemoSettings",
+    "parts": "wsss_core.data.parts:PartsSettings",
 }
 """Formats of a data set: the settings of their readers."""
 

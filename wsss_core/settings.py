@@ -115,5 +115,7 @@ def _type_schema(hint: Any) -> dict[str, Any]:
         return {"type": "array", "items": _type_schema(items), **bounds}
     if settings_class(hint) is not None:
         return json_schema(hint)
+    if typing.get_origin(hint) is dict:
+        return {"type": "object"}
     names = {int: "integer", float: "number", bool: "boolean", str: "string", types.NoneType: "null"}
     return {"type": names[hint]}

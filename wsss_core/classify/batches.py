@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from wsss_core import keyed
-from wsss_core.data.augment import ColourJitter, multi_hot, training_crop
+from wsss_core.data.augment import ColourJitter, tags_of, training_crop
 from wsss_core.data.decoded import Decoded, read_record
 from wsss_core.data.table import ImageRecord
 from wsss_core.errors import UserError
@@ -17,7 +17,8 @@ from wsss_core.training import fitting_batch
 
 
 class ClassifierBatches:
-    """``batches[k]`` is (images float32 [B, 3, S, S], labels float32 [B, C]) and depends on (seed, stage, k) alone.
+    """``batches[k]`` is (images float32 [B, 3, S, S], labels float32 [B, C]) and depends on (seed, stage, k) alone;
+    labels are as `tags_of` gives them.
 
     An epoch sees the images in an order of its own; its last, incomplete batch is dropped. Fewer images than a batch
     takes all make one batch.
@@ -53,7 +54,7 @@ class ClassifierBatches:
         if not any(record.classes for record in records):
             raise UserError("no image of the role 'train' has a class, there is nothing to learn from")
         self.records, self.images = list(records), Decoded(records, read_record)
-        self.labels = multi_hot([r.classes for r in records], n_classes)
+        self.labels = tags_of(records, n_classes)
         if len(records) > 1 and (self.labels == self.labels[0]).all():
             raise UserError(
                 "all images of the role 'train' have the same classes, so that nothing tells one from another; add "

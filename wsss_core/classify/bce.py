@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsss_core.classify.batches import ClassifierBatches
+from wsss_core.data.augment import tag_loss
 from wsss_core.models import BackboneName, cam_network
 from wsss_core.models.cam import CamNetwork
 from wsss_core.settings import setting
@@ -178,7 +179,7 @@ def prepare(network: CamNetwork, settings: StartSettings, weights: Mapping[str, 
 
 
 def loss(network: CamNetwork, dropout: float = 0.0) -> Callable[[tuple[Tensor, Tensor]], dict[str, Tensor]]:
-    """From a batch (images [B, 3, S, S], labels [B, C]) to the mean over images and classes of the cross-entropy.
+    """From a batch (images [B, 3, S, S], labels [B, C]) to `tag_loss`, the mean over images and classes.
 
     Parameters
     ----------
@@ -195,7 +196,7 @@ def loss(network: CamNetwork, dropout: float = 0.0) -> Callable[[tuple[Tensor, T
 
     def terms(batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         images, labels = batch
-        return {"loss": F.binary_cross_entropy_with_logits(logits(images), labels)}
+        return {"loss": tag_loss(logits(images), labels)}
 
     return terms
 

@@ -43,6 +43,7 @@ from wsss_core import keyed
 from wsss_core.classify import bce
 from wsss_core.classify.batches import ClassifierBatches
 from wsss_core.constants import EPSILON
+from wsss_core.data.augment import tag_loss
 from wsss_core.models import BackboneName
 from wsss_core.models.backbones import backbone
 from wsss_core.models.cam import CamNetwork
@@ -148,7 +149,7 @@ def loss(network: CamNetwork, settings: MixupCamSettings) -> Callable[[tuple[Ten
     def terms(batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         images, labels = batch
         maps = network.maps(images).float()
-        classification = F.binary_cross_entropy_with_logits(maps.mean((2, 3)), labels)
+        classification = tag_loss(maps.mean((2, 3)), labels)
         entropy = class_entropy(maps)
         spread = concentration(maps, labels > 0)
         total = classification + settings.entropy_weight * entropy + settings.concentration_weight * spread

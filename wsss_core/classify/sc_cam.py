@@ -52,6 +52,7 @@ from torch import Tensor
 from wsss_core import keyed
 from wsss_core.classify import bce
 from wsss_core.classify.batches import ClassifierBatches
+from wsss_core.data.augment import tag_loss
 from wsss_core.errors import UserError
 from wsss_core.models import BackboneName
 from wsss_core.models.backbones import backbone
@@ -149,6 +150,7 @@ def plan(settings: ScCamSettings, inputs: Inputs) -> Plan:
         return {"sublabels": found.bool()}
 
     sublabels = inputs.once(discovered)["sublabels"].float()
+    sublabels[batches.labels.isnan().repeat_interleave(settings.clusters, 1)] = torch.nan
     optimizer = {"official": bce.optimizer, "paper": bce.adam}[settings.variant](network, resolved)
     rate = polynomial(resolved.schedule_epochs * batches.steps_per_epoch, settings.power)
     return Plan(network, SubclassBatches(batches, sublabels), loss(network, settings), optimizer, rate)
@@ -233,7 +235,7 @@ def subclass_labels(features: np.ndarray, labels: Tensor, clusters: int, seed: i
     """
     found = torch.zeros(*labels.shape, clusters)
     for c in range(labels.shape[1]):
-        members = torch.nonzero(labels[:, c])[:, 0].numpy()
+        members = torch.nonzero(labels[:, c] == 1)[:, 0].numpy()
         number = _distinct(features, members, clusters)
         if not number:
             continue
@@ -267,8 +269,8 @@ def loss(network: ScCamNetwork, settings: ScCamSettings) -> Callable[[tuple[Tens
         pooled = network.features(images).mean((2, 3))
         pooled = F.dropout(pooled, settings.dropout, training=network.training)
         logits, sublogits = network.heads(pooled)
-        classes = F.binary_cross_entropy_with_logits(logits, labels)
-        subclasses = F.binary_cross_entropy_with_logits(sublogits, sublabels)
+        classes = tag_loss(logits, labels)
+        subclasses = tag_loss(sublogits, sublabels)
         total = classes + settings.subclass_weight * subclasses
         return {"loss": total, "classes": classes, "subclasses": subclasses}
 

@@ -27,10 +27,10 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
 from wsss_core.classify import bce
 from wsss_core.constants import EPSILON
+from wsss_core.data.augment import tag_loss
 from wsss_core.models import BackboneName
 from wsss_core.models.backbones import backbone
 from wsss_core.models.seam import SeamNetwork, resize, strongest
@@ -142,14 +142,14 @@ def siamese_terms(large: View, small: View, labels: Tensor, hard_share: float) -
         See `hardest`.
     """
     views, size = (large, small), small.maps.shape[2:]
-    present = labels[:, :, None, None]
+    present = labels.nan_to_num()[:, :, None, None]
     with_background = torch.cat([torch.ones_like(present[:, :1]), present], 1)
     maps = [resize(in_range(view.maps), size) * present for view in views]
     refined = [resize(in_range(view.refined), size) * with_background for view in views]
     targets = [strongest(m.detach()) for m in maps]
     none = labels.new_zeros(())
     return {
-        "classification": sum((cross_entropy(view.maps.mean((2, 3)), labels) for view in views), none) / 2,
+        "classification": sum((tag_loss(view.maps.mean((2, 3)), labels) for view in views), none) / 2,
         "minimum": sum((lower_quarter(view.refined[:, 1:] * present) for view in views), none) / 2,
         "er": (maps[0] - maps[1]).abs().mean(),
         "ecr": hardest(targets[1] - refined[0], hard_share) + hardest(targets[0] - refined[1], hard_share),

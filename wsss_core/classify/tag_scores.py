@@ -85,7 +85,7 @@ def tag_scores(
     Parameters
     ----------
     labels
-        bool [N, C], the tags.
+        float32 [N, C], the tags as `tags_of` gives them; of a class, images of which it is unknown are left out.
     folds
         Fold of every image, int [N].
 
@@ -97,15 +97,37 @@ def tag_scores(
     """
     found = {}
     for c, name in enumerate(class_names):
-        present = labels[:, c]
+        known = ~np.isnan(labels[:, c])
+        present = labels[known, c] > 0
         count, told = int(present.sum()), bool(present.any() and not present.all())
         found[name] = {
             "images": count,
             "chance": rounded(expected_precision(count, len(present))) if count else None,
-            "precision": rounded(float(average_precision_score(present, tried.logits[:, c]))) if told else None,
-            "unseen": rounded(_unseen(tried.features, present, folds)) if told else None,
-            "zero_maps": rounded(float((tried.peaks[present, c] <= 0).mean())) if count else None,
+            "precision": rounded(float(average_precision_score(present, tried.logits[known, c]))) if told else None,
+            "unseen": rounded(_unseen(tried.features[known], present, folds[known])) if told else None,
+            "zero_maps": rounded(float((tried.peaks[known, c][present] <= 0).mean())) if count else None,
         }
+    return found
+
+
+def by_domain(
+    tried: Tried, labels: np.ndarray, class_names: Sequence[str], domains: np.ndarray
+) -> dict[str, dict[str, Any]]:
+    """Name of every data set to its signs: "images", "precision" and "zero_maps", means over the classes where these
+    can be told.
+
+    Parameters
+    ----------
+    domains
+        Data set of every image, [N] texts.
+    """
+    found = {}
+    for domain in np.unique(domains):
+        own = domains == domain
+        part = Tried(tried.logits[own], tried.features[own], tried.peaks[own])
+        rows = tag_scores(part, labels[own], class_names, np.zeros(own.sum(), dtype=int)).values()
+        means = {key: rounded(mean_of(row[key] for row in rows)) for key in ("precision", "zero_maps")}
+        found[str(domain)] = {"images": int(own.sum()), **means}
     return found
 
 

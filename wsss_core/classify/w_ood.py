@@ -47,7 +47,7 @@ from wsss_core import keyed
 from wsss_core.classify.batches import ClassifierBatches
 from wsss_core.classify.bce import optimizer
 from wsss_core.classify.out_of_distribution import network_input, require_photos, require_plain
-from wsss_core.data.augment import training_crop
+from wsss_core.data.augment import tag_loss, training_crop
 from wsss_core.data.decoded import Decoded, read_record
 from wsss_core.data.table import ImageRecord
 from wsss_core.errors import UserError
@@ -310,8 +310,8 @@ def loss(
         features, logits = embed(network, images)
         to_classes, to_groups = distances(features, centres.classes), distances(features, centres.groups)
         found = {
-            "classification": F.binary_cross_entropy_with_logits(logits, labels),
-            "distance": distance_loss(to_classes, to_groups, labels, settings.nearest),
+            "classification": tag_loss(logits, labels),
+            "distance": distance_loss(to_classes, to_groups, labels.nan_to_num(), settings.nearest),
             "ood": ood_loss(photos),
         }
         total = found["classification"] + settings.distance_weight * found["distance"] + ood_weight * found["ood"]

@@ -56,7 +56,30 @@ def given_dataset(raw: Any, mistakes: Mistakes) -> Mapping[str, Any]:
     if form is None:
         return {}
     settings = {key: value for key, value in raw.items() if key != "format"}
-    return {"format": form, **filled(settings, read_schema()["$defs"][f"dataset.{form}"], "dataset", mistakes)}
+    found = {"format": form, **filled(settings, read_schema()["$defs"][f"dataset.{form}"], "dataset", mistakes)}
+    if form == "parts" and not mistakes:
+        found["parts"] = [_part(part, f"dataset.parts[{k}]", mistakes) for k, part in enumerate(found["parts"])]
+        names = [str(part.get("domain")).casefold() for part in found["parts"]]
+        for k, name in enumerate(names):
+            if name in names[:k]:
+                mistakes.add(f"dataset.parts[{k}].domain", f"{name!r} is the name of another part")
+    return found
+
+
+def _part(given: Mapping[str, Any], where: str, mistakes: Mistakes) -> dict[str, Any]:
+    """The settings of one data set of several: those of its format, defaults filled, and what it has beside them."""
+    form = choice(given, "format", where, [name for name in DATASETS if name != "parts"], mistakes)
+    if form is None:
+        return {}
+    schema = read_schema()["$defs"][f"dataset.{form}"]
+    shared = read_schema()["$defs"]["dataset.parts"]["properties"]
+    own = {
+        "domain": {"type": "string", "pattern": f"^{NAME}$", "description": "name of the data set"},
+        "annotated": {"type": ["array", "null"], "items": {"type": "string"}, "minItems": 1, "default": None},
+    }
+    own |= {key: value for key, value in schema["properties"].items() if key not in shared or key == "classes"}
+    rest = {key: value for key, value in given.items() if key != "format"}
+    return {"format": form, **filled(rest, schema | {"properties": own}, where, mistakes)}
 
 
 def given_stages(raw: Mapping[str, Any], mistakes: Mistakes) -> list[GivenStage]:

@@ -135,11 +135,12 @@ class Configuration:
 
     def _true_share(self, stage: Stage) -> tuple[float, int] | None:
         """As `Stage.true_share`; masks corrected by hand are true masks if the data set takes the same for true."""
-        if stage.method == "corrected" and (true := self.dataset.get("masks")):
-            root = self.dataset.get("root", "")
-            corrected = os.path.realpath(stage.settings["masks"]["folder"])
-            if corrected in (os.path.realpath(true), os.path.realpath(os.path.join(root, true))):
-                return 1.0, 0
+        for data in [self.dataset, *self.dataset.get("parts", ())]:
+            if stage.method == "corrected" and (true := data.get("masks")):
+                root = data.get("root", "")
+                corrected = os.path.realpath(stage.settings["masks"]["folder"])
+                if corrected in (os.path.realpath(true), os.path.realpath(os.path.join(root, true))):
+                    return 1.0, 0
         return stage.true_share
 
     def learned_truths(self, name: str) -> list[str]:

@@ -7,15 +7,18 @@ draws from the generator it is given, always the same number of draws.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageEnhance
 from torch import Tensor
 
 from wsss_core.constants import IGNORE
+from wsss_core.data.table import ImageRecord
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -195,6 +198,37 @@ def multi_hot(classes: Sequence[Sequence[int]], n_classes: int) -> Tensor:
     for row, present in zip(labels, classes, strict=True):
         row[list(present)] = 1.0
     return labels
+
+
+def tags_of(records: Sequence[ImageRecord], n_classes: int) -> Tensor:
+    """Tags of N images, float32 [N, C]: 1 present, 0 absent, NaN unknown, as the image's data set was not annotated for
+    the class.
+
+    `tag_loss` leaves out what is unknown. Any other arithmetic is to say what it means by it: a NaN that is forgotten
+    shows, a zero would pass for an absent class.
+    """
+    labels = multi_hot([record.classes for record in records], n_classes)
+    labels[multi_hot([record.unknown for record in records], n_classes).bool()] = math.nan
+    return labels
+
+
+def tag_loss(logits: Tensor, tags: Tensor) -> Tensor:
+    """Mean binary cross-entropy over the tags that are known.
+
+    Parameters
+    ----------
+    logits, tags
+        [B, C]; tags in [0, 1], NaN where unknown.
+
+    Examples
+    --------
+    >>> unknown = torch.tensor([[1.0, torch.nan]])
+    >>> round(tag_loss(torch.tensor([[0.0, 9.0]]), unknown).item(), 4)
+    0.6931
+    """
+    known = ~tags.isnan()
+    losses = F.binary_cross_entropy_with_logits(logits, tags.nan_to_num(), reduction="none")
+    return (losses * known).sum() / known.sum().clamp_min(1)
 
 
 def _turned_hue(picture: Image.Image, shift: float) -> Image.Image:

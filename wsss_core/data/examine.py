@@ -156,6 +156,22 @@ def examine(
     return records, problems + _duplicates(records) + _contradictions(reading, records, known)
 
 
+def examine_all(
+    reading: Reading, known: KnownFiles, workers: int, max_megapixels: float = math.inf
+) -> tuple[list[ImageRecord], list[Problem]]:
+    """As `examine`; several data sets one by one, as each may have its own faults and tell its tags in its own way."""
+    if not reading.parts:
+        return examine(reading, known, workers, max_megapixels)
+    records: list[ImageRecord] = []
+    problems: list[Problem] = []
+    for part in reading.parts:
+        found, wrong = examine(part, known, workers, max_megapixels)
+        named = {record.domain for record in part.records}
+        records += [replace(r, unknown=tuple(c for c in r.unknown if c not in r.classes)) for r in found]
+        problems += [replace(p, path=f"{p.path} of {min(named)}") if named and not p.image else p for p in wrong]
+    return records, problems + _duplicates(records)
+
+
 def _seen(reading: Reading, known: KnownFiles, workers: int, max_megapixels: float) -> Iterable[_Seen]:
     def look(record: ImageRecord) -> _Seen:
         image = known.look("image", partial(look_at_image, max_megapixels=max_megapixels), record.path)
@@ -299,9 +315,10 @@ def _contradictions(reading: Reading, records: Iterable[ImageRecord], known: Kno
     masked = [record for record in records if record.mask]
     truths = [Truth(r.id, r.classes, tuple(known.content["mask"][r.mask]["labels"])) for r in masked]
     found = contradictions(reading.class_names, truths)
+    silent = {c for record in records for c in record.unknown}
     if found:
         return [Problem("", "tags and masks", text) for text in found]
-    names = unscored(reading.class_names, truths)
+    names = [n for n in unscored(reading.class_names, truths) if reading.class_names.index(n) not in silent]
     text = f"none of {len(truths)} masks holds {', '.join(map(repr, names))}: never scored"
     return [Problem("", "tags and masks", text, "note")] if names else []
 
@@ -346,8 +363,9 @@ def in_every_image(class_names: Sequence[str], records: Sequence[ImageRecord]) -
     -------
     A sentence; "" if there are none.
     """
-    tagged = [record.classes for record in records if "train" in record.splits]
-    named = [repr(name) for c, name in enumerate(class_names) if tagged and all(c in classes for classes in tagged)]
+    train = [record for record in records if "train" in record.splits]
+    tagged = {c: [c in record.classes for record in train if c not in record.unknown] for c in range(len(class_names))}
+    named = [repr(name) for c, name in enumerate(class_names) if tagged[c] and all(tagged[c])]
     if not named:
         return ""
     classes = f"class{'es' * (len(named) > 1)} {', '.join(named)}"

@@ -38,6 +38,19 @@ def write_outlines(path: Path, size: tuple[int, int], objects: Sequence[Outlined
     write_text(path, json.dumps({"size": list(size), "objects": rows}))
 
 
+def with_labels(path: Path, target: Path, places: Sequence[int | None]) -> None:
+    """Write outlined objects again with other class numbers; those whose class has none (None) are left out.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read.
+    """
+    size, objects = _outlines(path)
+    kept = [Outlined(place, o.outline, o.crowd) for o in objects if (place := places[o.label]) is not None]
+    write_outlines(target, size, kept)
+
+
 def instances_size(path: Path) -> tuple[int, int]:
     """(H, W) of the image that a file of true instances is of; UserError if it cannot be read."""
     if path.suffix == ".json":

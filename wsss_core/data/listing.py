@@ -3,32 +3,44 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
+import os
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from wsss_core.data.folders import walk
-from wsss_core.data.reading import Reader
+from wsss_core.data.formats import reader
 from wsss_core.errors import UserError
-from wsss_core.registry import DATASETS
 from wsss_core.settings import from_mapping
 
 _READ_WHOLE = 16 * 2**20
 """Files up to this many bytes count by content, larger ones by size and time of change."""
 
 
-def reader(form: str) -> tuple[Reader, type]:
-    """Module and settings class of a data set's format."""
-    module, name = DATASETS[form].split(":")
-    loaded = importlib.import_module(module)
-    return loaded, getattr(loaded, name)
-
-
 def dataset_settings(dataset: Mapping[str, Any]) -> Any:
     """Settings object of the `dataset` section of a configuration, defaults filled."""
     settings_class = reader(dataset["format"])[1]
     return from_mapping(settings_class, {key: value for key, value in dataset.items() if key != "format"})
+
+
+def data_sets(dataset: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The data sets of the `dataset` section by name, each as a section of its own; of one alone the name is ""."""
+    if dataset["format"] != "parts":
+        return {"": dict(dataset)}
+    kept = {key: dataset[key] for key in ("unreadable", "max_megapixels", "shard_size")}
+    found = {}
+    for part in dataset["parts"]:
+        own = {key: value for key, value in part.items() if key not in ("domain", "annotated")}
+        known = {field.name for field in fields(reader(part["format"])[1])}
+        found[part["domain"]] = own | {key: value for key, value in kept.items() if key in known}
+    return found
+
+
+def missing_roots(dataset: Mapping[str, Any]) -> list[str]:
+    """Folders of the data that are not there; those of the demo are made."""
+    sets = data_sets(dataset).values()
+    return [one["root"] for one in sets if one["format"] != "demo" and not os.path.isdir(one["root"])]
 
 
 def listing_digest(dataset: Mapping[str, Any]) -> str:

@@ -70,6 +70,8 @@ class Reading:
         The masks were drawn from what the tags were read from.
     boxes_from_masks
         Boxes are those of the connected regions of an image's mask.
+    parts
+        Of several data sets read as one, the reading of each, all with the same classes.
     """
 
     class_names: tuple[str, ...]
@@ -79,6 +81,7 @@ class Reading:
     tags_from_masks: bool = False
     masks_drawn: bool = False
     boxes_from_masks: bool = False
+    parts: tuple[Reading, ...] = ()
 
 
 @dataclass(frozen=True)

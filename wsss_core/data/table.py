@@ -1,7 +1,8 @@
 """The image table: one row an image, whatever the data set's own format, and its shards.
 
 `images.csv` has the columns ``id, path, height, width, splits, classes, mask, boxes, digest, mask_digest,
-instances, instances_digest``; a shard manifest is a small JSON file with the class names and the records of its images.
+instances, instances_digest, domain, unknown``; a shard manifest is a small JSON file with the class names and the
+records of its images.
 """
 
 from __future__ import annotations
@@ -46,6 +47,11 @@ class ImageRecord:
         File of the true masks of single objects (see `wsss_core.data.instances`), or "".
     instances_digest
         Digest of its bytes, or "".
+    domain
+        Name of the data set that it is from, where there are several, else "".
+    unknown
+        Classes of which nothing is known in the image, as its data set was not annotated for them, ascending: it may
+        hold them or not.
     """
 
     id: str
@@ -60,6 +66,8 @@ class ImageRecord:
     mask_digest: str = ""
     instances: str = ""
     instances_digest: str = ""
+    domain: str = ""
+    unknown: tuple[int, ...] = ()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -77,6 +85,11 @@ class ImageTable:
     def split(self, name: str) -> tuple[ImageRecord, ...]:
         """The images that play a role, in order of id."""
         return tuple(record for record in self.records if name in record.splits)
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """Names of the data sets that the images are from, if there are several, in order; else none."""
+        return tuple(sorted({record.domain for record in self.records} - {""}))
 
     def in_shards(self, split: str) -> tuple[ImageRecord, ...]:
         """The images in the shards of a split, in order of id: in those of "train" also images for evaluation whose
@@ -101,7 +114,12 @@ def write_table(path: Path, table: ImageTable) -> None:
 
     rows = [
         asdict(r)
-        | {"splits": " ".join(r.splits), "classes": " ".join(map(str, r.classes)), "boxes": json.dumps(plain(r.boxes))}
+        | {
+            "splits": " ".join(r.splits),
+            "classes": " ".join(map(str, r.classes)),
+            "boxes": json.dumps(plain(r.boxes)),
+            "unknown": " ".join(map(str, r.unknown)),
+        }
         for r in table.records
     ]
     with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as handle:
@@ -150,8 +168,10 @@ def _record(row: dict, n_classes: int) -> ImageRecord:
         mask_digest=row["mask_digest"],
         instances=row["instances"],
         instances_digest=row["instances_digest"],
+        domain=row["domain"],
+        unknown=tuple(int(c) for c in row["unknown"].split()),
     )
-    if min(record.size) < 1 or any(not 0 <= c < n_classes for c in record.classes):
+    if min(record.size) < 1 or any(not 0 <= c < n_classes for c in (*record.classes, *record.unknown)):
         raise ValueError(f"{record.id!r} is {record.width}x{record.height}, with the classes {row['classes']}")
     return record
 
@@ -204,6 +224,7 @@ def read_manifest(path: Path) -> ImageTable:
                 "splits": tuple(row["splits"]),
                 "classes": tuple(row["classes"]),
                 "boxes": from_plain(row["boxes"]),
+                "unknown": tuple(row["unknown"]),
             }
         )
         for row in content["images"]

@@ -61,6 +61,47 @@ def write_evaluation(path: Path, header: ScoreHeader, labels: Sequence[str], sco
     _write(path, header, COLUMNS, rows)
 
 
+def write_domains(path: Path, header: ScoreHeader, labels: Sequence[str], scores: Mapping[str, Metrics]) -> None:
+    """Write the table of `write_evaluation` for each data set of several, in a first column `domain`; of one data set
+    the header alone.
+
+    Parameters
+    ----------
+    scores
+        Name of the data set to the scores of its images.
+    """
+    rows = []
+    for domain, one in scores.items():
+        for index, label in enumerate(labels):
+            values = [getattr(one, column)[index] for column in COLUMNS[1:5]]
+            rows.append([cell(domain), cell(label), *map(_number, values), int(one.pixels[index])])
+        means = [float(one.mean(column)) for column in COLUMNS[1:5]]
+        rows.append([cell(domain), MEAN_ROW, *map(_number, means), int(one.pixels.sum())])
+    _write(path, header, ("domain", *COLUMNS), rows)
+
+
+def read_rows_of_domains(path: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """Name of each data set to the rows of its table, as `Evaluation.rows`; {} where there was one data set alone.
+
+    Raises
+    ------
+    UserError
+        If the file is missing or of another kind.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UserError(f"{path}: scores by data set cannot be read ({error})") from error
+    table = list(csv.reader(line for line in lines if not line.startswith("# ")))
+    if not table or table[0] != ["domain", *COLUMNS]:
+        raise UserError(f"{path}: is not a table of scores by data set (columns domain,{','.join(COLUMNS)})")
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for domain, name, *values in table[1:]:
+        numbers = [float(value) if value else float("nan") for value in values]
+        found.setdefault(name_of(domain), {})[name_of(name)] = dict(zip(COLUMNS[1:], numbers, strict=True))
+    return found
+
+
 def write_rows(
     path: Path, header: ScoreHeader, columns: Sequence[str], rows: Mapping[str, Mapping[str, float]]
 ) -> None:

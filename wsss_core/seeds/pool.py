@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsss_core import keyed
-from wsss_core.data.augment import multi_hot, scaled_size, training_crop
+from wsss_core.data.augment import scaled_size, tags_of, training_crop
 from wsss_core.data.decoded import Decoded, read_record
 from wsss_core.data.resampling import normalised, resized
 from wsss_core.data.table import ImageRecord
@@ -65,7 +65,7 @@ class AuxiliaryPool:
             self.images, self._crop = Decoded(records, read_record), _pillow_crop
         else:
             self.images, self._crop = device_images(records, device, processes), device_crop
-        self.labels = multi_hot([r.classes for r in records], n_classes)
+        self.labels = tags_of(records, n_classes)
         self.eligible, self.batch_size, self.long_side, self.crop = eligible, batch_size, long_side, crop
         self.seed, self.stage = seed, stage
         self._ids = np.array([r.id for r in records])
@@ -95,7 +95,7 @@ class AuxiliaryPool:
         """Indices of the eligible images in the order they are drawn for a target."""
         allowed = self._ids != image_id
         if self.eligible == "disjoint":
-            allowed &= ~self.labels[:, list(classes)].any(1).numpy()
+            allowed &= (self.labels[:, list(classes)] == 0).all(1).numpy()  # unknown is not absent
         found = np.flatnonzero(allowed)
         if not len(found):
             kind = "shares no class with it" if self.eligible == "disjoint" else "is there beside it"

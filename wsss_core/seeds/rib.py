@@ -509,12 +509,12 @@ def auxiliary(network: CamNetwork, batch: tuple[Tensor, Tensor], objective: Obje
     Parameters
     ----------
     batch
-        Images [B, 3, S, S] and labels [B, C] of zeros and ones.
+        Images [B, 3, S, S] and labels [B, C], as `tags_of` gives them.
     """
     device = network.classifier.weight.device
     images, labels = batch
     if objective.absence is None:
-        held = labels.any(1)
+        held = (labels > 0).any(1)
         images, labels = images[held], labels[held]
     if not len(images):
         return 0.0

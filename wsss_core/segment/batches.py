@@ -24,8 +24,9 @@ class SegmentationBatches:
 
     A batch is a dict of ``images`` uint8 [B, S, S, 3], ``inside`` int64 [B, 4] (the top, bottom, left and right end of
     the part that shows the image; beyond is padding), ``labels`` uint8 [B, S, S] (255 in the padding) and ``present``
-    bool [B, L], true for background and for the image's tags. `network_input` makes network inputs of them on the
-    device, so a quarter of the bytes travel.
+    bool [B, L], true for background and for the image's tags, and ``unknown`` bool [B, L], true for the
+    classes that the image's data set was not annotated for (see `known_logits`). `network_input` makes network inputs
+    of them on the device, so a quarter of the bytes travel.
 
     Every image is seen once an epoch, in an order of that epoch; batches run on over the ends of epochs.
 
@@ -57,6 +58,9 @@ class SegmentationBatches:
         self._present = torch.zeros(len(samples), n_labels, dtype=torch.bool)
         for row, sample in zip(self._present, samples, strict=True):
             row[[0, *(c + 1 for c in sample.classes)]] = True
+        self._unknown = torch.zeros(len(samples), n_labels, dtype=torch.bool)
+        for row, sample in zip(self._unknown, samples, strict=True):
+            row[[c + 1 for c in sample.unknown]] = True
 
     def __len__(self) -> int:
         return self.iterations
@@ -73,6 +77,7 @@ class SegmentationBatches:
             "inside": torch.tensor(inside),
             "labels": torch.from_numpy(np.stack(labels)),
             "present": self._present[chosen],
+            "unknown": self._unknown[chosen],
         }
 
     def batch_names(self, step: int) -> list[str]:
@@ -124,6 +129,36 @@ def random_crop(
     if rng.random() < 0.5:
         return pixels[:, ::-1], (0, rows, crop - columns, crop), targets[:, ::-1]
     return pixels, (0, rows, 0, columns), targets
+
+
+def known_logits(logits: Tensor, unknown: Tensor) -> Tensor:
+    """Logits in which the classes that an image's data set was not annotated for are part of the background.
+
+    What was labelled background there may be of any of these classes: its probability is the sum of theirs and of the
+    background's own, so that a cross-entropy teaches nothing against them. It is the marginal loss of partly annotated
+    data (Shi et al., "Marginal loss and exclusion loss for partially supervised multi-organ segmentation", Medical
+    Image Analysis 2021, Eq. 3); other labels keep their probability.
+
+    Parameters
+    ----------
+    logits
+        [B, L, h, w].
+    unknown
+        bool [B, L].
+
+    Examples
+    --------
+    >>> logits = torch.log(torch.tensor([0.5, 0.3, 0.2])).reshape(1, 3, 1, 1)
+    >>> known_logits(logits, torch.tensor([[False, True, False]])).softmax(1).flatten().tolist()
+    [0.800000011920929, 0.0, 0.20000000298023224]
+    """
+    if not unknown.any():
+        return logits
+    away = unknown[:, :, None, None]
+    first = torch.zeros_like(away)
+    first[:, 0] = True
+    background = logits.masked_fill(~(away | first), -torch.inf).logsumexp(1, keepdim=True)
+    return torch.where(first, background, logits.masked_fill(away, -torch.inf))
 
 
 def network_input(batch: dict[str, Tensor]) -> Tensor:

@@ -33,7 +33,7 @@ from wsss_core.models import BackboneName
 from wsss_core.models.backbones import backbone
 from wsss_core.models.cct import CctNetwork
 from wsss_core.segment import perturbations
-from wsss_core.segment.batches import network_input
+from wsss_core.segment.batches import known_logits, network_input
 from wsss_core.segment.deeplab_v2 import cross_entropy
 from wsss_core.segment.initial import load_backbone
 from wsss_core.segment.samples import checked
@@ -173,18 +173,19 @@ def loss_terms(network: CctNetwork, batch: Mapping[str, Any], settings: CctSetti
     """
     time = batch["step"] / settings.iterations
     labelled, unlabelled = batch["labelled"], batch.get("unlabelled")
-    supervised = supervised_loss(network(network_input(labelled)), labelled["labels"].long(), time, settings)
+    logits = known_logits(network(network_input(labelled)), labelled["unknown"])
+    supervised = supervised_loss(logits, labelled["labels"].long(), time, settings)
     if unlabelled is None:
         return {"loss": supervised}
     features = network.encode(network_input(unlabelled))
-    consistency, weak = auxiliary_losses(network, features, unlabelled["labels"].long(), settings)
+    consistency, weak = auxiliary_losses(network, features, unlabelled, settings)
     ramp = sigmoid_ramp(time / settings.ramp)
     loss = supervised + ramp * (settings.consistency_weight * consistency + settings.weak_weight * weak)
     return {"loss": loss, "supervised": supervised, "consistency": consistency, "weak": weak}
 
 
 def auxiliary_losses(
-    network: CctNetwork, features: Tensor, labels: Tensor, settings: CctSettings
+    network: CctNetwork, features: Tensor, batch: Mapping[str, Tensor], settings: CctSettings
 ) -> tuple[Tensor, Tensor]:
     """Consistency with the main decoder and cross-entropy with pseudo-masks, means over the auxiliary decoders.
 
@@ -192,9 +193,10 @@ def auxiliary_losses(
     ----------
     features
         Of unlabelled images, [B, D, h, w]. The main decoder sees them without gradients.
-    labels
-        Pseudo-masks, int64 [B, H, W], 255 ignored.
+    batch
+        Pseudo-masks "labels", [B, H, W], 255 ignored, and "unknown", bool [B, L], as for `known_logits`.
     """
+    labels = batch["labels"].long()
     height, width = labels.shape[1:]
     with torch.no_grad():
         target = network.decoder(features).float().softmax(1)
@@ -204,7 +206,7 @@ def auxiliary_losses(
         logits = decoder(perturbed(kind, features, foreground, decoder, settings)).float()
         consistency.append(F.mse_loss(logits.softmax(1), target))
         if settings.weak_weight:
-            weak.append(cross_entropy(logits[..., :height, :width], labels))
+            weak.append(cross_entropy(known_logits(logits[..., :height, :width], batch["unknown"]), labels))
     return _mean(consistency, target), _mean(weak, target)
 
 

@@ -19,7 +19,7 @@ from wsss_core.errors import UserError
 from wsss_core.models import BackboneName
 from wsss_core.models.backbones import FixedBatchNorm
 from wsss_core.models.deeplab import DeepLabV2, deeplab_v2, torchvision_names
-from wsss_core.segment.batches import SegmentationBatches, network_input
+from wsss_core.segment.batches import SegmentationBatches, known_logits, network_input
 from wsss_core.segment.initial import load_backbone
 from wsss_core.segment.samples import checked, samples_of
 from wsss_core.settings import setting
@@ -100,7 +100,7 @@ def training_plan(
         batches,
         settings,
         inputs,
-        lambda network, batch: loss(network(network_input(batch)), batch),
+        lambda network, batch: loss(batch_logits(network, batch), batch),
         labels_digest,
     )
 
@@ -134,6 +134,11 @@ def plan_on(
         polynomial(settings.iterations, settings.power, settings.decay_every),
         labels_digest,
     )
+
+
+def batch_logits(network: DeepLabV2, batch: dict[str, Tensor]) -> list[Tensor]:
+    """Logits [B, L, h, w] of a batch at every input scale, as losses take them (see `known_logits`)."""
+    return [known_logits(logits, batch["unknown"]) for logits in network(network_input(batch))]
 
 
 def build_network(settings: DeepLabSettings, n_labels: int) -> DeepLabV2:

@@ -21,8 +21,7 @@ from torch import Tensor
 
 from wsss_core.models.deeplab import DeepLabV2
 from wsss_core.segment import deeplab_v2
-from wsss_core.segment.batches import network_input
-from wsss_core.segment.deeplab import DeepLabSettings, plan_on
+from wsss_core.segment.deeplab import DeepLabSettings, batch_logits, plan_on
 from wsss_core.segment.samples import checked
 from wsss_core.segment.semi_supervised import PairedBatches, divided
 from wsss_core.settings import setting
@@ -79,7 +78,7 @@ def loss_terms(network: DeepLabV2, batch: Mapping[str, Any], pseudo_weight: floa
     "loss"; with unlabelled images also its parts "labelled" and "pseudo".
     """
     labelled, *pseudo = (
-        deeplab_v2.loss_terms(network(network_input(batch[kind])), batch[kind]["labels"])["loss"]
+        deeplab_v2.loss_terms(batch_logits(network, batch[kind]), batch[kind]["labels"])["loss"]
         for kind in ("labelled", "unlabelled")
         if kind in batch
     )

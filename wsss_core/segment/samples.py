@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,18 +29,21 @@ class Sample:
         (H, W) in pixels, which the mask must have too.
     classes
         The image's tags, 0-based.
+    unknown
+        Classes that its background may hold, as its data set was not annotated for them.
     """
 
     image: Path
     mask: Path
     size: tuple[int, int]
     classes: tuple[int, ...] = ()
+    unknown: tuple[int, ...] = ()
 
 
 def samples_of(records: Sequence[ImageRecord], folders: Sequence[Path]) -> list[Sample]:
     """The images of records with their masks, which lie in one of the folders; UserError if an image has none."""
     files = mask_files(folders, [record.id for record in records], "masks to train on")
-    return [Sample(Path(r.path), files[r.id], r.size, r.classes) for r in records]
+    return [Sample(Path(r.path), files[r.id], r.size, r.classes, r.unknown) for r in records]
 
 
 def checked(samples: Sequence[Sample], class_names: Sequence[str]) -> tuple[list[Sample], str]:
@@ -61,7 +64,9 @@ def checked(samples: Sequence[Sample], class_names: Sequence[str]) -> tuple[list
         labels = read_mask(sample.mask, sample.size, n_labels)
         pixels += np.bincount(labels.ravel(), minlength=256)
         digests.append(hashlib.sha256(labels.data).hexdigest())
-        decided += [] if (labels == IGNORE).all() else [sample]
+        held = set(np.unique(labels).tolist())
+        known = replace(sample, unknown=tuple(c for c in sample.unknown if c + 1 not in held))
+        decided += [] if held == {IGNORE} else [known]
     total, ignored, background = pixels.sum(), pixels[IGNORE], pixels[0]
     if ignored == total:
         raise UserError("the masks ignore (255) every pixel of every image: there is nothing to train on")

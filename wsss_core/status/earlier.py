@@ -8,9 +8,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from wsss_core.config import Configuration
-from wsss_core.data.listing import dataset_settings, reader
+from wsss_core.data.formats import reader
+from wsss_core.data.listing import data_sets, dataset_settings
 from wsss_core.data.table import read_table
 from wsss_core.errors import UserError
 from wsss_core.jobs.costs import step_costs
@@ -79,7 +81,12 @@ def foretold(configuration: Configuration) -> Iterator[str]:
 
 def _photos(configuration: Configuration) -> int:
     """Photos for training; 0 where counting takes long, or they are not here."""
-    dataset = configuration.dataset
+    counts = [_count(dataset) for dataset in data_sets(configuration.dataset).values()]
+    return sum(counts) if all(counts) else 0
+
+
+def _count(dataset: Mapping[str, Any]) -> int:
+    """Those of one data set."""
     if dataset["format"] == "demo":
         return int(dataset["train"])
     settings = dataset_settings(dataset)

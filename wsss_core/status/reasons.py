@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wsss_core.code_digest import PACKAGE, closure, file_digests
-from wsss_core.data.listing import reader
+from wsss_core.data.formats import reader
 from wsss_core.data.table import read_table
 from wsss_core.errors import UserError
 from wsss_core.registry import find_step

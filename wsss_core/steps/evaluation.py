@@ -10,13 +10,14 @@ from typing import Literal
 import numpy as np
 
 from wsss_core.constants import IGNORE
+from wsss_core.data.missing import true_labels
 from wsss_core.data.table import read_manifests
 from wsss_core.errors import UserError
 from wsss_core.evaluate.confusion import mask_confusion, metrics
 from wsss_core.evaluate.header import ScoreHeader, scored_split
 from wsss_core.evaluate.labelled import is_labelled
 from wsss_core.evaluate.sweep import EvaluationSettings, is_held_out
-from wsss_core.evaluate.tables import label_names, write_evaluation
+from wsss_core.evaluate.tables import label_names, write_domains, write_evaluation
 from wsss_core.execution import Execution
 from wsss_core.jobs.step import read_step
 from wsss_core.store.cut import Cut, read_about
@@ -26,7 +27,13 @@ log = logging.getLogger(__name__)
 
 
 def run(
-    *, config: Path, manifests: Sequence[Path], masks: Sequence[Path], evaluation: Path, execution: Execution
+    *,
+    config: Path,
+    manifests: Sequence[Path],
+    masks: Sequence[Path],
+    evaluation: Path,
+    domains: Path,
+    execution: Execution,
 ) -> None:
     """Score masks.
 
@@ -44,6 +51,8 @@ def run(
         Folders of PNGs, each named by `mask_name`.
     evaluation
         CSV of the scores to write; only its header if there is nothing to score.
+    domains
+        CSV of the scores of each data set to write, where there are several.
 
     Raises
     ------
@@ -62,11 +71,15 @@ def run(
     cut = _cut(masks)
     files = mask_files(masks, [record.id for record in records], "masks to score")
     total, undecided = np.zeros((n_labels, n_labels), dtype=np.int64), 0
+    by_domain = {domain: np.zeros_like(total) for domain in table.domains}
     for record in records:
-        target = read_mask(Path(record.mask), record.size, n_labels)
+        target = true_labels(record, n_labels)
         prediction = read_mask(files[record.id], record.size, n_labels)
         undecided += int(((prediction == IGNORE) & (target != IGNORE)).sum())
-        total += mask_confusion(prediction, target, n_labels, skip_ignored=settings.ignored == "skip")
+        matrix = mask_confusion(prediction, target, n_labels, skip_ignored=settings.ignored == "skip")
+        total += matrix
+        if record.domain:
+            by_domain[record.domain] += matrix
     scores = metrics(total) if records else None
     header = ScoreHeader(
         split=role if role == "val" else scored_split(all_with_mask),
@@ -78,6 +91,8 @@ def run(
         cut=cut,
     )
     write_evaluation(evaluation, header, label_names(table.class_names), scores)
+    found = {domain: metrics(matrix) for domain, matrix in by_domain.items() if matrix.any()}
+    write_domains(domains, header, label_names(table.class_names), found)
     log.info("%d images%s", len(records), f": mIoU {scores.mean('iou'):.4f}" if scores else ", no masks to score")
 
 

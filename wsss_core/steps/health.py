@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,10 +41,11 @@ def run(*, config: Path, run: Path, health: Path, execution: Execution) -> None:
         If the configuration, the image table or a file of a stage cannot be read.
     """
     files = RunFiles(Path(run), read_run_configuration(config))
-    stages, found = {}, []
+    stages: dict[str, dict[str, Any]] = {}
+    found = []
     for name in files.having("classifiers", "tag_scores.json"):
         content = read_health(files.folder(name) / "tag_scores.json")
-        stages[name] = {"classes": content["classes"]}
+        stages[name] = {key: content[key] for key in ("classes", "domains") if key in content}
         found += findings(content["findings"])
     tagged = {record.id: record for record in files.table.split("train") if record.classes}
     records = [tagged[image_id] for image_id in sample(sorted(tagged), MOST)]
@@ -53,10 +55,23 @@ def run(*, config: Path, run: Path, health: Path, execution: Execution) -> None:
             signs = mask_signs(_masks(files, reader, name, records), len(files.table.class_names))
             if signs is not None:
                 stages[name] = signs.content(files.table.class_names)
+                of_domains = _by_domain(files, reader, name, records)
+                stages[name] |= {"domains": of_domains} if of_domains else {}
                 found += judge(f"{section}/{name}", signs, files.table.class_names)
     for finding in found:
         log.warning("%s", finding.line())
     write_health(health, {"stages": stages, "images": len(records)}, found)
+
+
+def _by_domain(files: RunFiles, reader: Labels, name: str, records: Sequence[ImageRecord]) -> dict[str, Any]:
+    """The same signs of the photos of each data set, if there are several."""
+    found = {}
+    for domain in files.table.domains:
+        own = [record for record in records if record.domain == domain]
+        signs = mask_signs(_masks(files, reader, name, own), len(files.table.class_names))
+        if signs is not None:
+            found[domain] = signs.content(files.table.class_names)
+    return found
 
 
 def _masks(

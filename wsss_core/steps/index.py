@@ -16,13 +16,14 @@ from wsss_core.data.examine import (
     KnownFiles,
     class_counts,
     digest_of,
-    examine,
+    examine_all,
     in_every_image,
     require_classes,
     require_roles,
     with_boxes_of_share,
     without_truth,
 )
+from wsss_core.data.parts import part_settings
 from wsss_core.data.reading import Problem, Reader
 from wsss_core.data.table import ImageRecord, ImageTable, deal, write_manifest, write_table
 from wsss_core.errors import UserError
@@ -76,10 +77,10 @@ def run(
     reading = reader.read(settings, execution.threads, drawn)
     known = KnownFiles.read(cache)
     most = getattr(settings, "max_megapixels", math.inf)  # the demo draws its own pictures
-    records, found = examine(reading, known, execution.threads, most)
+    records, found = examine_all(reading, known, execution.threads, most)
     known.write()
-    if hasattr(settings, "box_share"):  # not all formats have boxes
-        records = [with_given_boxes(record, settings) for record in records]
+    drawn_by = {part["domain"]: part_settings(part) for part in getattr(settings, "parts", ())}
+    records = [with_given_boxes(record, drawn_by.get(record.domain, settings)) for record in records]
     found = sorted({*reading.problems, *found}, key=lambda p: (p.severity == "note", p.image, p.path, p.text))
     log.info("images for training by class: %s", class_counts(reading.class_names, records))
     skip = settings.unreadable == "skip"
@@ -100,7 +101,7 @@ def run(
 
 def with_given_boxes(record: ImageRecord, settings: Any) -> ImageRecord:
     """A record with as many boxes, and as badly drawn ones, as the settings ask for, if it is for training."""
-    if "train" not in record.splits:
+    if "train" not in record.splits or not hasattr(settings, "box_share"):  # not all formats have boxes
         return record
     record = with_boxes_of_share(record, settings.box_share, settings.box_draw)
     if not settings.box_noise:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from wsss_core.data.missing import true_labels
 from wsss_core.data.table import check_classes, read_manifests
 from wsss_core.errors import UserError
 from wsss_core.evaluate.header import ScoreHeader, scored_split
@@ -23,7 +24,6 @@ from wsss_core.execution import Execution
 from wsss_core.jobs.step import read_step
 from wsss_core.store.atomic import write_text
 from wsss_core.store.cut import Cut
-from wsss_core.store.masks import read_mask
 from wsss_core.store.scores import SCORES, ScoreMaps
 from wsss_core.store.seeds import SEEDS, SeedMaps
 from wsss_core.store.shards import RecordStore
@@ -86,7 +86,7 @@ def run(
         for path in maps:
             store = _open(path, names)
             for record in (records[image_id] for image_id in store if image_id in wanted):
-                yield store[record.id], read_mask(Path(record.mask), record.size, len(names) + 1)
+                yield store[record.id], true_labels(record, len(names) + 1)
 
     found = score_thresholds(pairs, choosing, scored, settings, len(names) + 1)
     value = _typical(own) if found.chosen is None else found.chosen

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from wsss_core.classify.tag_scores import Tried, folds_of, judge, tag_scores, try_image
-from wsss_core.data.augment import multi_hot, normalise, resize, scaled_size
+from wsss_core.classify.tag_scores import Tried, by_domain, folds_of, judge, tag_scores, try_image
+from wsss_core.data.augment import normalise, resize, scaled_size, tags_of
 from wsss_core.data.decoded import read_record
 from wsss_core.data.table import read_table
 from wsss_core.evaluate.health import write_health
@@ -61,13 +61,17 @@ def run(
         if pace:
             log.info("%s", pace)
     tried = Tried(*(np.stack(part) for part in zip(*rows, strict=True)))
-    labels = multi_hot([record.classes for record in records], len(images.class_names)).numpy().astype(bool)
+    labels = tags_of(records, len(images.class_names)).numpy()
     folds = folds_of([record.id for record in records], step.settings.folds)
     found = tag_scores(tried, labels, images.class_names, folds)
     findings = judge(step.stage, found, _advice(history, len(records)))
     for finding in findings:
         log.warning("%s", finding.line())
-    write_health(scores, {"classes": found, "stop": step.settings.stop}, findings)
+    content = {"classes": found, "stop": step.settings.stop}
+    if images.domains:
+        domains = np.array([record.domain for record in records])
+        content["domains"] = by_domain(tried, labels, images.class_names, domains)
+    write_health(scores, content, findings)
 
 
 def _advice(history: Path | None, count: int) -> str:

@@ -87,7 +87,7 @@ def run(
     computed = state.with_suffix(".images.pt")
     mark = fingerprint(
         step.digest,
-        [(r.digest, r.classes) for r in records],
+        [(r.digest, r.classes, r.unknown) for r in records],
         [r.digest for r in photos],
         [file_digest(path) for path in (weight_file, classifier) if path],
     )

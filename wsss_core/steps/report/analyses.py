@@ -6,12 +6,12 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from wsss_core.constants import IGNORE, MEAN_ROW
+from wsss_core.data.missing import true_labels
 from wsss_core.data.table import ImageRecord
 from wsss_core.evaluate.adaptation import Trajectory, quantile_curves, stop_counts, trajectories
 from wsss_core.evaluate.confusion import Metrics, metrics
@@ -23,7 +23,6 @@ from wsss_core.registry import SCORED_SECTIONS
 from wsss_core.report.charts import Line, inline, line_chart
 from wsss_core.report.choose import sample
 from wsss_core.report.page import Analysis, Chart, ClassTable, Number, NumberTable, percent
-from wsss_core.store.masks import read_mask
 
 log = logging.getLogger(__name__)
 
@@ -176,7 +175,7 @@ def _sized(
     parts: list[np.ndarray] = []
     sized = {name: _Sized(np.zeros((len(GROUPS), n - 1, 4), int), np.zeros((n, n), int)) for name in names}
     for record in sorted(records, key=lambda record: reader.shards[record.id]):
-        target = read_mask(Path(record.mask), record.size, n)
+        target = true_labels(record, n)
         found = {name: reader.matrix(name, record, target) for name in names}
         matrices = {name: matrix for name, matrix in found.items() if matrix is not None}
         if len(matrices) < len(found):

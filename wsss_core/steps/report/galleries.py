@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from wsss_core.data.decode import read_image
+from wsss_core.data.missing import true_labels
 from wsss_core.data.table import ImageRecord
 from wsss_core.evaluate.header import scored_split
 from wsss_core.evaluate.mask_signs import confidence
@@ -21,7 +22,6 @@ from wsss_core.report.page import (
     Row,
     percent,
 )
-from wsss_core.store.masks import read_mask
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +153,7 @@ def _ranking(
     scores: dict[str, float] = {}
     total = np.zeros((len(files.labels), len(files.labels)), dtype=np.int64)
     for record in records:
-        target = read_mask(Path(record.mask), record.size, len(files.labels))
+        target = true_labels(record, len(files.labels))
         matrix = reader.matrix(name, record, target)
         if matrix is None:
             continue
@@ -171,7 +171,7 @@ def _row(files: RunFiles, reader: Labels, record: ImageRecord, choice: Choice, n
     described = f"image {record.id} ({', '.join(name for _, name in tags) or 'no class'})"
     target = None
     if role in record.splits and record.mask:
-        target = read_mask(Path(record.mask), record.size, len(files.labels))
+        target = true_labels(record, len(files.labels))
     cells = [Cell(overlays.data_uri(small), f"Photo: {described}")]
     for name in names:
         matrix = reader.matrix(name, record, target) if target is not None else None
