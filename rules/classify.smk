@@ -148,7 +148,8 @@ rule tag_scores:
         classifier=f"{R}/classifiers/{{classifier}}/model.pt",
         history=history_of,
     output:
-        f"{R}/classifiers/{{classifier}}/tag_scores.json",
+        scores=f"{R}/classifiers/{{classifier}}/tag_scores.json",
+        predicted=f"{R}/classifiers/{{classifier}}/predicted.csv",
     log:
         f"{R}/logs/classifiers/{{classifier}}/tag_scores.log",
     benchmark:
@@ -165,5 +166,5 @@ rule tag_scores:
         "trying classifier {wildcards.classifier} on the tags; log: {log}"
     shell:
         "python -m wsss_core.cli tag_scores --config {input.config:q} --table {input.table:q}"
-        " --classifier {input.classifier:q} --history {input.history:q} --scores {output:q}"
-        " {params.execution} > {log:q} 2>&1"
+        " --classifier {input.classifier:q} --history {input.history:q} --scores {output.scores:q}"
+        " --predicted {output.predicted:q} {params.execution} > {log:q} 2>&1"

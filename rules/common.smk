@@ -144,6 +144,16 @@ def health_path(name):
     return f"{R}/classifiers/{name}/tag_scores.json"
 
 
+def predicted_by(wildcard):
+    """Input function: what the classifier that a seed is built upon takes each image for, if it is built upon one."""
+
+    def files(wildcards):
+        classifier = CONFIGURATION.ancestor(wildcards[wildcard], "classifiers")
+        return [f"{R}/classifiers/{classifier.name}/predicted.csv"] if classifier else []
+
+    return files
+
+
 def history_of(wildcards):
     """The course of a classifier's training, if it is trained here."""
     trained = "train" in CONFIGURATION.stages[wildcards.classifier].settings

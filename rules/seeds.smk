@@ -133,6 +133,7 @@ rule localisation:
         config=f"{R}/config/seeds/{{seed}}/localisation.json",
         manifests=manifests("train"),
         maps=over_shards("train", f"{R}/seeds/{{seed}}/maps/{{shard}}.h5"),
+        predicted=predicted_by("seed"),
     output:
         report(
             f"{R}/seeds/{{seed}}/localisation.csv",
@@ -158,4 +159,4 @@ rule localisation:
         "scoring the localisation of seeds {wildcards.seed}"
     shell:
         "python -m wsss_core.cli localisation --config {input.config:q} --manifests {params.manifests:q}"
-        " --maps {params.maps:q} --localisation {output:q} {params.execution} > {log:q} 2>&1"
+        " --maps {params.maps:q} --predicted {input.predicted:q} --localisation {output:q} {params.execution} > {log:q} 2>&1"

@@ -86,7 +86,8 @@ def test_published_decoders_are_thirty():
 
 def crops(labels: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
     images = torch.randint(256, (len(labels), 48, 48, 3), generator=torch.Generator().manual_seed(seed)).byte()
-    return {"images": images, "inside": torch.tensor([[0, 48, 0, 48]] * len(labels)), "labels": labels.byte()}
+    inside, unknown = torch.tensor([[0, 48, 0, 48]] * len(labels)), torch.zeros(len(labels), 3, dtype=torch.bool)
+    return {"images": images, "inside": inside, "labels": labels.byte(), "unknown": unknown}
 
 
 @pytest.fixture
@@ -133,7 +134,7 @@ def test_pseudo_masks_and_consistency_never_reach_the_main_decoder(network, batc
 
 def test_the_main_decoder_gets_no_gradient_as_the_target(network, batch):
     features = torch.rand(2, 16, 6, 6, requires_grad=True)
-    consistency, weak = auxiliary_losses(network, features, batch["unlabelled"]["labels"].long(), SETTINGS)
+    consistency, weak = auxiliary_losses(network, features, batch["unlabelled"], SETTINGS)
     (consistency + weak).backward()
     assert all(parameter.grad is None for parameter in network.decoder.parameters())
     assert features.grad.any()
@@ -144,7 +145,7 @@ def test_auxiliary_losses_are_means_over_the_decoders(network, batch):
     network.kinds, network.auxiliary = ("feature_noise", "feature_noise"), network.auxiliary[:2]
     settings, features = replace(SETTINGS, noise=0.0), torch.rand(2, 16, 6, 6)
     labels = batch["unlabelled"]["labels"].long()
-    consistency, weak = auxiliary_losses(network, features, labels, settings)
+    consistency, weak = auxiliary_losses(network, features, batch["unlabelled"], settings)
     target = network.decoder(features).softmax(1)
     outputs = [decoder(features) for decoder in network.auxiliary]
     expected = sum(((logits.softmax(1) - target) ** 2).mean() for logits in outputs) / 2

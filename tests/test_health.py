@@ -148,6 +148,7 @@ def trained(tmp_path: Path) -> dict[str, Path]:
         "classifier": write_classifier(tmp_path / "model.pt", cam_network("small", 2), table.class_names),
         "history": tmp_path / "history.csv",
         "scores": tmp_path / "tag_scores.json",
+        "predicted": tmp_path / "predicted.csv",
     }
 
 

@@ -23,6 +23,7 @@ from wsss_core.evaluate.localisation import (
     min_max,
     pixel_ap,
 )
+from wsss_core.evaluate.predicted import write_predicted
 from wsss_core.evaluate.sweep import is_held_out
 from wsss_core.evaluate.tables import read_evaluation
 from wsss_core.execution import Execution
@@ -89,7 +90,7 @@ def test_the_mean_row_pools_maps_and_averages_corloc_over_classes():
     ious = np.zeros((4, len(LEVELS)))
     ious[:, 10] = [0.9, 0.9, 0.0, 0.0]  # two right of class 0, one wrong of each class
     ious[:, 20] = [0.9, 0.9, 0.9, 0.0]
-    found = Located(np.array([0, 0, 0, 1]), ious, ious, Located.none(2).pixels)
+    found = Located(np.array([0, 0, 0, 1]), ious, ious, Located.none(2).pixels, np.zeros(4, dtype=bool))
     assert best_level(found) == 20
     rows = localisation_rows(found, 10, NAMES)
     assert rows["round"]["box_acc"] == pytest.approx(2 / 3) and rows["long/thin"]["corloc"] == 0.0
@@ -134,11 +135,12 @@ def scene(tmp_path):
     return tmp_path
 
 
-def run(folder, **settings):
+def run(folder, predicted=None, **settings):
     localisation.run(
         config=write_step(folder / "step.json", "seeds/cam", "cam", "localisation", settings),
         manifests=[folder / "shard.json"],
         maps=[folder / "seeds.h5"],
+        predicted=predicted,
         localisation=folder / "localisation.csv",
         execution=Execution(device="cpu"),
     )
@@ -154,6 +156,36 @@ def test_the_step_scores_images_with_boxes(scene):
     # At 1 only the inner square (a quarter of the object) is found, at .6 the object and at .8 the small square.
     assert table.rows["round"]["px_ap"] == pytest.approx(0.25 + 0.75 * 400 / 416, abs=1e-6)
     assert np.isnan(table.rows["long/thin"]["px_ap"])
+
+
+def test_top_1_asks_for_the_class_and_for_its_box(scene):
+    # of the ten located images three are taken for the other class; of the ten others all classes are right
+    guesses = {f"{k}": k % 2 if k not in (0, 2, 4) else 1 for k in range(20)} | {"none": 0}
+    write_predicted(scene / "predicted.csv", guesses, NAMES)
+    table = run(scene, scene / "predicted.csv", rule="fixed", threshold=0.3)
+    mean = table.rows["mean"]
+    assert (mean["top1"], mean["top1_loc"], mean["box_acc"]) == pytest.approx((17 / 20, 7 / 20, 10 / 20))
+    assert np.isnan(table.rows["round"]["top1_loc"])
+
+
+def test_top_1_of_an_image_of_two_classes_takes_either_and_looks_at_its_map_alone():
+    maps = np.stack([one_map(), one_map()[::-1, ::-1]])
+    boxes, owners = np.array([[5.0, 5, 25, 25], [5, 5, 25, 25]]), np.array([0, 1])
+    rows = [
+        localisation_rows(located(maps, [0, 1], boxes, owners, None, 3, guess), 30, [*NAMES, "third"])["mean"]
+        for guess in (0, 1, 2)
+    ]
+    assert [(row["top1"], row["top1_loc"]) for row in rows] == [(1, 1), (1, 0), (0, 0)]
+
+
+def test_without_a_classifier_there_is_no_top_1(scene):
+    assert np.isnan(run(scene, rule="fixed").rows["mean"]["top1_loc"])
+
+
+def test_predictions_for_other_classes_are_refused(scene):
+    write_predicted(scene / "predicted.csv", {"0": 0}, ["cat"])
+    with pytest.raises(UserError, match="is not a table of predicted classes"):
+        run(scene, scene / "predicted.csv", rule="fixed")
 
 
 def test_rule_heldout_chooses_on_other_images(scene):

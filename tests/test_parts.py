@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from wsss_core.check import look_ahead
+from wsss_core.classify.tag_scores import Tried, by_domain, tag_scores
 from wsss_core.config import load, step_json
 from wsss_core.data.augment import tag_loss, tags_of
 from wsss_core.data.listing import listing_digest
@@ -21,6 +22,7 @@ from wsss_core.data.table import ImageRecord, read_manifest, read_table
 from wsss_core.errors import UserError
 from wsss_core.evaluate.tables import read_rows_of_domains
 from wsss_core.execution import Execution
+from wsss_core.seeds.pool import AuxiliaryPool
 from wsss_core.segment.batches import known_logits
 from wsss_core.segment.samples import Sample, checked
 from wsss_core.steps import evaluation, index
@@ -270,3 +272,29 @@ def test_scores_are_told_by_data_set(folder: Path) -> None:
     assert rows["farm"]["mean"]["iou"] == 1 and rows["pets"]["cat"]["iou"] == 0
     # pets: 3 images without cow annotated, so that nothing but the two objects of 72 pixels is scored
     assert rows["pets"]["mean"]["pixels"] == 2 * 72
+
+
+def test_the_tags_of_a_classifier_are_scored_where_they_are_known_and_by_data_set() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(40, 2)).astype(np.float32)
+    tried = Tried(logits, logits, logits)
+    labels = (logits > 0).astype(np.float32)
+    labels[:20, 1] = np.nan
+    logits[:20, 1] = -logits[:20, 1]  # as wrong as can be, where nobody knows
+    names, domains = ["a", "b"], np.array(["one"] * 20 + ["two"] * 20)
+    found = tag_scores(tried, labels, names, np.arange(40) % 5)
+    assert found["b"]["images"] == int((labels[20:, 1] == 1).sum()) and found["b"]["precision"] == 1
+    told = by_domain(tried, labels, names, domains)
+    assert told["one"]["images"] == 20 and told["one"]["precision"] == told["two"]["precision"] == 1
+
+
+def test_photos_of_which_a_class_is_unknown_are_no_background_photos_of_the_pool(tmp_path: Path) -> None:
+    records = []
+    for number, (tags, unknown) in enumerate([((1,), ()), ((1,), (0,)), ((0,), ()), ((), ())]):
+        Image.new("RGB", (30, 20)).save(tmp_path / f"{number}.png")
+        path = str(tmp_path / f"{number}.png")
+        records.append(ImageRecord(str(number), path, 20, 30, ("train",), tags, unknown=unknown))
+    pool = AuxiliaryPool(
+        records, 2, eligible="disjoint", batch_size=2, long_side=(32, 32), crop=32, seed=0, stage="seeds/rib"
+    )
+    assert sorted(pool.order("2", (0,)).tolist()) == [0, 3]

@@ -16,7 +16,7 @@ from wsss_core.boxes import fill as filled_boxes
 from wsss_core.boxes import grad_cam as object_cam
 from wsss_core.boxes import masks as attributed
 from wsss_core.classify import bce, ficklenet, mixup_cam, sc_cam, seam, w_ood
-from wsss_core.data import coco, demo, tags, voc
+from wsss_core.data import coco, demo, parts, tags, voc
 from wsss_core.data.reading import Reader
 from wsss_core.instances import mask_rcnn
 from wsss_core.refine import (
@@ -61,7 +61,7 @@ from wsss_core.seeds import seam as seam_seeds
 from wsss_core.segment import cct, deeplab_v2, dsrg, pseudo_label
 from wsss_core.training import Objective
 
-READERS: tuple[Reader, ...] = (coco, demo, tags, voc)
+READERS: tuple[Reader, ...] = (coco, demo, parts, tags, voc)
 CLASSIFIERS: tuple[Objective, ...] = (bce, ficklenet, mixup_cam, sc_cam, seam, w_ood)
 NETWORKS: tuple[Objective, ...] = (irn_network, psa_network, deeplab_v2, dsrg, pseudo_label, cct)
 OBJECT_NETWORKS: tuple[Objective, ...] = (detector, mask_rcnn)

@@ -191,7 +191,12 @@ def _make_stage(folder: Path, made: Stage, shards: dict, labels: dict, rng: np.r
     write_step(config, f"{section}/{name}", made.method, "evaluation", made.settings["evaluation"])
     folders = [own / product / shard for shard in shards[split]]
     evaluation.run(
-        config=config, manifests=manifests, masks=folders, evaluation=own / "evaluation.csv", execution=EXECUTION
+        domains=own / "domains.csv",
+        config=config,
+        manifests=manifests,
+        masks=folders,
+        evaluation=own / "evaluation.csv",
+        execution=EXECUTION,
     )
 
 

@@ -150,7 +150,7 @@ _TAG_SCORES = Step(
     split="train",
     execution=("device",),
     key="tag_scores",
-    files=("tag_scores.json",),
+    files=("tag_scores.json", "predicted.csv"),
     product="tag_scores.json",
 )
 """Whether a trained classifier tells the classes apart."""

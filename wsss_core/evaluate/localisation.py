@@ -3,7 +3,8 @@
 The measures of weakly supervised object localisation (Choe et al., "Evaluating Weakly Supervised Object Localization
 Methods Right", CVPR 2020) and CorLoc (Deselaers et al., IJCV 2012). A map, scaled from its least to its greatest value
 to [0, 1], is cut at a threshold; the boxes are the tightest ones of its 8-connected components. Every map is of a class
-that the image has, which is called GT-known.
+that the image has, which is called GT-known; Top-1 localisation asks beside that for the class that a classifier takes
+the image for.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ LEVELS = np.round(np.linspace(0, 1, 101), 2)
 IOUS = (0.3, 0.5, 0.7)
 """Those that V2 takes the mean over; the others ask for 0.5."""
 
-COLUMNS = ("box_acc", "corloc", "box_acc_v2", "max_box_acc", "max_box_acc_v2", "px_ap", "maps")
+COLUMNS = ("box_acc", "corloc", "box_acc_v2", "max_box_acc", "max_box_acc_v2", "px_ap", "top1", "top1_loc", "maps")
 """Of the table, beside the class."""
 
 
@@ -64,19 +65,26 @@ class Located:
     pixels
         Of all maps together, per class: numbers of pixels by the highest of `LEVELS` that they reach, int64
         [C, 2, 101]; those outside the class's true mask first, those in it second.
+    guessed
+        Which of the N maps is of the class that a classifier takes its image for, bool [N].
+    guesses
+        Number of images of which that class is known, and of those that have it.
     """
 
     classes: np.ndarray
     largest: np.ndarray
     best: np.ndarray
     pixels: np.ndarray
+    guessed: np.ndarray
+    guesses: tuple[int, int] = (0, 0)
 
     @classmethod
     def none(cls, n_classes: int) -> Located:
         """That of no image."""
         levels = len(LEVELS)
         pixels = np.zeros((n_classes, 2, levels), dtype=np.int64)
-        return cls(np.zeros(0, dtype=np.int64), np.zeros((0, levels)), np.zeros((0, levels)), pixels)
+        none = np.zeros((0, levels))
+        return cls(np.zeros(0, dtype=np.int64), none, none, pixels, np.zeros(0, dtype=bool))
 
     @classmethod
     def together(cls, parts: Iterable[Located], n_classes: int) -> Located:
@@ -87,11 +95,19 @@ class Located:
             np.concatenate([part.largest for part in kept]),
             np.concatenate([part.best for part in kept]),
             np.sum([part.pixels for part in kept], 0),
+            np.concatenate([part.guessed for part in kept]),
+            (sum(part.guesses[0] for part in kept), sum(part.guesses[1] for part in kept)),
         )
 
 
 def located(
-    maps: np.ndarray, classes: Sequence[int], boxes: np.ndarray, owners: np.ndarray, mask: np.ndarray | None, n: int
+    maps: np.ndarray,
+    classes: Sequence[int],
+    boxes: np.ndarray,
+    owners: np.ndarray,
+    mask: np.ndarray | None,
+    n: int,
+    guess: int | None = None,
 ) -> Located:
     """What the maps of one image found; those of a class without a box are left out.
 
@@ -107,6 +123,8 @@ def located(
         True labels [H, W], c + 1 of class c and 255 ignored, if they are known.
     n
         Number of classes.
+    guess
+        The class that a classifier takes the image for, if it is known.
     """
     kept = [k for k, label in enumerate(classes) if (owners == label).any()]
     pixels = np.zeros((n, 2, len(LEVELS)), dtype=np.int64)
@@ -117,7 +135,9 @@ def located(
         if mask is not None:
             pixels[classes[k]] = _reached(scaled, mask, classes[k] + 1)
     ious = np.array(found).reshape(len(kept), 2, len(LEVELS))
-    return Located(np.array([classes[k] for k in kept], dtype=np.int64), ious[:, 0], ious[:, 1], pixels)
+    labels = np.array([classes[k] for k in kept], dtype=np.int64)
+    guesses = (0, 0) if guess is None else (1, int(guess in classes))
+    return Located(labels, ious[:, 0], ious[:, 1], pixels, labels == (-1 if guess is None else guess), guesses)
 
 
 def min_max(values: np.ndarray) -> np.ndarray:
@@ -167,7 +187,9 @@ def localisation_rows(found: Located, level: int, class_names: Sequence[str]) ->
     """The table: `COLUMNS` of every class, then of the row ``mean``.
 
     In the row ``mean`` the accuracies run over all maps, and CorLoc and PxAP are means over the classes;
-    ``max_box_acc`` and ``max_box_acc_v2``, of that row alone, are the highest over all thresholds, in hindsight.
+    ``max_box_acc`` and ``max_box_acc_v2``, of that row alone, are the highest over all thresholds, in hindsight. Of
+    that row alone are, too, ``top1``, the share of images that have the class which the classifier takes them for, and
+    ``top1_loc``, that of images where the map of this class is right besides; both where this class is known.
 
     Parameters
     ----------
@@ -188,6 +210,10 @@ def localisation_rows(found: Located, level: int, class_names: Sequence[str]) ->
     for column in ("corloc", "px_ap"):
         known = [one[column] for one in rows.values() if not np.isnan(one[column])]
         of_all[column] = float(np.mean(known)) if known else float("nan")
+    images, right = found.guesses
+    if images:
+        of_all["top1"] = right / images
+        of_all["top1_loc"] = float((found.largest[found.guessed, level] >= 0.5).sum() / images)
     of_all["max_box_acc"] = float(box_accuracy(found.largest, (0.5,)).max())
     of_all["max_box_acc_v2"] = float(np.mean([box_accuracy(found.best, (value,)).max() for value in IOUS]))
     return rows | {MEAN_ROW: of_all}

@@ -21,6 +21,7 @@ from wsss_core.evaluate.localisation import (
     localisation_rows,
     located,
 )
+from wsss_core.evaluate.predicted import read_predicted
 from wsss_core.evaluate.sweep import is_held_out
 from wsss_core.evaluate.tables import write_rows
 from wsss_core.execution import Execution
@@ -34,7 +35,13 @@ log = logging.getLogger(__name__)
 
 
 def run(
-    *, config: Path, manifests: Sequence[Path], maps: Sequence[Path], localisation: Path, execution: Execution
+    *,
+    config: Path,
+    manifests: Sequence[Path],
+    maps: Sequence[Path],
+    predicted: Path | None,
+    localisation: Path,
+    execution: Execution,
 ) -> None:
     """Score the maps of all images for training that have boxes; masks are read where there are any, for PxAP.
 
@@ -46,6 +53,8 @@ def run(
         Manifests of all shards.
     maps
         Seed shards of these images.
+    predicted
+        CSV of the class that the seed's classifier takes each image for, for Top-1 localisation; None without one.
     localisation
         CSV to write; see `wsss_core.evaluate.localisation.localisation_rows`. Only its header if no image has boxes.
 
@@ -67,7 +76,11 @@ def run(
             f"localisation, rule heldout: a fraction of {settings.heldout_fraction} of {len(records)} images with "
             f"boxes leaves {len(choosing)} to choose the threshold on; change localisation.heldout_fraction"
         )
-    parts = {record.id: _located(record, seed, len(names)) for record, seed in _pairs(maps, records, names)}
+    guesses = read_predicted(predicted, names) if predicted else {}
+    parts = {
+        record.id: _located(record, seed, len(names), guesses.get(record.id))
+        for record, seed in _pairs(maps, records, names)
+    }
     if missing := [image_id for image_id in records if image_id not in parts]:
         raise UserError(f"image {missing[0]!r} has boxes but no maps")
     found = Located.together((part for image_id, part in parts.items() if image_id not in choosing), len(names))
@@ -114,6 +127,6 @@ def _pairs(
         yield from ((records[image_id], store[image_id]) for image_id in store if image_id in records)
 
 
-def _located(record: ImageRecord, seed: SeedMaps, n_classes: int) -> Located:
+def _located(record: ImageRecord, seed: SeedMaps, n_classes: int, guess: int | None) -> Located:
     mask = read_mask(Path(record.mask), record.size, n_classes + 1) if record.mask else None
-    return located(seed.full().numpy(), seed.classes, *_boxes(record), mask, n_classes)
+    return located(seed.full().numpy(), seed.classes, *_boxes(record), mask, n_classes, guess)

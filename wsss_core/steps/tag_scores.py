@@ -13,6 +13,7 @@ from wsss_core.data.augment import normalise, resize, scaled_size, tags_of
 from wsss_core.data.decoded import read_record
 from wsss_core.data.table import read_table
 from wsss_core.evaluate.health import write_health
+from wsss_core.evaluate.predicted import write_predicted
 from wsss_core.execution import Execution
 from wsss_core.jobs.classifier import open_classifier
 from wsss_core.jobs.step import read_step
@@ -25,7 +26,14 @@ MOST_SIDE = 512
 
 
 def run(
-    *, config: Path, table: Path, classifier: Path, history: Path | None, scores: Path, execution: Execution
+    *,
+    config: Path,
+    table: Path,
+    classifier: Path,
+    history: Path | None,
+    scores: Path,
+    predicted: Path,
+    execution: Execution,
 ) -> None:
     """Write what the classifier makes of the images of the role "train", of large ones by smaller copies.
 
@@ -41,6 +49,8 @@ def run(
         CSV of its training, whose last row says how many steps it took; None if it was trained elsewhere.
     scores
         JSON to write: signs of every class, and findings; see `wsss_core.classify.tag_scores`.
+    predicted
+        CSV to write: of every image the class of the highest logit, among those that its data set was annotated for.
 
     Raises
     ------
@@ -71,6 +81,8 @@ def run(
     if images.domains:
         domains = np.array([record.domain for record in records])
         content["domains"] = by_domain(tried, labels, images.class_names, domains)
+    guesses = np.where(np.isnan(labels), -np.inf, tried.logits).argmax(1)
+    write_predicted(predicted, {r.id: int(c) for r, c in zip(records, guesses, strict=True)}, images.class_names)
     write_health(scores, content, findings)
 
 
