@@ -24,6 +24,7 @@ from wsss_core.refine import MaskInputs, fill
 from wsss_core.refine.corrected import CorrectedSettings
 from wsss_core.refine.crf import CrfSettings
 from wsss_core.refine.fill import FillSettings
+from wsss_core.refine.marks import MarksSettings
 from wsss_core.refine.mixed import MixedSettings
 from wsss_core.refine.par import ParSettings
 from wsss_core.refine.psa.masks import MasksSettings
@@ -77,6 +78,7 @@ CASES: list[tuple[str, Any, tuple[str, ...], Cut]] = [
         START.noting("pixels that disagree with saliency masks (salient from 9) are undecided"),
     ),
     ("corrected", CorrectedSettings(folder="corrected"), ("start",), START.noting("some masks are corrected by hand")),
+    ("marks", MarksSettings(folder="corrected"), ("start",), START.noting("marks by hand")),
     (
         "par",
         ParSettings(threshold="otsu", iterations=2),
@@ -148,7 +150,7 @@ def scene(tmp_path: Path) -> Path:
 
 
 def make(folder: Path, method: str, settings: Any, given: tuple[str, ...], name: str = "masks", **options) -> Path:
-    if method in ("saliency", "corrected"):
+    if method in ("saliency", "corrected", "marks"):
         settings = replace(settings, folder=str(folder / settings.folder))
     paths = {what: folder / FILES[what] for what in given}
     return make_masks(folder, method, settings, name=name, **paths, **options)

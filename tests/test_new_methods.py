@@ -155,7 +155,7 @@ def test_their_settings_are_documented_and_checked(project):
     page = (project.folder / "docs/architecture.md").read_text()
     assert (
         "`toy_seed`" in page
-        and "| `refinements` | `toy_border`, `saliency`, `corrected` | `masks` (of `refinements`) |" in page
+        and "| `refinements` | `toy_border`, `saliency`, `marks`, `corrected` | `masks` (of `refinements`) |" in page
     )
     listed = wsss(project, "check", "run.yaml")
     assert "seeds/bright: toy_seed from classifier bce" in listed

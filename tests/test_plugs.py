@@ -27,6 +27,7 @@ from wsss_core.refine import (
     crf,
     fill,
     instances,
+    marks,
     mixed,
     par,
     saliency,
@@ -75,6 +76,7 @@ LABELS: tuple[LabelMaker, ...] = (irn_labels, psa_labels)
 WALKS: tuple[Walk, ...] = (irn_walk, psa_walk)
 MASKS: tuple[MaskMethod, ...] = (
     corrected,
+    marks,
     crf,
     fill,
     instances,

@@ -183,6 +183,8 @@ def _folders(configuration: Configuration) -> Iterator[Callable[[], str]]:
     for stage in configuration.stages.values():
         if (stage.section, stage.method) == ("refinements", "corrected"):
             yield partial(_corrected, _named(stage), stage.settings["masks"]["folder"], configuration.dataset)
+        elif (stage.section, stage.method) == ("refinements", "marks"):
+            yield partial(_marks, _named(stage), Path(stage.settings["masks"]["folder"]), configuration.dataset)
         elif (stage.section, stage.method) == ("seeds", "external"):
             yield partial(_external, _named(stage), stage.settings["maps_from_files"], configuration.dataset)
 
@@ -205,6 +207,27 @@ def _external(where: str, settings: Mapping[str, Any], dataset: Mapping[str, Any
             f"{lacking[0]!r} (setting pattern, now {given.pattern}; or missing: empty)"
         )
     return f"{where}: {len(train) - len(lacking)} of {len(train)} images for training have maps"
+
+
+def _marks(where: str, folder: Path, dataset: Mapping[str, Any]) -> str:
+    """How many images have scribbles and points, and which points are of no image."""
+    from wsss_core.refine.marks import points_of, read_points, scribbles_of
+
+    if any(one["format"] == "demo" for one in data_sets(dataset).values()) or missing_roots(dataset):
+        return f"{where}: marks in {folder}"
+    reading = reader(dataset["format"])[0].read(dataset_settings(dataset))
+    try:
+        points = read_points(folder, reading.class_names)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+    drawn = sum(scribbles_of(folder, record) is not None for record in reading.records)
+    dotted = sum(bool(points_of(points, record)) for record in reading.records)
+    if not drawn and not dotted:
+        raise UserError(f"{where}: no file or point in {folder} is of an image of the data set")
+    names = {n for r in reading.records for n in (r.id, Path(r.path).name, Path(r.path).stem)}
+    stray = sorted(set(points) - names)
+    more = f"; {len(stray)} names of points are of no image, such as {stray[0]}" if stray else ""
+    return f"{where}: of {len(reading.records)} images {drawn} have scribbles and {dotted} points{more}"
 
 
 def _corrected(where: str, folder: str, dataset: Mapping[str, Any]) -> str:

@@ -421,6 +421,7 @@ METHODS: dict[str, dict[str, Method]] = {
             _masks("wsss_core.refine.seed_threshold:SeedThresholdSettings", "maps"), seed="seeds"
         ),
         "saliency": _refinement(_masks("wsss_core.refine.saliency:SaliencySettings", "masks"), masks="refinements"),
+        "marks": _refinement(_masks("wsss_core.refine.marks:MarksSettings", "masks"), masks="refinements"),
         "corrected": _refinement(_masks("wsss_core.refine.corrected:CorrectedSettings", "masks"), masks="refinements"),
         "instances": _refinement(
             _masks("wsss_core.refine.instances:MergeSettings", "instances"), instances="instances"
