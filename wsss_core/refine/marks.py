@@ -2,8 +2,8 @@
 
 Published uses are two. The marks are the only labels of a training, and all else is undecided (`rest: undecided`):
 Bearman et al., "What's the Point: Semantic Segmentation with Point Supervision", ECCV 2016, whose loss sums over the
-points alone; Lin et al., "ScribbleSup", CVPR 2016. Or they are certain where they are, and masks made of tags say the rest
-(`rest: keep`), which is J. Lee's dissertation, section 6.2: labels of several kinds in one training.
+points alone; Lin et al., "ScribbleSup", CVPR 2016. Or they are certain where they are, and masks made of tags say
+the rest (`rest: keep`), which is J. Lee's dissertation, section 6.2: labels of several kinds in one training.
 
 A folder holds any of these:
 
