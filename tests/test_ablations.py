@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from tests.conftest import REPOSITORY
+from wsss_core.boxes.bbam import BbamSettings
 from wsss_core.cli import main
 from wsss_core.config import Configuration, load
 
@@ -49,6 +50,13 @@ def test_study_for_voc_has_the_papers_settings(path):
             assert stage.settings["train"]["momentum"] == stage.settings["train"]["weight_decay"]
         if stage.method in ("cam", "rib", "advcam"):
             assert stage.settings["maps"]["scales"] == [1.0, 0.5, 1.5, 2.0]
+        if stage.section in ("detectors", "instance_networks", "segmentations"):
+            assert stage.settings["train"]["backbone"] == "resnet101"
+            assert stage.settings["train"]["weights"].startswith("weights/resnet101")
+        if stage.method == "bbam":
+            published, given = BbamSettings(), stage.settings["attributions"]
+            assert given["iterations"] == published.iterations and given["rate"] == published.rate
+            assert given["positives"] == published.positives
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
