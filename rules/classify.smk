@@ -17,7 +17,7 @@ rule imagenet:
         "python -m wsss_core.cli fetch {wildcards.backbone:q} --note {output:q} > {log:q} 2>&1"
 
 
-rule pretrained:
+rule classifiers_pretrained:
     input:
         config=f"{R}/config/classifiers/{{classifier}}/pretrained.json",
         table=table("train"),
@@ -29,7 +29,7 @@ rule pretrained:
     benchmark:
         f"{R}/benchmarks/classifiers/{{classifier}}/pretrained.tsv"
     wildcard_constraints:
-        classifier=stages_of("pretrained"),
+        classifier=stages_of("classifiers_pretrained"),
     conda:
         "../envs/wsss.yaml"
     threads: 1
@@ -37,7 +37,7 @@ rule pretrained:
         mem_mb=memory(4000),
         runtime=runtime(30),
     params:
-        execution=execution("pretrained"),
+        execution=execution("classifiers_pretrained"),
     message:
         "taking in classifier {wildcards.classifier}; log: {log}"
     shell:

@@ -94,6 +94,34 @@ rule refinements_train:
         " --state {params.state:q} {params.execution} > {log:q} 2>&1"
 
 
+rule refinements_pretrained:
+    input:
+        config=f"{R}/config/refinements/{{refinement}}/pretrained.json",
+        table=table("train"),
+        file=lambda wildcards: settings(wildcards.refinement, "pretrained")["file"],
+    output:
+        f"{R}/refinements/{{refinement}}/network.pt",
+    log:
+        f"{R}/logs/refinements/{{refinement}}/pretrained.log",
+    benchmark:
+        f"{R}/benchmarks/refinements/{{refinement}}/pretrained.tsv"
+    wildcard_constraints:
+        refinement=stages_of("refinements_pretrained"),
+    conda:
+        "../envs/wsss.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(4000),
+        runtime=runtime(30),
+    params:
+        execution=execution("refinements_pretrained"),
+    message:
+        "taking in the network of {wildcards.refinement}; log: {log}"
+    shell:
+        "python -m wsss_core.cli pretrained --config {input.config:q} --table {input.table:q} --model {output:q}"
+        " {params.execution} > {log:q} 2>&1"
+
+
 rule walk:
     input:
         config=f"{R}/config/refinements/{{refinement}}/walk.json",

@@ -236,6 +236,7 @@ def whole() -> Configuration:
     seeds = {"seeds__rib__steps": [5, 10], "seeds__rib__margin": [None, 600]}
     seeds["seeds__regions"] = {"method": "regions", "seed": "cam"}
     seeds["classifiers__released"] = {"objective": "pretrained", "file": "res50_cam.pth"}
+    seeds["refinements__released-irn"] = {"method": "irn_pretrained", "seed": "cam", "network": {"file": "irn.pth"}}
     seeds["seeds__theirs"] = {"method": "external", "folder": "theirs"}
     boxes = {
         "detectors__detector": {"network": "faster_rcnn"},

@@ -69,6 +69,8 @@ CASES: list[tuple[str, Any, tuple[str, ...], Cut]] = [
     ),
     ("crf", CrfSettings(threshold="otsu"), ("maps",), Cut("otsu", crf="10 iterations, unary: label")),
     ("seed_threshold", SeedThresholdSettings(threshold="otsu"), ("maps",), Cut("otsu")),
+    ("irn_pretrained", ThresholdSettings(), ("scores",), Cut("fixed", 0.27)),
+    ("psa_pretrained", MasksSettings(), ("scores",), Cut("fixed", 0.5)),
     ("irn", ThresholdSettings(threshold="otsu"), ("scores",), Cut("otsu")),
     ("psa", MasksSettings(threshold="otsu"), ("scores",), Cut("otsu")),
     (

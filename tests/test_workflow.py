@@ -21,6 +21,9 @@ from wsss_core.data.demo import DemoSettings, generate
 from wsss_core.data.reading import read_class_names
 from wsss_core.data.table import shard_of
 from wsss_core.models import cam_network
+from wsss_core.models.affinity import AffinityNetwork
+from wsss_core.models.backbones import backbone
+from wsss_core.models.irn import IrnNetwork
 from wsss_core.registry import DISCRIMINATOR, METHODS, SCORED_SECTIONS
 from wsss_core.status.state import find_run, finished, read_states
 from wsss_core.store.checkpoints import save_network
@@ -271,6 +274,9 @@ def test_every_method_runs(tmp_path):
     released = cam_network("small", len(names))
     about = released.about | {"class_names": list(names)}
     save_network(tmp_path / "released.pt", released.kind, released.state_dict(), about)
+    for name, network in (("irn", IrnNetwork(backbone("small"))), ("psa", AffinityNetwork(backbone("small")))):
+        about = network.about | {"class_names": list(names)}
+        save_network(tmp_path / f"released-{name}.pt", network.kind, network.state_dict(), about)
     (tmp_path / "proposals").mkdir()
     for path in (pictures / "SegmentationObject").glob("train*.png"):  # superpixels that are the very objects
         shutil.copy(path, tmp_path / "proposals" / path.name)

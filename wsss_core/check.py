@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -17,6 +18,8 @@ from wsss_core.data.listing import data_sets, dataset_settings, missing_roots
 from wsss_core.data.parts import parts_of
 from wsss_core.data.table import ImageRecord
 from wsss_core.errors import UserError
+from wsss_core.registry import METHODS, imported
+from wsss_core.settings import from_mapping
 from wsss_core.store.masks import tried_names
 
 LISTED = 5
@@ -155,27 +158,27 @@ def _weights(configuration: Configuration) -> Iterator[Callable[[], str]]:
 
 
 def _classifiers(configuration: Configuration) -> Iterator[Callable[[], str]]:
-    """A look at every classifier that was trained elsewhere."""
+    """A look at every network that was trained elsewhere."""
     for stage in configuration.stages.values():
-        if (stage.section, stage.method) == ("classifiers", "pretrained"):
-            yield partial(_adopted, _named(stage), stage.settings["pretrained"], configuration.dataset)
+        if "pretrained" in stage.settings:
+            module = METHODS[stage.section][stage.method].steps["pretrained"].settings
+            yield partial(_adopted, _named(stage), module, stage.settings["pretrained"], configuration.dataset)
 
 
-def _adopted(where: str, given: Mapping[str, Any], dataset: Mapping[str, Any]) -> str:
-    """What classifier a file holds, for the classes of the data set if these are here."""
+def _adopted(where: str, named: str, given: Mapping[str, Any], dataset: Mapping[str, Any]) -> str:
+    """What network a file holds, for the classes of the data set if these are here."""
     if not os.path.exists(given["file"]):
         return f"{where}: there is no file {given['file']} yet"
     settings = dataset_settings(dataset)
     if missing_roots(dataset):
         return f"{where}: {given['file']}"
-    from wsss_core.classify.pretrained import PretrainedSettings, adopted
-
+    adopted = importlib.import_module(named.partition(":")[0]).adopted
     names = reader(dataset["format"])[0].classes(settings)
     try:
-        network = adopted(PretrainedSettings(**{**given, "classes": tuple(given["classes"])}), names)
+        network = adopted(from_mapping(imported(named), given), names)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
-    return f"{where}: {given['file']} holds a classifier of {len(names)} classes on {network.backbone.name}"
+    return f"{where}: {given['file']} holds a network of the kind {network.kind} on {network.backbone.name}"
 
 
 def _folders(configuration: Configuration) -> Iterator[Callable[[], str]]:

@@ -166,7 +166,8 @@ def _pretrained() -> Method:
     settings = "wsss_core.classify.pretrained:PretrainedSettings"
     files = ("model.pt",)
     return _method(
-        Step("pretrained", settings, "pretrained", split="train", files=files, product=files[0]), _TAG_SCORES
+        Step("pretrained", settings, "classifiers_pretrained", split="train", files=files, product=files[0]),
+        _TAG_SCORES,
     )
 
 
@@ -248,20 +249,30 @@ def _refinement(masks: Step, /, **edges: str) -> Method:
     return _method(masks, _evaluation("refinements", "train", "masks"), **edges)
 
 
-def _walked(name: str, *, masks: str, scores: str = _SCORES) -> Method:
-    """A refinement that learns from labels made of a seed, and walks its maps; a folder with a file a step."""
+def _walked(name: str, *, masks: str, scores: str = _SCORES, pretrained: bool = False) -> Method:
+    """A refinement that walks the maps of a seed by a network, which learns from labels made of these, or was trained
+    elsewhere; a folder with a file a step."""
     module = f"wsss_core.refine.{name}"
+    labels = Step(
+        "labels",
+        f"{module}.labels:LabelsSettings",
+        "labels",
+        "shard",
+        "train",
+        key="labels",
+        product="labels/{shard}.h5",
+    )
+    train = _train("refinements", f"{module}.network:TrainSettings", key="network", files=())
+    taken_in = Step(
+        "pretrained",
+        f"{module}.pretrained:PretrainedSettings",
+        "refinements_pretrained",
+        split="train",
+        key="network",
+        product="network.pt",
+    )
     return _method(
-        Step(
-            "labels",
-            f"{module}.labels:LabelsSettings",
-            "labels",
-            "shard",
-            "train",
-            key="labels",
-            product="labels/{shard}.h5",
-        ),
-        _train("refinements", f"{module}.network:TrainSettings", key="network", files=()),
+        *([taken_in] if pretrained else [labels, train]),
         Step(
             "walk",
             f"{module}.walk:WalkSettings",
@@ -376,6 +387,9 @@ def _instance_network(settings: str) -> Method:
     )
 
 
+_WALKS = "irn|irn_pretrained|psa|psa_pretrained"
+"""Refinements that walk."""
+
 METHODS: dict[str, dict[str, Method]] = {
     "classifiers": {
         "bce": _classifier("bce", "BceSettings"),
@@ -405,16 +419,23 @@ METHODS: dict[str, dict[str, Method]] = {
     "refinements": {
         "crf": _refinement(_masks("wsss_core.refine.crf:CrfSettings", "maps"), seed="seeds"),
         "irn": _walked("irn", masks="wsss_core.refine.threshold:ThresholdSettings"),
+        "irn_pretrained": _walked("irn", masks="wsss_core.refine.threshold:ThresholdSettings", pretrained=True),
         "threshold": _refinement(
-            _masks("wsss_core.refine.threshold:ThresholdSettings", "scores"), walk="refinements/irn|psa"
+            _masks("wsss_core.refine.threshold:ThresholdSettings", "scores"), walk=f"refinements/{_WALKS}"
         ),
         "walk_crf": _refinement(
-            _masks("wsss_core.refine.walk_crf:WalkCrfSettings", "scores"), walk="refinements/irn|psa"
+            _masks("wsss_core.refine.walk_crf:WalkCrfSettings", "scores"), walk=f"refinements/{_WALKS}"
         ),
         "psa": _walked(
             "psa",
             masks="wsss_core.refine.psa.masks:MasksSettings",
             scores="wsss_core.refine.psa.masks:ScoresSettings",
+        ),
+        "psa_pretrained": _walked(
+            "psa",
+            masks="wsss_core.refine.psa.masks:MasksSettings",
+            scores="wsss_core.refine.psa.masks:ScoresSettings",
+            pretrained=True,
         ),
         "par": _refinement(_masks("wsss_core.refine.par:ParSettings", "maps"), seed="seeds"),
         "seed_threshold": _refinement(
@@ -468,7 +489,7 @@ METHODS: dict[str, dict[str, Method]] = {
             "wsss_core.refine.irn.instances:InstancesSettings",
             "walked_instances",
             ("device", "precision"),
-            walk="refinements/irn",
+            walk="refinements/irn|irn_pretrained",
         ),
         "truth": _objects("true_instances", "wsss_core.boxes.truth:TruthSettings", "true_instances"),
     },

@@ -9,11 +9,12 @@ from typing import Any
 from torch import Tensor
 
 from wsss_core.errors import UserError
+from wsss_core.models.backbones.mxnet import is_mxnet, read_mxnet
 from wsss_core.store.checkpoints import load_file
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """Read a weight file (tensors by name, loaded without running any code in it).
+    """Read a weight file (tensors by name, loaded without running any code in it): torch's, or MXNet's parameters.
 
     Tensors may lie deeper in the file, as in ``{"epoch": 3, "model": {…}}``. Where one entry holds all of them they are
     called by their names within it; where several do, an entry's name comes first (``model.conv1.weight``), and
@@ -24,6 +25,8 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     UserError
         If it is absent or is not a file of tensors by name.
     """
+    if path.is_file() and is_mxnet(path):
+        return read_mxnet(path)
     content = load_file(path, "weight file")
     tensors = dict(_tensors(content))
     if not tensors:
