@@ -15,6 +15,7 @@ IRN = {  # run, stage: foreground, background, power, threshold
     ("voc12-w-ood", "wood-advcam-irn"): (0.30, 0.15, 1.5, 0.22),
     ("voc12-rib-saliency", "rib-irn"): (0.35, 0.17, 1.3, 0.27),
     ("voc12", "rib-irn"): (0.35, 0.17, 1.3, 0.27),
+    ("coco14", "cam-irn"): (0.30, 0.05, 1.0, 0.22),
     ("coco14", "rib-irn"): (0.35, 0.17, 1.3, 0.22),
 }
 RUNS = sorted(path.stem for path in (REPOSITORY / "config").glob("voc12*.yaml")) + ["coco14"]
@@ -36,4 +37,4 @@ def test_run_is_on_the_page_and_starts_from_weight_files(run):
     assert f"config/{run}.yaml" in (REPOSITORY / "docs" / "papers.md").read_text(encoding="utf-8")
     assert given(run)["run"] == run
     for stage in given(run)["classifiers"].values():
-        assert stage["objective"] == "w_ood" or stage["weights"].startswith("weights/resnet")
+        assert stage["objective"] == "w_ood" or stage["weights"].startswith(("weights/resnet", "weights/vgg16"))
