@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wsss_core.config import Configuration, Stage
-from wsss_core.constants import IMAGENET
+from wsss_core.constants import IMAGENET, TIMM
 from wsss_core.data.examine import class_counts, in_every_image
 from wsss_core.data.folders import walk
 from wsss_core.data.formats import reader
@@ -42,6 +42,7 @@ def look_ahead(configuration: Configuration) -> list[str]:
     """
     looks: list[Callable[[], str]] = [
         partial(_dataset, configuration),
+        *_backbones(configuration),
         *_weights(configuration),
         *_classifiers(configuration),
         *_folders(configuration),
@@ -146,6 +147,34 @@ def _true_masks(stage: Stage, records: Sequence[ImageRecord]) -> None:
         require_masks(records, TruthSettings(**stage.settings["masks"]))
     except UserError as error:
         raise UserError(f"{_named(stage)}: {error}") from error
+
+
+def _backbones(configuration: Configuration) -> Iterator[Callable[[], str]]:
+    """A look at every network of timm that a stage names: whether there is one, and is of use there."""
+    for stage in configuration.stages.values():
+        for settings in stage.settings.values():
+            if str(settings.get("backbone")).startswith(TIMM):
+                yield partial(_of_timm, _named(stage), stage.section, stage.method, settings)
+
+
+def _of_timm(where: str, section: str, method: str, settings: Mapping[str, Any]) -> str:
+    """What a stage's network of timm is; it is built without memory for its weights."""
+    import torch
+
+    from wsss_core.models.backbones import backbone
+    from wsss_core.segment.predict import BUILDERS
+
+    name = settings["backbone"]
+    try:
+        with torch.device("meta"):
+            if section == "segmentations":
+                body = BUILDERS.get(method, BUILDERS["deeplab_v2"])(name, 2, settings).backbone
+            else:
+                body = backbone(name, settings.get("stride"))
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+    millions = sum(parameter.numel() for parameter in body.parameters()) / 1e6
+    return f"{where}: {name}, {millions:.1f} million parameters, output stride {body.strides[-1]}"
 
 
 def _weights(configuration: Configuration) -> Iterator[Callable[[], str]]:
@@ -256,7 +285,10 @@ def _fit(where: str, path: str, name: str) -> str:
     if path == IMAGENET:
         from wsss_core.models.imagenet import cached
 
-        file = cached(name)
+        try:
+            file = cached(name)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
         return f"{where}: {file.name} {'is in' if file.exists() else 'will be fetched into'} {file.parent}"
     if not os.path.exists(path):
         return f"{where}: there is no weight file {path} yet"

@@ -24,3 +24,6 @@ EPSILON = 1e-5
 
 IMAGENET = "imagenet"
 """In place of a weight file in a configuration: the ImageNet weights that torchvision publishes."""
+
+TIMM = "timm:"
+"""Before the name of a network of timm, where a configuration names a backbone."""

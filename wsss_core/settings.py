@@ -24,6 +24,22 @@ REQUIRED = dataclasses.MISSING
 """Default of a setting that the user must give (its class needs ``kw_only=True``)."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """What text a setting takes, in its type: ``Annotated[str, Text(pattern, title)]``.
+
+    Attributes
+    ----------
+    pattern
+        A regular expression, as in a schema.
+    title
+        The same for a reader.
+    """
+
+    pattern: str
+    title: str
+
+
 def setting(default: Any, description: str, **constraints: Any) -> Any:
     """Declare one dataclass field.
 
@@ -73,7 +89,7 @@ def settings_class(hint: Any) -> type | None:
 
 def json_schema(cls: type) -> dict[str, Any]:
     """JSON schema of a settings class: types from the annotations, the rest from `setting`."""
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     properties, required = {}, []
     for f in dataclasses.fields(cls):
         schema = _type_schema(hints[f.name]) | dict(f.metadata)
@@ -107,6 +123,9 @@ def _type_schema(hint: Any) -> dict[str, Any]:
         if all(set(option) == {"type"} for option in options):
             return {"type": [option["type"] for option in options]}
         return {"anyOf": options}
+    if typing.get_origin(hint) is typing.Annotated:
+        plain, text = typing.get_args(hint)
+        return _type_schema(plain) | dataclasses.asdict(text)
     if typing.get_origin(hint) is typing.Literal:
         return {"enum": list(typing.get_args(hint))}
     if typing.get_origin(hint) is tuple:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from wsss_core.classify.batches import ClassifierBatches
 from wsss_core.data.augment import tag_loss
-from wsss_core.models import BackboneName, cam_network
+from wsss_core.models import AnyBackboneName, cam_network
 from wsss_core.models.cam import CamNetwork
 from wsss_core.settings import setting
 from wsss_core.training import Inputs, Plan, enough_epochs, polynomial
@@ -34,16 +34,18 @@ class ClassifierSettings:
 
     usual_epochs: ClassVar[int] = 5
 
-    backbone: BackboneName = setting("resnet50", "backbone network")
+    backbone: AnyBackboneName = setting("resnet50", "backbone network")
     weights: str | None = setting(
         None,
-        "file of ImageNet weights with torchvision's parameter names (resnet38d: PSA's); imagenet: those that "
+        "file of ImageNet weights with torchvision's parameter names (resnet38d: PSA's; networks of timm: timm's); "
+        "imagenet: those that "
         "torchvision publishes, fetched once; null: random ones",
     )
     frozen_stages: int | None = setting(
         None,
         "leading stages of the backbone that keep their initial weights, of 5; null: the backbone's own number "
-        "(ResNet and MobileNetV2 3, VGG-16 and ResNet-38d 1, small 0), 0 without a weight file, and for the objective "
+        "(ResNet, MobileNetV2 and networks of timm 3, VGG-16 and ResNet-38d 1, small 0), 0 without a weight file, "
+        "and for the objective "
         "bce with fewer than 1000 images all 5",
         minimum=0,
         maximum=5,
@@ -54,8 +56,10 @@ class ClassifierSettings:
     batch_size: int = setting(16, "images a step", minimum=1)
     learning_rate: float | None = setting(
         None,
-        "of the backbone, for SGD with the momentum 0.9; null: the backbone's own (ResNet and MobileNetV2 0.01, "
-        "VGG-16 and ResNet-38d 0.001, small 0.05). IRN and RIB have 0.1 without momentum, as fast as 0.01 with 0.9",
+        "of the backbone, for SGD with the momentum 0.9; null: the backbone's own (ResNet, MobileNetV2 and networks "
+        "of timm 0.01, "
+        "its vision transformers, VGG-16 and ResNet-38d 0.001, small 0.05). IRN and RIB have 0.1 without momentum, "
+        "as fast as 0.01 with 0.9",
         exclusiveMinimum=0,
     )
     classifier_rate: float | None = setting(

@@ -23,7 +23,7 @@ import torch
 
 from wsss_core.classify import bce
 from wsss_core.classify.batches import ClassifierBatches
-from wsss_core.models import BackboneName
+from wsss_core.models import AnyBackboneName
 from wsss_core.models.backbones import backbone
 from wsss_core.models.ficklenet import FickleNetwork
 from wsss_core.settings import setting
@@ -34,7 +34,7 @@ from wsss_core.training import Inputs, Plan, enough_epochs
 class FickleNetSettings:
     """Training of FickleNet's classifier; defaults as published for VOC, as far as they are known."""
 
-    backbone: BackboneName = setting("vgg16", "backbone network")
+    backbone: AnyBackboneName = setting("vgg16", "backbone network")
     weights: str | None = setting(
         None, "file of ImageNet weights with torchvision's parameter names; imagenet: fetched once; null: random ones"
     )

@@ -44,7 +44,7 @@ from wsss_core.classify import bce
 from wsss_core.classify.batches import ClassifierBatches
 from wsss_core.constants import EPSILON
 from wsss_core.data.augment import tag_loss
-from wsss_core.models import BackboneName
+from wsss_core.models import AnyBackboneName
 from wsss_core.models.backbones import backbone
 from wsss_core.models.cam import CamNetwork
 from wsss_core.models.embedded import EmbeddedCamNetwork
@@ -56,7 +56,7 @@ from wsss_core.training import Inputs, Plan, polynomial
 class MixupCamSettings(bce.ClassifierSettings):
     """Mixup-CAM; defaults as published for VOC, and as in PSA where nothing is published."""
 
-    backbone: BackboneName = setting("resnet38d", "backbone network")
+    backbone: AnyBackboneName = setting("resnet38d", "backbone network")
     usual_epochs: ClassVar[int] = 15
     epochs: int | None = setting(
         None, "passes over the images; null: 15, or as many as take 100 steps where images are few", minimum=1

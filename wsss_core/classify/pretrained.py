@@ -24,7 +24,7 @@ from pathlib import Path
 from torch import Tensor
 
 from wsss_core.errors import UserError
-from wsss_core.models import BackboneName, restore_classifier
+from wsss_core.models import AnyBackboneName, restore_classifier
 from wsss_core.models.backbones import backbone as build
 from wsss_core.models.backbones import load_weights
 from wsss_core.models.cam import CamNetwork
@@ -53,7 +53,7 @@ class PretrainedSettings:
     """A classifier from a file."""
 
     file: str = setting(REQUIRED, "file of its parameters: one of the published forms, or model.pt of a run")
-    backbone: BackboneName = setting("resnet50", "its backbone; a model.pt says it itself")
+    backbone: AnyBackboneName = setting("resnet50", "its backbone; a model.pt says it itself")
     classes: tuple[str, ...] = setting(
         (), "names of its outputs in their order, each a class of the data set; []: the classes in the data set's order"
     )

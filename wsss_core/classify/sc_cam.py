@@ -54,7 +54,7 @@ from wsss_core.classify import bce
 from wsss_core.classify.batches import ClassifierBatches
 from wsss_core.data.augment import tag_loss
 from wsss_core.errors import UserError
-from wsss_core.models import BackboneName
+from wsss_core.models import AnyBackboneName
 from wsss_core.models.backbones import backbone
 from wsss_core.models.cam import CamNetwork, pooled_features
 from wsss_core.models.sc_cam import ScCamNetwork
@@ -71,7 +71,7 @@ EPOCHS = (31, 41, 51)
 class ScCamSettings(bce.ClassifierSettings):
     """One round of SC-CAM; defaults as published for VOC."""
 
-    backbone: BackboneName = setting(
+    backbone: AnyBackboneName = setting(
         "resnet38d", "backbone network; that of `init` may be another (official), or must be the same (paper)"
     )
     weights: str | None = setting(

@@ -31,7 +31,7 @@ from torch import Tensor
 from wsss_core.classify import bce
 from wsss_core.constants import EPSILON
 from wsss_core.data.augment import tag_loss
-from wsss_core.models import BackboneName
+from wsss_core.models import AnyBackboneName
 from wsss_core.models.backbones import backbone
 from wsss_core.models.seam import SeamNetwork, resize, strongest
 from wsss_core.settings import setting
@@ -42,7 +42,7 @@ from wsss_core.training import Inputs, Plan, polynomial
 class SeamSettings(bce.ClassifierSettings):
     """SEAM; defaults as published for VOC."""
 
-    backbone: BackboneName = setting("resnet38d", "backbone network")
+    backbone: AnyBackboneName = setting("resnet38d", "backbone network")
     usual_epochs: ClassVar[int] = 8
     epochs: int | None = setting(
         None, "passes over the images; null: 8, or as many as take 100 steps where images are few", minimum=1

@@ -130,6 +130,8 @@ def allowed_words(schema: Mapping[str, Any]) -> str:
     if "anyOf" in schema:
         options = [_bounded(option, schema) for option in schema["anyOf"]]
         return " or ".join(map(allowed_words, options)).replace("or allowed: ", "or ")
+    if "title" in schema:
+        return f"allowed: {schema['title']}"
     if "enum" in schema:
         return "allowed: " + ", ".join(str(option) for option in schema["enum"])
     if schema.get("pattern") == f"^{NAME}$":

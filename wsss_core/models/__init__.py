@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from wsss_core.constants import TIMM
+from wsss_core.settings import Text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -11,6 +14,12 @@ if TYPE_CHECKING:
     from wsss_core.models.cam import CamNetwork
 
 BackboneName = Literal["resnet50", "resnet101", "resnet38d", "mobilenet_v2", "vgg16", "small"]
+"""This project's own backbones."""
+
+TimmName = Annotated[str, Text(rf"^{TIMM}[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?$", f"{TIMM}NAME of a network of timm")]
+"""Networks of timm, with the tag of published weights or without; never one that would be fetched."""
+
+AnyBackboneName = BackboneName | TimmName
 """Backbones that settings may name."""
 
 PyramidBackboneName = Literal["resnet50", "resnet101", "mobilenet_v2", "small"]
@@ -23,7 +32,8 @@ def cam_network(backbone: str, n_classes: int, state: Mapping[str, Tensor] | Non
     Parameters
     ----------
     backbone
-        "resnet50", "resnet101", "mobilenet_v2", "vgg16" or "small", at output stride 16; or "resnet38d", at 8.
+        "resnet50", "resnet101", "mobilenet_v2", "vgg16" or "small", at output stride 16; "resnet38d", at 8; or
+        "timm:<name>", at the stride that `wsss_core.models.backbones.backbone` says.
     n_classes
         Number of foreground classes C.
     state

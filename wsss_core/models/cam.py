@@ -88,7 +88,7 @@ class CamNetwork(BackboneNetwork):
         return features
 
     def features(self, images: Tensor) -> Tensor:
-        """Features [B, D, ceil(H / 16), ceil(W / 16)] of normalised images [B, 3, H, W]."""
+        """Features [B, D, ceil(H / stride), ceil(W / stride)] of normalised images [B, 3, H, W]."""
         return self.trunk(self.prefix(images))
 
     def classify(self, features: Tensor, classes: Sequence[int] | None = None) -> Tensor:

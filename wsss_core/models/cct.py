@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wsss_core.errors import UserError
 from wsss_core.models.backbones import Backbone, backbone
 from wsss_core.models.segmentation import SegmentationNetwork
 
@@ -109,6 +110,11 @@ class CctNetwork(SegmentationNetwork):
         self.backbone = network
         self.pyramid = PyramidPooling(network.out_channels, channels)
         doublings = round(log2(network.strides[-1]))
+        if 2**doublings != network.strides[-1]:
+            raise UserError(
+                f"cct: its decoder doubles the grid until it has the image's size, but cells of {network.name} are "
+                f"{network.strides[-1]} pixels apart: set output_stride to 8"
+            )
         self.decoder = Decoder(channels, n_labels, doublings)
         self.kinds = tuple(kind for kind, count in auxiliary.items() for _ in range(count))
         self.auxiliary = nn.ModuleList(Decoder(channels, n_labels, doublings) for _ in self.kinds)

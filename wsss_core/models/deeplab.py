@@ -126,7 +126,7 @@ def deeplab_v2(
     backbone_name: str,
     n_labels: int,
     rates: Sequence[int] = (6, 12, 18, 24),
-    output_stride: Literal[8, 16] = 8,
+    output_stride: Literal[8, 16, 32] | None = 8,
     scales: Sequence[float] = (0.5, 0.75),
     variant: Literal["paper", "official"] = "paper",
 ) -> DeepLabV2:

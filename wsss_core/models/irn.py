@@ -102,7 +102,8 @@ class IrnNetwork(BackboneNetwork):
 def resize(features: Tensor, stride: int, target: int, size: Sequence[int]) -> Tensor:
     """Bring features from one stride to another, cropped to `size`.
 
-    Coarser features are enlarged by the ratio of the strides (bilinear), finer ones averaged over it.
+    Coarser features are enlarged by the ratio of the strides (bilinear), finer ones averaged over it. Where neither is
+    a multiple of the other, as for patches of 14 pixels, the ratio is no integer (bilinear).
 
     Parameters
     ----------
@@ -111,7 +112,10 @@ def resize(features: Tensor, stride: int, target: int, size: Sequence[int]) -> T
     size
         Rows and columns of the result, ``ceil(side / target)``.
     """
-    if stride > target:
+    if stride % target and target % stride:  # a cell more, as the last ones may end within the image
+        features = F.pad(features, (0, 1, 0, 1), mode="replicate")
+        features = F.interpolate(features, scale_factor=stride / target, mode="bilinear", align_corners=False)
+    elif stride > target:
         ratio = stride // target
         features = F.interpolate(features, scale_factor=ratio, mode="bilinear", align_corners=False)
     elif stride < target:

@@ -79,10 +79,15 @@ def grad_cam_seed(
     """
     maps = {}
     for scale in settings.scales:
-        features, logits = features_and_logits(network, view_pair(network, image, scale), classes, settings.stage)
-        gradients = [torch.autograd.grad(logit, features, retain_graph=True)[0] for logit in logits]
+        views = view_pair(network, image, scale)
+        output, logits = features_and_logits(network, views, classes, settings.stage)
+        gradients = [torch.autograd.grad(logit, output, retain_graph=True)[0] for logit in logits]
+        features, *gradients = (
+            network.backbone.tap(settings.stage - 1, values, views.shape[2:])
+            for values in (output.detach(), *gradients)
+        )
         weighed = _WEIGHED[settings.gradient]
-        maps[scale] = flip_sum(torch.stack([weighed(features.detach(), gradient) for gradient in gradients], 1))
+        maps[scale] = flip_sum(torch.stack([weighed(features, gradient) for gradient in gradients], 1))
     stride = network.backbone.strides[settings.stage - 1]
     return SeedMaps(tuple(classes), maps, image.shape[:2], stride=stride)
 
@@ -90,7 +95,7 @@ def grad_cam_seed(
 def features_and_logits(
     network: CamNetwork, images: Tensor, classes: Sequence[int], stage: int
 ) -> tuple[Tensor, Tensor]:
-    """Features [B, D, h, w] of a stage, 1 to 5, and the classes' logit maps summed over cells and images, [K]."""
+    """What a stage gives, 1 to 5, and the classes' logit maps summed over cells and images, [K]."""
     taken = []
 
     def take(module: torch.nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:

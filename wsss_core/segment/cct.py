@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsss_core.constants import IGNORE
-from wsss_core.models import BackboneName
+from wsss_core.models import AnyBackboneName
 from wsss_core.models.backbones import backbone
 from wsss_core.models.cct import CctNetwork
 from wsss_core.segment import perturbations
@@ -60,13 +60,16 @@ class DecoderSettings:
 class CctSettings:
     """Training of CCT; defaults as published for VOC."""
 
-    backbone: BackboneName = setting("resnet50", "backbone network")
+    backbone: AnyBackboneName = setting("resnet50", "backbone network")
     weights: str | None = setting(
         None,
-        "initial weights of the backbone: a file with torchvision's parameter names (resnet38d: PSA's), 'classifier' "
+        "initial weights of the backbone: a file with torchvision's parameter names (resnet38d: PSA's; networks of "
+        "timm: timm's), 'classifier' "
         "for those of the upstream classifier, imagenet for those that torchvision publishes, or null for random ones",
     )
-    output_stride: Literal[8, 16] = setting(8, "pixels per cell of the feature grid")
+    output_stride: Literal[8, 16, 32] | None = setting(
+        8, "pixels per cell of the feature grid; null: what the backbone has as a classifier"
+    )
     channels: int = setting(512, "channels of the features that the decoders share", minimum=1)
     decoders: DecoderSettings = setting(DecoderSettings, "auxiliary decoders")
     consistency_weight: float = setting(30.0, "weight of the consistency loss after the ramp", minimum=0)

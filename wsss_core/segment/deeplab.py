@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsss_core.errors import UserError
-from wsss_core.models import BackboneName
+from wsss_core.models import AnyBackboneName
 from wsss_core.models.backbones import FixedBatchNorm
 from wsss_core.models.deeplab import DeepLabV2, deeplab_v2, torchvision_names
 from wsss_core.segment.batches import SegmentationBatches, known_logits, network_input
@@ -30,10 +30,11 @@ from wsss_core.training import Batches, Inputs, Plan, polynomial
 class DeepLabSettings:
     """Network and schedule; defaults as for VOC in the RIB paper."""
 
-    backbone: BackboneName = setting("resnet101", "backbone network")
+    backbone: AnyBackboneName = setting("resnet101", "backbone network")
     weights: str | None = setting(
         None,
-        "initial weights of the backbone: a file with torchvision's parameter names (resnet38d: PSA's), 'classifier' "
+        "initial weights of the backbone: a file with torchvision's parameter names (resnet38d: PSA's; networks of "
+        "timm: timm's), 'classifier' "
         "for those of the upstream classifier, imagenet for those that torchvision publishes, or null for random ones",
     )
     variant: Literal["paper", "official"] = setting(
@@ -41,7 +42,9 @@ class DeepLabSettings:
         "form of the weights: paper: torchvision's ResNet; official: ResNet converted from Caffe as in deeplab-pytorch "
         "(stride in the first 1x1 convolution, BGR input)",
     )
-    output_stride: Literal[8, 16] = setting(8, "pixels per cell of the feature grid")
+    output_stride: Literal[8, 16, 32] | None = setting(
+        8, "pixels per cell of the feature grid; null: what the backbone has as a classifier"
+    )
     rates: tuple[int, ...] = setting(
         (6, 12, 18, 24), "dilations of the pyramid, in cells", minItems=1, items={"minimum": 1}
     )

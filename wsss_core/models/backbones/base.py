@@ -61,11 +61,18 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """The five taps of normalised RGB images [B, 3, H, W]."""
-        taps = []
-        for stage in self.stages:
-            images = stage(images)
-            taps.append(images)
+        taps, output = [], images
+        for number, stage in enumerate(self.stages):
+            output = stage(output)
+            taps.append(self.tap(number, output, images.shape[2:]))
         return taps
+
+    def tap(self, stage: int, output: Tensor, size: Sequence[int]) -> Tensor:
+        """The tap of a stage, of what it gives for images of a size (H, W): here the same.
+
+        Other backbones may hand more from stage to stage than the tap shows; what the last one gives is always its tap.
+        """
+        return output
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Load parameters in their published names (torchvision's, or see `backbone`); those of a head are ignored.
@@ -81,9 +88,7 @@ class Backbone(nn.Module):
         """
         own = self.state_dict()
         found = {
-            self._own_name(name): value
-            for name, value in self._unprefixed(state).items()
-            if not name.endswith("num_batches_tracked") and not name.startswith(_HEADS)
+            self._own_name(name): value for name, value in self._unprefixed(state).items() if not self._ignored(name)
         }
         wrong = {
             "missing": [self._published_name(n) for n in own if n not in found],
@@ -119,6 +124,10 @@ class Backbone(nn.Module):
                 "training should start from"
             )
         return parts[min(missing, key=missing.__getitem__)] if missing else state
+
+    def _ignored(self, name: str) -> bool:
+        """Whether a published name is of no use here: of a head, or of what no network in evaluation reads."""
+        return name.endswith("num_batches_tracked") or name.startswith(_HEADS)
 
     def _own_name(self, name: str) -> str:
         return _replace_prefix(name, self._names)

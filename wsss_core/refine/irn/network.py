@@ -21,7 +21,7 @@ from wsss_core.constants import EPSILON
 from wsss_core.data.augment import normalise, random_crop, random_flip, random_rescale, top_left_crop
 from wsss_core.errors import UserError
 from wsss_core.kernels.paths import destinations, pair_kinds, path_maxima, rows, source
-from wsss_core.models import BackboneName
+from wsss_core.models import AnyBackboneName
 from wsss_core.models.irn import STRIDE, IrnNetwork
 from wsss_core.refine.training import (
     SampleBatches,
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 class TrainSettings:
     """Training of the inter-pixel relation network."""
 
-    backbone: BackboneName | None = setting(None, "frozen backbone network; null: the classifier's")
+    backbone: AnyBackboneName | None = setting(None, "frozen backbone network; null: the classifier's")
     weights: str | None = setting(
         "classifier",
         "weights of the backbone: a file with torchvision's parameter names (the paper uses ImageNet weights), "

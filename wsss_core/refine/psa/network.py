@@ -20,7 +20,7 @@ from wsss_core.constants import EPSILON
 from wsss_core.data.augment import normalise, random_colour_jitter, random_crop, random_flip
 from wsss_core.errors import UserError
 from wsss_core.kernels.paths import mean_differences, pair_kinds, rows
-from wsss_core.models import BackboneName
+from wsss_core.models import AnyBackboneName
 from wsss_core.models.affinity import STRIDE, AffinityNetwork
 from wsss_core.refine.psa.labels import confident_labels
 from wsss_core.refine.training import (
@@ -39,7 +39,9 @@ from wsss_core.training import Inputs, Plan, polynomial
 class TrainSettings:
     """Training of AffinityNet."""
 
-    backbone: BackboneName | None = setting(None, "backbone network (the paper uses resnet38d); null: the classifier's")
+    backbone: AnyBackboneName | None = setting(
+        None, "backbone network (the paper uses resnet38d); null: the classifier's"
+    )
     weights: str | None = setting(
         "classifier",
         "initial weights of the backbone: a file with published parameter names (the paper uses ImageNet weights), "
