@@ -59,12 +59,12 @@ from wsss_core.seeds import (
 )
 from wsss_core.seeds import ficklenet as ficklenet_seeds
 from wsss_core.seeds import seam as seam_seeds
-from wsss_core.segment import by_source, cct, deeplab_v2, dsrg, pseudo_label
+from wsss_core.segment import by_source, cct, deeplab_v2, dsrg, pseudo_label, smp
 from wsss_core.training import Objective
 
 READERS: tuple[Reader, ...] = (coco, demo, parts, tags, voc)
 CLASSIFIERS: tuple[Objective, ...] = (bce, ficklenet, mixup_cam, sc_cam, seam, w_ood)
-NETWORKS: tuple[Objective, ...] = (irn_network, psa_network, deeplab_v2, dsrg, pseudo_label, by_source, cct)
+NETWORKS: tuple[Objective, ...] = (irn_network, psa_network, deeplab_v2, dsrg, pseudo_label, by_source, cct, smp)
 OBJECT_NETWORKS: tuple[Objective, ...] = (detector, mask_rcnn)
 ATTRIBUTIONS: tuple[AttributionMethod, ...] = (bbam, simple_grad, smooth_grad, object_cam)
 OBJECTS: tuple[ObjectMethod, ...] = (attributed, filled_boxes, grabcut)

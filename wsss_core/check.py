@@ -181,9 +181,31 @@ def _weights(configuration: Configuration) -> Iterator[Callable[[], str]]:
     """A look at every weight file that a training starts from."""
     for stage in configuration.stages.values():
         train = stage.settings.get("train", {})
-        if train.get("weights") not in (None, "classifier"):
+        if stage.method == "smp":
+            yield partial(_smp, _named(stage), train)
+        elif train.get("weights") not in (None, "classifier"):
             name = configuration.backbone_of(stage.name)
             yield partial(_fit, f"{stage.section}.{stage.name}", train["weights"], name)
+
+
+def _smp(where: str, settings: Mapping[str, Any]) -> str:
+    """What a network of SMP is, and whether a weight file fits its encoder."""
+    import torch
+
+    from wsss_core.models.backbones import load_weights
+    from wsss_core.models.smp import SmpNetwork
+
+    path = settings["weights"]
+    try:
+        with torch.device("cpu" if path and os.path.exists(path) else "meta"):
+            network = SmpNetwork(settings["decoder"], settings["encoder"], 2)
+        if path and os.path.exists(path):
+            network.load_encoder(load_weights(Path(path)))
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+    millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
+    missing = f"; there is no weight file {path} yet" if path and not os.path.exists(path) else ""
+    return f"{where}: {settings['decoder']} on {settings['encoder']}, {millions:.1f} million parameters{missing}"
 
 
 def _classifiers(configuration: Configuration) -> Iterator[Callable[[], str]]:

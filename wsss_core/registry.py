@@ -460,6 +460,7 @@ METHODS: dict[str, dict[str, Method]] = {
         "dsrg": _segmentation("dsrg", "DsrgSettings"),
         "pseudo_label": _segmentation("pseudo_label", "PseudoLabelSettings", truth="refinements/truth"),
         "by_source": _segmentation("by_source", "BySourceSettings", truth="refinements/truth"),
+        "smp": _segmentation("smp", "SmpSettings"),
         "cct": _segmentation("cct", "CctSettings", truth="refinements/truth"),
     },
     "detectors": {"faster_rcnn": _detector("wsss_core.boxes.detector:DetectorSettings")},

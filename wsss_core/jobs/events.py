@@ -23,6 +23,7 @@ from wsss_core.data.augment import MEAN, STD
 from wsss_core.extras import extra
 from wsss_core.models.cam import CamNetwork
 from wsss_core.models.deeplab import DeepLabV2
+from wsss_core.models.smp import SmpNetwork
 from wsss_core.report.overlays import heat_overlay, mask_overlay, resized_labels, resized_maps
 from wsss_core.segment.batches import network_input
 
@@ -87,7 +88,7 @@ class Events:
                     self._writer.add_scalar("tags/average_precision", tag_precision(logits, labels), step)
                     maps = network.maps(images[:PICTURES]).relu()
                     self._show(step, classifier_pictures(images[:PICTURES], maps, tags))
-            case DeepLabV2() as network, dict() as seen:
+            case (DeepLabV2() | SmpNetwork()) as network, dict() as seen:
                 small = {str(name): value[:PICTURES] for name, value in seen.items()}
                 found = network(network_input(small)).argmax(1).byte()
                 self._show(step, label_pictures(small["images"], small["labels"], found))

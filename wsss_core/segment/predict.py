@@ -23,7 +23,7 @@ from torch import Tensor
 from wsss_core.data.resampling import views
 from wsss_core.execution import placed
 from wsss_core.kernels.dense_crf import dense_crf_batch, unary_from_probabilities
-from wsss_core.models import cct, deeplab
+from wsss_core.models import cct, deeplab, smp
 from wsss_core.models.deeplab import CAFFE_MEAN
 from wsss_core.models.segmentation import SegmentationNetwork
 from wsss_core.settings import setting
@@ -32,6 +32,7 @@ from wsss_core.store.checkpoints import load_network
 BUILDERS: dict[str, Callable[[str, int, Mapping[str, Any]], SegmentationNetwork]] = {
     "deeplab_v2": deeplab.restored,
     "cct": cct.restored,
+    "smp": smp.restored,
 }
 """Networks by the architecture that their checkpoints name (DeepLab-v2 where they name none): from the backbone's name,
 the number of labels and the settings of the training."""
