@@ -12,6 +12,7 @@ import torch
 
 from benchmarks.baselines.sweep_naive import sweep as sweep_naive
 from tests.scenes import write_step
+from wsss_core.data.missing import true_labels
 from wsss_core.data.table import ImageRecord, write_manifest
 from wsss_core.errors import UserError
 from wsss_core.evaluate import confusion, metrics, sweep
@@ -24,7 +25,7 @@ from wsss_core.execution import Execution
 from wsss_core.steps import evaluation as evaluation_step
 from wsss_core.steps import scores as scores_step
 from wsss_core.store.cut import Cut, write_about
-from wsss_core.store.masks import mask_name, read_mask, write_mask
+from wsss_core.store.masks import mask_name, write_mask
 from wsss_core.store.scores import SCORES, ScoreMaps
 from wsss_core.store.seeds import SEEDS, SeedMaps
 from wsss_core.store.shards import build
@@ -429,9 +430,9 @@ def test_one_shard_is_open_at_a_time(images, monkeypatch):
 
     def counting(*arguments):
         opened.append(open_files())
-        return read_mask(*arguments)
+        return true_labels(*arguments)
 
-    monkeypatch.setattr(scores_step, "read_mask", counting)
+    monkeypatch.setattr(scores_step, "true_labels", counting)
     together, _ = score(folder, shards)
     assert len(opened) == 8 and max(opened) <= before + 1
     seed_shard(folder / "all.h5", records, maps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import stat
@@ -190,3 +191,8 @@ def _high_byte(image: Image.Image) -> Image.Image:
     if values.min(initial=0) < 0 or values.max(initial=0) > 65535:
         raise ValueError("32-bit pixels have no defined range; save it with 8 or 16 bits")
     return Image.fromarray((values >> 8).astype(np.uint8))
+
+
+def digest_of(content: bytes) -> str:
+    """Digest of a file of the data set, by which it is known again."""
+    return hashlib.sha256(content).hexdigest()[:32]

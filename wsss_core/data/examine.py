@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
@@ -23,7 +22,7 @@ from wsss_core import keyed
 from wsss_core.code_digest import code_digest
 from wsss_core.constants import IGNORE
 from wsss_core.data.boxes import Box, fitted, from_plain, plain
-from wsss_core.data.decode import decode_turned, read_bytes, require_megapixels
+from wsss_core.data.decode import decode_turned, digest_of, read_bytes, require_megapixels
 from wsss_core.data.instances import instances_size
 from wsss_core.data.reading import Problem, Reading
 from wsss_core.data.table import ImageRecord
@@ -385,7 +384,3 @@ def with_boxes_of_share(record: ImageRecord, share: float, draw: int) -> ImageRe
     if "train" not in record.splits or keyed.chance("boxes", draw, record.id) < share:
         return record
     return replace(record, boxes=())
-
-
-def digest_of(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:32]

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
 from wsss_core.constants import IGNORE
 from wsss_core.data.table import ImageRecord
-from wsss_core.store.masks import read_mask
+from wsss_core.data.true_masks import read_true_mask
 
 
 def true_labels(record: ImageRecord, n_labels: int) -> np.ndarray:
     """The true mask of an image, uint8 [H, W], its background ignored (255) if it may hold classes that the image's
-    data set was not annotated for; UserError if the mask is wrong.
+    data set was not annotated for; errors as for `read_true_mask`.
     """
-    labels = read_mask(Path(record.mask), record.size, n_labels)
+    labels = read_true_mask(record, n_labels)
     return np.where(labels == 0, np.uint8(IGNORE), labels) if record.unknown else labels

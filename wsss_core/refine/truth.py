@@ -10,19 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from wsss_core.constants import IGNORE
 from wsss_core.data.table import ImageRecord
+from wsss_core.data.true_masks import read_true_mask
 from wsss_core.errors import UserError
 from wsss_core.evaluate.labelled import is_labelled
 from wsss_core.refine import MaskInputs, MaskMaker
 from wsss_core.settings import setting
 from wsss_core.store.cut import Cut
-from wsss_core.store.masks import read_mask
 
 WHOLE_SHARD = 2**28
 """Pixels of masks that are read together: a shard's, so that missing ones are counted before any is read."""
@@ -81,4 +80,4 @@ def true_mask(record: ImageRecord, settings: TruthSettings, n_labels: int) -> np
     """The mask of an image, uint8 [H, W], 255 everywhere if it was not drawn or has none; UserError if it is wrong."""
     if not record.mask or not is_labelled(record.id, settings.images, settings.draw):
         return np.full(record.size, IGNORE, np.uint8)
-    return read_mask(Path(record.mask), record.size, n_labels)
+    return read_true_mask(record, n_labels)

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from wsss_core.data.box_noise import noisy
+from wsss_core.data.decode import digest_of
 from wsss_core.data.examine import (
     KnownFiles,
     class_counts,
-    digest_of,
     examine_all,
     in_every_image,
     require_classes,

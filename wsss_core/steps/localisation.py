@@ -10,6 +10,7 @@ import numpy as np
 
 from wsss_core.constants import MEAN_ROW
 from wsss_core.data.table import ImageRecord, check_classes, read_manifests
+from wsss_core.data.true_masks import read_true_mask
 from wsss_core.errors import UserError
 from wsss_core.evaluate.header import ScoreHeader
 from wsss_core.evaluate.localisation import (
@@ -27,7 +28,6 @@ from wsss_core.evaluate.tables import write_rows
 from wsss_core.execution import Execution
 from wsss_core.jobs.step import read_step
 from wsss_core.store.cut import Cut
-from wsss_core.store.masks import read_mask
 from wsss_core.store.seeds import SEEDS, SeedMaps
 from wsss_core.store.shards import RecordStore
 
@@ -128,5 +128,5 @@ def _pairs(
 
 
 def _located(record: ImageRecord, seed: SeedMaps, n_classes: int, guess: int | None) -> Located:
-    mask = read_mask(Path(record.mask), record.size, n_classes + 1) if record.mask else None
+    mask = read_true_mask(record, n_classes + 1) if record.mask else None
     return located(seed.full().numpy(), seed.classes, *_boxes(record), mask, n_classes, guess)

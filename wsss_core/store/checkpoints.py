@@ -19,6 +19,9 @@ from wsss_core.store.sealed import is_whole, require_as_sealed, seal
 
 log = logging.getLogger(__name__)
 
+FORMAT = 1
+"""Of a checkpoint; a file of a later one is refused."""
+
 
 def save_network(path: Path, kind: str, network_state: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
     """Write a network atomically; equal content gives equal bytes.
@@ -40,6 +43,7 @@ def save_network(path: Path, kind: str, network_state: Mapping[str, Tensor], met
     require_finite(network_state, f"{path}: not written")
     content = {
         "kind": kind,
+        "format": FORMAT,
         "version": __version__,
         "meta": dict(meta),
         "state": {name: value.detach().cpu().contiguous() for name, value in network_state.items()},
@@ -80,6 +84,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     content = load_file(path, "checkpoint")
     if not isinstance(content, dict) or not {"kind", "meta", "state"} <= set(content):
         raise UserError(f"{path}: is not a checkpoint of this program")
+    if content.get("format", FORMAT) != FORMAT:
+        raise UserError(f"{path}: is of format {content['format']!r}, and this version reads {FORMAT}: use a newer one")
     return content
 
 

@@ -33,6 +33,9 @@ from wsss_core.store.sealed import is_whole, require_whole, seal
 
 log = logging.getLogger(__name__)
 
+FORMAT = 1
+"""Of the file as a whole; a file of a later one is refused, since its records may mean something else."""
+
 Record = TypeVar("Record")
 
 
@@ -87,6 +90,8 @@ class RecordStore(Mapping[str, Record]):
             raise UserError(f"{path}: holds {held} records, not {' or '.join(allowed)}")
         if not attrs.get("complete", False):
             raise UserError(f"{path}: was not finished; delete it and run again")
+        if attrs.get("format", FORMAT) != FORMAT:
+            raise UserError(f"{path}: is of format {attrs['format']}, and this version reads {FORMAT}: use a newer one")
         self.kind = allowed[held]
         self.attrs: dict[str, Any] = json.loads(attrs["attrs"])
         self._ids: list[str] = json.loads(attrs["ids"])
@@ -238,7 +243,7 @@ def _read_cache(cache: Path, kind: str, fingerprints: Mapping[str, str]) -> set[
             log.warning("%s: is damaged, so its records are computed again", cache)
             return set()
         with h5py.File(cache, "r") as old:
-            if old.attrs.get("kind") != kind:
+            if old.attrs.get("kind") != kind or old.attrs.get("format", FORMAT) != FORMAT:
                 return set()
             return {i for i, digest in fingerprints.items() if _stored_fingerprint(old, i) == digest}
     except OSError:
@@ -275,6 +280,7 @@ def _write(
                 elif image_id in kept:
                     _rewrite(old[name], new.create_group(name, track_order=True))
             new.attrs["kind"] = kind.name
+            new.attrs["format"] = FORMAT
             new.attrs["version"] = __version__
             new.attrs["ids"] = json.dumps([i for i in fingerprints if group_name(i) in new])
             new.attrs["attrs"] = json.dumps(dict(attrs), sort_keys=True)
