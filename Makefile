@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CORES ?= all
 
-.PHONY: env demo test lint format schema docs bench clean
+.PHONY: env demo test fuzz faults lint format schema docs bench clean
 
 env: $(VENV)/.complete
 
@@ -26,6 +26,17 @@ test: env
 	$(BIN)/python -m pytest -m workflow > $$shown 2>&1 & runs=$$!; \
 	$(BIN)/python -m pytest -m "not workflow"; status=$$?; \
 	wait $$runs || status=1; cat $$shown; rm -f $$shown; exit $$status
+
+# Damaged files for all that reads files, and a run killed at random moments; docs/reliability.md has what came of it.
+CASES ?= 2000
+KILLS ?= 50
+SEED ?= 0
+
+fuzz: env
+	$(BIN)/python -m tests.fuzz --cases $(CASES) --seed $(SEED)
+
+faults: env
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m tests.faults --kills $(KILLS) --seed $(SEED)
 
 lint: env
 	$(BIN)/ruff check .

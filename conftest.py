@@ -8,6 +8,8 @@ import pytest
 import torch
 
 collect_ignore = [] if find_spec("triton") else ["wsss_core/kernels/random_walk_triton.py"]
+if not find_spec("hypothesis"):
+    collect_ignore.append("tests/fuzz/damage.py")
 
 
 @pytest.fixture(autouse=True)

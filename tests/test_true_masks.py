@@ -49,7 +49,7 @@ def test_records_of_a_later_format_are_refused_and_as_a_cache_made_again(tmp_pat
     with h5py.File(path, "r+") as file:
         file.attrs["format"] = 2
     seal(path)
-    with pytest.raises(UserError, match=r"maps\.h5: is of format 2, and this version reads 1"):
+    with pytest.raises(UserError, match=r"maps\.h5: is of format 2, this version reads 1"):
         RecordStore(path, SEEDS)
 
 
@@ -58,5 +58,5 @@ def test_a_checkpoint_of_a_later_format_is_refused(tmp_path):
     load_network(tmp_path / "model.pt", "classifier")
     content = torch.load(tmp_path / "model.pt", weights_only=True) | {"format": 2}
     torch.save(content, tmp_path / "later.pt")
-    with pytest.raises(UserError, match=r"later\.pt: is of format 2, and this version reads 1"):
+    with pytest.raises(UserError, match=r"later\.pt: is of format 2, this version reads 1"):
         load_network(tmp_path / "later.pt", "classifier")

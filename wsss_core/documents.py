@@ -7,6 +7,9 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+MOST = 1_000_000
+"""Values that a text of YAML may stand for beyond its letters, aliases followed."""
+
 
 def parsed(text: str, name: str) -> tuple[Any, list[str]]:
     """What a text of JSON or YAML holds, and the keys that stand twice in one mapping of it.
@@ -54,10 +57,42 @@ def _yaml(text: str, name: str) -> tuple[Any, list[str]]:
         node = loader.get_single_node()
         if node is None:
             return None, []
+        _require_few(node, name, MOST + len(text), {}, set())
         twice = [*_twice(node, "", set())]  # first, as the construction writes what is merged (<<) into the nodes
         return loader.construct_document(node), twice
+    except (
+        ValueError,
+        AttributeError,
+        LookupError,
+        TypeError,
+        OverflowError,
+    ) as error:  # a date or number that is none
+        raise yaml.YAMLError(f"{name}: {error}") from error
     finally:
         loader.dispose()
+
+
+def _require_few(node: Any, name: str, most: int, sizes: dict[Any, int], above: set[Any]) -> int:
+    """Number of values that a node of YAML stands for, aliases followed.
+
+    A few lines of aliases of aliases can stand for thousands of millions, and one of what it stands in for no end.
+
+    Raises
+    ------
+    yaml.YAMLError
+        If they are more than `most`, or the node stands within itself.
+    """
+    import yaml
+
+    if node in above:
+        raise yaml.YAMLError(f"{name}: an alias stands within what it stands for")
+    if node not in sizes:
+        parts = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        inner = parts if isinstance(node, yaml.CollectionNode) else ()
+        sizes[node] = 1 + sum(_require_few(part, name, most, sizes, above | {node}) for part in inner)
+        if sizes[node] > most:
+            raise yaml.YAMLError(f"{name}: its aliases stand for more than {most} values")
+    return sizes[node]
 
 
 def _twice(node: Any, where: str, seen: set[Any]) -> Iterator[str]:

@@ -8,6 +8,7 @@ gives the weights of an uninterrupted run.
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import signal
@@ -26,7 +27,7 @@ from wsss_core.data.table import check_classes
 from wsss_core.errors import UserError, whole
 from wsss_core.execution import Execution, placed, suits_channels_last
 from wsss_core.pace import Clock
-from wsss_core.store.checkpoints import load_state, save_state
+from wsss_core.store.checkpoints import load_state, require_finite, save_state
 from wsss_core.store.shards import RecordKind, RecordStore
 
 if TYPE_CHECKING:
@@ -401,12 +402,43 @@ def _resume(
     content = None if state is None else load_state(state, device)
     if content is None:
         return 0, [], []
-    if content["fingerprint"] != fingerprint:
+    if content.get("fingerprint") != fingerprint:
         log.info("%s belongs to other settings: starting afresh", state)
         return 0, [], []
-    network.load_state_dict(content["network"])
-    optimizer.load_state_dict(content["optimizer"])
-    return content["step"], content["history"], content["window"]
+    fresh = copy.deepcopy((network.state_dict(), optimizer.state_dict()))
+    try:
+        network.load_state_dict(content["network"])
+        optimizer.load_state_dict(content["optimizer"])
+        _require_resumable(content, network, optimizer, fresh[1])
+        return content["step"], content["history"], content["window"]
+    except Exception as error:  # of another version, or damaged before it was sealed
+        log.warning("%s: cannot be gone on with, so the training starts afresh (%s)", state, whole(error))
+        network.load_state_dict(fresh[0])
+        optimizer.load_state_dict(fresh[1])
+        return 0, [], []
+
+
+def _require_resumable(content: Mapping[str, Any], network: nn.Module, optimizer: Any, fresh: Mapping) -> None:
+    """Raise an error if what was loaded does not fit what is trained; `fresh` is the optimiser's state before."""
+    require_finite(network.state_dict(), "network")
+    groups = zip(optimizer.state_dict()["param_groups"], fresh["param_groups"], strict=True)
+    if any({**one, "lr": 0} != {**other, "lr": 0} for one, other in groups):
+        raise ValueError("the optimiser is another")
+    for parameter, slots in optimizer.state.items():
+        for name, value in slots.items():
+            if isinstance(value, Tensor) and (value.is_sparse or value.shape not in ((), parameter.shape)):
+                raise ValueError(f"{name} of a parameter {list(parameter.shape)} is {list(value.shape)}")
+            if value is not None and not torch.isfinite(torch.as_tensor(value)).all():
+                raise ValueError(f"{name} of a parameter is not finite")
+    if type(content["step"]) is not int or content["step"] < 1:
+        raise ValueError(f"step is {content['step']!r}")
+    rows = [row.values() for row in content["history"]]
+    if not all(isinstance(number, int | float) and math.isfinite(number) for row in rows for number in row):
+        raise ValueError("the history holds something else than numbers")
+    if not all(isinstance(term, Tensor) and term.numel() == 1 for row in content["window"] for term in row.values()):
+        raise ValueError("a term of the loss is no number")
+    if len({tuple(row) for row in content["window"]}) > 1 or not all("loss" in row for row in content["window"]):
+        raise ValueError("the terms of the loss differ")
 
 
 def _optimizer_to(optimizer: torch.optim.Optimizer, device: torch.device) -> None:

@@ -197,7 +197,7 @@ def _listed(path: Path, image_id: str) -> list[Any]:
         content = json.loads(path.read_text())
     except FileNotFoundError:
         raise UserError(f"{path}: is missing; every image needs its mask proposals, also {image_id!r}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({error})") from error
     if not isinstance(content, list):
         raise UserError(f"{path}: must hold a list with an entry for each mask proposal")

@@ -226,8 +226,11 @@ def _rows(path: Path) -> tuple[list[dict[str, str]], list[str]]:
         raise UserError(f"{path}: cannot be read as UTF-8 text ({error})") from error
     delimiter = max(",;\t", key=lines[0].count) if lines else ","
     reader = csv.DictReader(lines, delimiter=delimiter)
-    reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
-    return list(reader), list(reader.fieldnames)
+    try:
+        reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+        return list(reader), list(reader.fieldnames)
+    except csv.Error as error:
+        raise UserError(f"{path}: is not a table ({error})") from error
 
 
 def choose(

@@ -31,7 +31,7 @@ from wsss_core.models.cam import CamNetwork
 from wsss_core.models.sc_cam import ScCamNetwork
 from wsss_core.models.seam import SeamNetwork
 from wsss_core.settings import REQUIRED, setting
-from wsss_core.store.checkpoints import load_file, load_network, require_finite
+from wsss_core.store.checkpoints import fitting, load_file, load_network, require_finite
 
 log = logging.getLogger(__name__)
 
@@ -91,10 +91,11 @@ def adopted(settings: PretrainedSettings, class_names: Sequence[str]) -> CamNetw
 
 def _own(path: Path, class_names: Sequence[str]) -> CamNetwork:
     state, meta = load_network(path, "classifier")
-    if list(meta["class_names"]) != list(class_names):
-        held = ", ".join(meta["class_names"])
+    if list(meta.get("class_names", ())) != list(class_names):
+        held = ", ".join(meta.get("class_names", ()))
         raise UserError(f"{path}: is for the classes {held}, in this order; the data set has {', '.join(class_names)}")
-    return restore_classifier(state, meta).eval()
+    with fitting(path):
+        return restore_classifier(state, meta).eval()
 
 
 def _words(state: Mapping[str, Tensor]) -> str | None:

@@ -91,21 +91,22 @@ class KnownFiles:
         fresh = {"code": code_digest(cls.CODE), "image": {}, "mask": {}, "instances": {}, "regions": {}, "written": {}}
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            content = {}
-        return cls(path, fresh | content if content.get("code") == fresh["code"] else fresh)
+            digest = content.pop("digest")
+            return cls(path, content if digest == _digest(content) and content["code"] == fresh["code"] else fresh)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):  # all is looked at again
+            return cls(path, fresh)
 
     def write(self) -> None:
         """Write what is known so far; other threads may be looking at files."""
         content = {key: dict(value) if isinstance(value, dict) else value for key, value in self.content.items()}
-        write_text(self.path, json.dumps(content, ensure_ascii=False))
+        write_text(self.path, json.dumps(content | {"digest": _digest(content)}, ensure_ascii=False))
 
     def look(self, kind: str, look: Callable[[str], dict[str, Any]], path: str) -> dict[str, Any] | str:
         """What `look` finds in a file, or the text of its UserError."""
         try:
             state = os.stat(path)
-        except OSError as error:
-            return f"file cannot be read ({error.strerror})"
+        except (OSError, ValueError) as error:  # ValueError: a path that holds the character 0
+            return f"file cannot be read ({getattr(error, 'strerror', None) or error})"
         if not stat.S_ISREG(state.st_mode):
             return "is not a file"
         stamp = [state.st_size, state.st_mtime_ns]
@@ -118,6 +119,11 @@ class KnownFiles:
             return str(error).removeprefix(f"{path}: ")
         self.content[kind][path] = entry
         return entry
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """Digest of what is known about files, for the file that keeps it."""
+    return digest_of(json.dumps(content, sort_keys=True).encode())
 
 
 @dataclass

@@ -12,12 +12,13 @@ import numpy as np
 
 from wsss_core.constants import IGNORE
 from wsss_core.data.boxes import tightest
-from wsss_core.data.outlines import inside
+from wsss_core.data.outlines import inside, outline_problem
 from wsss_core.data.table import ImageRecord
-from wsss_core.errors import UserError
+from wsss_core.errors import UserError, whole
 from wsss_core.store.atomic import write_text
 from wsss_core.store.instances import Instances
 from wsss_core.store.masks import read_mask
+from wsss_core.store.parts import MOST_SIDE, require_classes
 
 SAME = 0.5
 """IoU of a box that was drawn with the tightest box of a mask, from which on they are of one object."""
@@ -95,10 +96,19 @@ def true_instances(record: ImageRecord) -> Instances:
 def _outlines(path: Path) -> tuple[tuple[int, int], list[Outlined]]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        height, width = content["size"]
-        return (height, width), [Outlined(o["label"], o["outline"], o["crowd"]) for o in content["objects"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: the outlines of the objects cannot be read ({error})") from error
+        height, width = size = tuple(content["size"])
+        if not all(type(side) is int and 0 < side <= MOST_SIDE for side in size):
+            raise ValueError(f"the size is {size}")
+        objects = [Outlined(o["label"], o["outline"], o["crowd"]) for o in content["objects"]]
+        for one in objects:
+            if type(one.label) is not int or type(one.crowd) is not bool:
+                raise ValueError("an object has no class, or it is not said whether it is a crowd")
+            require_classes([one.label])
+            if problem := outline_problem(one.outline, (height, width)):
+                raise ValueError(problem)
+        return (height, width), objects
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{path}: the outlines of the objects cannot be read ({whole(error)})") from error
 
 
 def _outlined(path: Path) -> tuple[list[int], list[np.ndarray], list[bool], np.ndarray]:
@@ -110,7 +120,7 @@ def _outlined(path: Path) -> tuple[list[int], list[np.ndarray], list[bool], np.n
 
 def _numbered(path: Path, record: ImageRecord) -> tuple[list[int], list[np.ndarray], list[bool], np.ndarray]:
     numbers, labels = read_mask(path), read_mask(Path(record.mask))
-    if numbers.shape != labels.shape:
+    if numbers.shape != labels.shape or numbers.shape != record.size:
         raise UserError(f"{path}: is not of the size of the image's mask, {record.mask}")
     classes, masks = [], []
     for number in np.unique(numbers):

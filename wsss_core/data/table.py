@@ -8,6 +8,7 @@ records of its images.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -148,13 +149,13 @@ def read_table(path: Path) -> ImageTable:
     try:
         names = tuple(str(name) for name in json.loads(head.removeprefix("# classes: ")))
         records = tuple(_record(row, len(names)) for row in frame.to_dict("records"))
-    except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: is a damaged image table ({error}); delete it and run again") from error
     return ImageTable(names, records)
 
 
 def _record(row: dict, n_classes: int) -> ImageRecord:
-    """The record of a row; ValueError if a number in it cannot be."""
+    """The record of a row; errors as for `_require_sound`."""
     record = ImageRecord(
         id=row["id"],
         path=row["path"],
@@ -171,8 +172,7 @@ def _record(row: dict, n_classes: int) -> ImageRecord:
         domain=row["domain"],
         unknown=tuple(int(c) for c in row["unknown"].split()),
     )
-    if min(record.size) < 1 or any(not 0 <= c < n_classes for c in (*record.classes, *record.unknown)):
-        raise ValueError(f"{record.id!r} is {record.width}x{record.height}, with the classes {row['classes']}")
+    _require_sound(record, n_classes)
     return record
 
 
@@ -215,21 +215,46 @@ def write_manifest(path: Path, class_names: Sequence[str], records: Iterable[Ima
 
 
 def read_manifest(path: Path) -> ImageTable:
-    """Read the manifest of a shard."""
-    content = json.loads(Path(path).read_text(encoding="utf-8"))
-    records = tuple(
-        ImageRecord(
-            **row
-            | {
-                "splits": tuple(row["splits"]),
-                "classes": tuple(row["classes"]),
-                "boxes": from_plain(row["boxes"]),
-                "unknown": tuple(row["unknown"]),
-            }
+    """Read the manifest of a shard; UserError if the file is missing or is none."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        names = tuple(content["class_names"])
+        records = tuple(
+            ImageRecord(
+                **row
+                | {
+                    "splits": tuple(row["splits"]),
+                    "classes": tuple(row["classes"]),
+                    "boxes": from_plain(row["boxes"]),
+                    "unknown": tuple(row["unknown"]),
+                }
+            )
+            for row in content["images"]
         )
-        for row in content["images"]
-    )
-    return ImageTable(tuple(content["class_names"]), records)
+        for record in records:
+            _require_sound(record, len(names))
+        if not all(isinstance(name, str) for name in names):
+            raise ValueError("the name of a class is no text")
+    except OSError as error:
+        raise UserError(f"{path}: manifest cannot be read ({error.strerror or error})") from error
+    except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path}: is a damaged manifest ({error}); delete it and run again") from error
+    return ImageTable(names, records)
+
+
+def _require_sound(record: ImageRecord, n_classes: int) -> None:
+    """Raise ValueError if a part of a record is of another type or range than it can be."""
+    texts = (record.id, record.path, record.mask, record.digest, record.mask_digest, record.instances)
+    if not all(isinstance(text, str) for text in (*texts, record.instances_digest, record.domain, *record.splits)):
+        raise ValueError(f"{record.id!r}: a text is none")
+    numbers = (*record.size, *record.classes, *record.unknown, *(box.label for box in record.boxes))
+    if not all(type(number) is int for number in numbers):
+        raise ValueError(f"{record.id!r}: a whole number is none")
+    if min(record.size) < 1 or any(not 0 <= c < n_classes for c in numbers[2:]):
+        raise ValueError(f"{record.id!r} is {record.width}x{record.height}, with the classes {record.classes}")
+    for box in record.boxes:
+        if not all(isinstance(x, int | float) and math.isfinite(x) for x in box.corners):
+            raise ValueError(f"{record.id!r}: a corner of a box is no finite number")
 
 
 def read_manifests(paths: Sequence[Path]) -> ImageTable:

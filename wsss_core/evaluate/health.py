@@ -68,8 +68,11 @@ def read_health(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        findings(content["findings"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        for one in findings(content["findings"]):
+            texts, numbers = (one.severity, one.stage, one.sign, one.text), (one.value, one.limit)
+            if not (all(isinstance(x, str) for x in texts) and all(isinstance(x, int | float) for x in numbers)):
+                raise ValueError("a finding holds something else than texts and numbers")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: is not a health file of this version ({error})") from None
     return content
 

@@ -232,14 +232,17 @@ def read_results(path: Path | str) -> Results:
     head = list(itertools.takewhile(lambda line: line.startswith("# "), lines))
     header = {key: value for key, _, value in (line[2:].partition(": ") for line in head)}
     reader = csv.DictReader(lines[len(head) :])
-    columns = tuple(reader.fieldnames or ())
+    try:
+        columns = tuple(reader.fieldnames or ())
+    except csv.Error as error:
+        raise UserError(f"{path}: is not a table ({error}); make it with `snakemake results`") from error
     swept = columns[len(BEFORE) : len(columns) - len(AFTER)]
     if (*BEFORE, *swept, *AFTER) != columns or not {"run", "seed"} <= set(header):
         raise UserError(f"{path}: is not a table of results; make it with `snakemake results`")
     try:
         rows = tuple(_row(row, swept) for row in reader)
         return Results(header["run"], int(header["seed"]), rows)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError, csv.Error) as error:
         raise UserError(f"{path}: is not a table of results ({error}); make it with `snakemake results`") from error
 
 

@@ -131,17 +131,21 @@ def read_evaluation(path: Path, columns: Sequence[str] = COLUMNS[1:]) -> Evaluat
     """
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except OSError as error:
+        head = list(itertools.takewhile(lambda line: line.startswith("# "), lines))
+        table = list(csv.reader(lines[len(head) :]))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: evaluation cannot be read ({error})") from error
-    head = list(itertools.takewhile(lambda line: line.startswith("# "), lines))
-    table = list(csv.reader(lines[len(head) :]))
     if not table or table[0] != ["class", *columns]:
         raise UserError(f"{path}: is not an evaluation table (columns {','.join(('class', *columns))})")
     try:
         header = ScoreHeader.read(head)
-    except UserError as error:
+        rows = {
+            name_of(row[0]): {c: float(v or "nan") for c, v in zip(columns, row[1:], strict=True)} for row in table[1:]
+        }
+        if len(rows) != len(table) - 1:
+            raise ValueError("a class stands twice")
+    except (UserError, ValueError, IndexError) as error:
         raise UserError(f"{path}: {error}; make it again") from error
-    rows = {name_of(row[0]): {c: float(v or "nan") for c, v in zip(columns, row[1:], strict=True)} for row in table[1:]}
     return Evaluation(header, rows)
 
 

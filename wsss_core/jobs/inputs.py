@@ -36,9 +36,17 @@ def read_threshold(path: Path | None) -> dict[str, Any] | None:
     if path is None:
         return None
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        value = content["value"]
+        if not isinstance(content["rule"], str) or not (value is None or (_is_number(value) and 0 <= value <= 1)):
+            raise ValueError(f"the rule {content['rule']!r:.40} with the value {value!r:.40}")
+        return content
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: threshold cannot be read ({error})") from error
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def file_digest(path: Path) -> str:

@@ -27,7 +27,7 @@ def kept(path: Path, fingerprint: str, compute: Callable[[], Mapping[str, Tensor
         Of all that the tensors depend on.
     """
     content = load_state(path)
-    if content is not None and content["fingerprint"] == fingerprint:
+    if content is not None and content.get("fingerprint") == fingerprint and isinstance(content.get("tensors"), dict):
         log.info("%s holds what was computed of the images before", path)
         return content["tensors"]
     tensors = {name: value.cpu() for name, value in compute().items()}

@@ -19,6 +19,10 @@ FILE = "config/started.json"
 """From the folder of the run."""
 
 
+KINDS = {"config": dict, "configfiles": list, "folder": str, "host": str, "pid": int, "began": float, "code": dict}
+"""What each part of a `Start` is in its file."""
+
+
 @dataclass(frozen=True)
 class Start:
     """How Snakemake was started on a run.
@@ -93,10 +97,16 @@ def read_start(run: Path) -> Start:
     """
     path = run / FILE
     try:
-        return Start(**json.loads(path.read_text(encoding="utf-8")))
+        start = Start(**json.loads(path.read_text(encoding="utf-8")))
+        for name, kind in KINDS.items():
+            if not isinstance(getattr(start, name), kind):
+                raise ValueError(f"{name} is {getattr(start, name)!r:.40}")
+        if not isinstance(start.config.get("run"), str) or not 0 < start.pid < 2**31 or "\0" in start.folder:
+            raise ValueError("there is no run, process or folder of this name")
+        return start
     except FileNotFoundError as error:
         raise UserError(
             f"{run}: is no run, or one that this version did not start: there is no {FILE} in it"
         ) from error
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: does not say how the run was started ({error})") from error

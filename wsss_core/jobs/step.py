@@ -86,5 +86,5 @@ def read_step(path: Path) -> StepConfig:
             content.get("held_out", 0.0),
             tuple(map(tuple, content.get("labelled", ()))),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: is not the settings file of a step ({error!r})") from error

@@ -11,7 +11,7 @@ import torch
 from wsss_core.data.table import check_classes
 from wsss_core.execution import placed
 from wsss_core.models.backbones import BackboneNetwork, backbone
-from wsss_core.store.checkpoints import load_network
+from wsss_core.store.checkpoints import fitting, load_network
 
 Network = TypeVar("Network", bound=BackboneNetwork)
 
@@ -27,7 +27,8 @@ def open_walk_network(
         If the file cannot be read, holds another kind of network, or one for other classes.
     """
     state, meta = load_network(path, architecture.kind)
-    check_classes(path, meta["class_names"], class_names)
-    network = architecture(backbone(meta["backbone"]))
-    network.load_state_dict(state)
+    check_classes(path, meta.get("class_names", ()), class_names)
+    with fitting(path):
+        network = architecture(backbone(meta["backbone"]))
+        network.load_state_dict(state)
     return placed(network, device).eval()

@@ -30,7 +30,7 @@ from wsss_core.data.augment import normalise, resize, scaled_size
 from wsss_core.execution import placed
 from wsss_core.models.backbones import Backbone, BackboneNetwork, backbone
 from wsss_core.models.pyramid import pooled
-from wsss_core.store.checkpoints import load_network
+from wsss_core.store.checkpoints import fitting, load_network
 
 STRIDES = (4, 8, 16, 32, 64)
 """Pixels between the cells of the levels of the pyramid. Regions are pooled from all but the last."""
@@ -282,9 +282,10 @@ def open_detector(path: Path | str, device: torch.device | str = "cpu") -> Detec
 def opened(architecture: type[Network], path: Path | str, device: torch.device | str) -> Network:
     """As `open_detector`, for a detector or a network that adds to it."""
     state, meta = load_network(Path(path), architecture.kind)
-    names = tuple(meta["class_names"])
-    network = architecture(backbone(meta["backbone"], 32), len(names), **meta["architecture_settings"])
-    network.load_state_dict(state)
+    with fitting(path):
+        names = tuple(meta["class_names"])
+        network = architecture(backbone(meta["backbone"], 32), len(names), **meta["architecture_settings"])
+        network.load_state_dict(state)
     network.class_names = names
     return placed(network, torch.device(device)).eval().requires_grad_(False)
 

@@ -9,7 +9,7 @@ import torch
 from wsss_core.execution import placed
 from wsss_core.models import restore_classifier
 from wsss_core.models.cam import CamNetwork
-from wsss_core.store.checkpoints import load_network
+from wsss_core.store.checkpoints import fitting, load_network
 
 
 def open_classifier(path: Path | str, device: torch.device | str = "cpu") -> CamNetwork:
@@ -42,7 +42,8 @@ def open_classifier(path: Path | str, device: torch.device | str = "cpu") -> Cam
     (('cat', 'dog'), torch.Size([1, 2]))
     """
     state, meta = load_network(Path(path), "classifier")
-    network = restore_classifier(state, meta)
+    with fitting(path):
+        network = restore_classifier(state, meta)
     if torch.device(device).type == "cpu":
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack this
     return placed(network, torch.device(device)).eval().requires_grad_(False)

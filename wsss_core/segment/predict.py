@@ -27,7 +27,7 @@ from wsss_core.models import cct, deeplab, smp
 from wsss_core.models.deeplab import CAFFE_MEAN
 from wsss_core.models.segmentation import SegmentationNetwork
 from wsss_core.settings import setting
-from wsss_core.store.checkpoints import load_network
+from wsss_core.store.checkpoints import fitting, load_network
 
 BUILDERS: dict[str, Callable[[str, int, Mapping[str, Any]], SegmentationNetwork]] = {
     "deeplab_v2": deeplab.restored,
@@ -82,9 +82,10 @@ def load_segmenter(path: Path | str, device: torch.device | str = "cpu") -> Segm
         If the file is missing or not the checkpoint of a segmentation network.
     """
     state, meta = load_network(Path(path), SegmentationNetwork.kind)
-    build = BUILDERS[meta.get("architecture", "deeplab_v2")]
-    network = build(meta["backbone"], len(meta["class_names"]) + 1, meta["settings"])
-    network.load_state_dict(state)
+    with fitting(path):
+        build = BUILDERS[meta.get("architecture", "deeplab_v2")]
+        network = build(meta["backbone"], len(meta["class_names"]) + 1, meta["settings"])
+        network.load_state_dict(state)
     network.class_names = tuple(meta["class_names"])
     return placed(network, torch.device(device)).eval()
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from wsss_core.store.parts import read_array, read_size, read_statistics, require_classes
 from wsss_core.store.shards import RecordKind, RecordStore
 
 if TYPE_CHECKING:
@@ -79,10 +80,15 @@ def _write(group: Any, one: Attributions) -> None:
 
 
 def _read(group: Any) -> Attributions:
-    height, width = (int(n) for n in group.attrs["size"])
-    arrays = {name: group[name][()] for name in ("classes", "boxes", "found")}
-    maps = tuple(group[f"map_{number}"][()] for number in range(len(arrays["classes"])))
-    return Attributions((height, width), maps=maps, **arrays, statistics=json.loads(group.attrs["statistics"]))
+    n = len(group["classes"])
+    return Attributions(
+        size=read_size(group),
+        classes=require_classes(read_array(group, "classes", "i", (n,))),
+        boxes=read_array(group, "boxes", "f", (n, 4)),
+        maps=tuple(read_array(group, f"map_{number}", "f", (None, None)) for number in range(n)),
+        found=read_array(group, "found", "b", (n,)),
+        statistics=read_statistics(group),
+    )
 
 
 ATTRIBUTIONS = RecordKind("attributions", _write, _read)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,9 @@ def load_network(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
 
 def require_finite(state: Mapping[str, Tensor], what: str) -> None:
     """Raise UserError, which begins with `what`, naming the parameters that hold NaN or infinite numbers."""
+    odd = [name for name, value in state.items() if not _is_plain(value)]
+    if odd:
+        raise UserError(f"{what}: {', '.join(map(str, odd[:3]))} is no tensor of numbers in memory")
     numbers = {name: value for name, value in state.items() if value.is_floating_point() and not value.is_meta}
     wrong = [name for name, value in numbers.items() if not value.isfinite().all()]
     if wrong:
@@ -85,8 +89,31 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not {"kind", "meta", "state"} <= set(content):
         raise UserError(f"{path}: is not a checkpoint of this program")
     if content.get("format", FORMAT) != FORMAT:
-        raise UserError(f"{path}: is of format {content['format']!r}, and this version reads {FORMAT}: use a newer one")
+        raise UserError(f"{path}: is of format {content['format']!r}, this version reads {FORMAT}: use a newer one")
+    if not isinstance(content["meta"], dict) or not isinstance(content["state"], dict):
+        raise UserError(f"{path}: is not a checkpoint of this program: meta or state is no mapping")
+    names = content["meta"].get("class_names", [])
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{path}: its class names are no list of texts")
     return content
+
+
+@contextmanager
+def fitting(path: Path | str) -> Iterator[None]:
+    """Build a network of a checkpoint in the block: what does not fit there is a UserError that names the file."""
+    try:
+        yield
+    except UserError as error:
+        raise error if str(path) in str(error) else UserError(f"{path}: {error}") from error
+    except Exception as error:  # a name that is missing or of another type, a tensor of another shape
+        raise UserError(
+            f"{path}: holds a network of another form than it says, or of another version ({whole(error)})"
+        ) from error
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether something is a tensor of real numbers, dense; a network that is only planned has its tensors nowhere."""
+    return isinstance(value, Tensor) and value.layout == torch.strided and not value.is_complex()
 
 
 def load_file(path: Path, what: str) -> Any:
@@ -134,10 +161,15 @@ def load_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]
     """
     if not os.path.isfile(path):
         return None
-    if not is_whole(path):
-        log.warning("%s: is damaged, so what it holds is computed again", path)
-        return None
-    return torch.load(path, map_location=device, weights_only=True)
+    try:
+        if is_whole(path):
+            content = torch.load(path, map_location=device, weights_only=True)
+            if isinstance(content, dict):
+                return content
+    except Exception as error:  # torch raises many kinds; it is a cache, of which nothing is lost
+        log.warning("%s: cannot be read (%s)", path, whole(error))
+    log.warning("%s: is damaged, so what it holds is computed again", path)
+    return None
 
 
 def _instead(path: Path, error: Exception) -> str:

@@ -109,5 +109,5 @@ def read_about(folder: Path) -> Cut:
         if differing:
             raise ValueError(f"unknown or missing: {', '.join(sorted(differing))}")
         return from_mapping(Cut, content)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: does not say how the masks were cut ({error}); make the masks again") from error

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from wsss_core.store.parts import read_array, read_size, read_statistics, require_classes
 from wsss_core.store.shards import RecordKind, RecordStore
 
 
@@ -110,13 +111,18 @@ def _write(group: Any, found: Instances) -> None:
 
 
 def _read(group: Any) -> Instances:
-    height, width = (int(n) for n in group.attrs["size"])
-    arrays = {name: group[name][()] for name in ("classes", "boxes", "scores", "crowd")}
-    n = len(arrays["classes"])
+    height, width = size = read_size(group)
+    n = len(group["classes"])
+    arrays = {
+        "classes": require_classes(read_array(group, "classes", "i", (n,))),
+        "boxes": read_array(group, "boxes", "f", (n, 4)),
+        "scores": read_array(group, "scores", "f", (n,)),
+        "crowd": read_array(group, "crowd", "b", (n,)),
+    }
     for name in ("masks", "ignored"):
-        bits = np.unpackbits(group[name][()], axis=1, count=height * width)
-        arrays[name] = bits.astype(bool).reshape(n, height, width)
-    return Instances((height, width), **arrays, statistics=json.loads(group.attrs["statistics"]))
+        packed = read_array(group, name, "u", (n, -(-height * width // 8)))
+        arrays[name] = np.unpackbits(packed, axis=1, count=height * width).astype(bool).reshape(n, height, width)
+    return Instances(size, **arrays, statistics=read_statistics(group))
 
 
 INSTANCES = RecordKind("instances", _write, _read)

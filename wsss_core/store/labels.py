@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from wsss_core.store.parts import read_array
 from wsss_core.store.shards import RecordKind
 
 
@@ -46,7 +47,7 @@ def _write(group: Any, labels: LabelMap) -> None:
 
 def _read(group: Any) -> LabelMap:
     """Read one image's labels from an HDF5 group."""
-    return LabelMap(group["labels"][()])
+    return LabelMap(read_array(group, "labels", "u", (None, None)))
 
 
 LABELS = RecordKind("labels", _write, _read)

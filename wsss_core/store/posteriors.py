@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from wsss_core.store.parts import read_array, read_classes
 from wsss_core.store.shards import RecordKind
 
 
@@ -50,7 +51,8 @@ def _write(group: Any, posteriors: Posteriors) -> None:
 
 def _read(group: Any) -> Posteriors:
     """Read one image's posteriors from an HDF5 group."""
-    return Posteriors(tuple(int(c) for c in group.attrs["classes"]), group["posteriors"][()])
+    classes = read_classes(group)
+    return Posteriors(classes, read_array(group, "posteriors", "u", (None, len(classes) + 1, None, None)))
 
 
 POSTERIORS = RecordKind("posteriors", _write, _read)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from wsss_core.store.parts import read_array, read_classes, read_size, read_stride
 from wsss_core.store.shards import RecordKind
 
 if TYPE_CHECKING:
@@ -80,13 +81,16 @@ def _read(group: Any) -> ScoreMaps:
     """Read one image's scores from an HDF5 group."""
     import torch
 
-    height, width = (int(n) for n in group.attrs["size"])
+    classes, size, stride = read_classes(group), read_size(group), read_stride(group)
+    grid = [(side - 1) // stride + 1 for side in size]
+    scores = read_array(group, "scores", "f", (len(classes), *grid))
+    background = read_array(group, "background", "f", (*grid,)) if "background" in group else None
     return ScoreMaps(
-        classes=tuple(int(c) for c in group.attrs["classes"]),
-        scores=torch.from_numpy(group["scores"][()]),
-        size=(height, width),
-        stride=int(group.attrs["stride"]),
-        background=torch.from_numpy(group["background"][()]) if "background" in group else None,
+        classes=classes,
+        scores=torch.from_numpy(scores),
+        size=size,
+        stride=stride,
+        background=None if background is None else torch.from_numpy(background),
     )
 
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsss_core.constants import EPSILON
-from wsss_core.store.shards import RecordKind, RecordStore
+from wsss_core.store.parts import read_array, read_classes, read_size, read_statistics, read_stride
+from wsss_core.store.shards import RecordKind, RecordStore, damage_told
 
 if TYPE_CHECKING:
     import torch
@@ -113,23 +114,20 @@ def _read(group: Any) -> SeedMaps:
     """Read one image's maps from an HDF5 group."""
     import torch
 
-    maps = {
-        float(name.removeprefix("scale_")): torch.from_numpy(group[name][()])
-        for name in group
-        if name.startswith("scale_")
-    }
-    height, width = (int(n) for n in group.attrs["size"])
+    classes = read_classes(group)
+    names = [name for name in group if name.startswith("scale_")]
+    shape = (len(classes), None, None)
+    if classes and not names:
+        raise ValueError("there are no maps")
     return SeedMaps(
-        classes=tuple(int(c) for c in group.attrs["classes"]),
-        maps=maps,
-        size=(height, width),
-        statistics=_statistics(group),
-        stride=int(group.attrs.get("stride", USUAL_STRIDE)),  # files of others may not say
+        classes=classes,
+        maps={
+            float(name.removeprefix("scale_")): torch.from_numpy(read_array(group, name, "f", shape)) for name in names
+        },
+        size=read_size(group),
+        statistics=read_statistics(group),
+        stride=read_stride(group) if "stride" in group.attrs else USUAL_STRIDE,  # files of others may not say
     )
-
-
-def _statistics(group: Any) -> Mapping[str, Any]:
-    return json.loads(group.attrs["statistics"])
 
 
 SEEDS = RecordKind("seeds", _write, _read)
@@ -155,4 +153,6 @@ class SeedStore(RecordStore[SeedMaps]):
 
     def statistics(self, image_id: str) -> Mapping[str, Any]:
         """What the method recorded about an image, read without its maps."""
-        return _statistics(self.group(image_id))
+        group = self.group(image_id)
+        with damage_told(f"{group.file.filename}: image {image_id!r}"):
+            return read_statistics(group)

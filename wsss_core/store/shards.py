@@ -17,7 +17,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -26,7 +26,7 @@ import h5py
 import numpy as np
 
 from wsss_core import __version__, keyed
-from wsss_core.errors import UserError
+from wsss_core.errors import UserError, whole
 from wsss_core.pace import Clock
 from wsss_core.store.atomic import atomic_path
 from wsss_core.store.sealed import is_whole, require_whole, seal
@@ -50,7 +50,7 @@ class RecordKind(Generic[Record]):
     write
         Writes a record into an HDF5 group of its own.
     read
-        Reads it from there.
+        Reads it from there. It may raise anything of a group that does not hold such a record.
     """
 
     name: str
@@ -85,34 +85,47 @@ class RecordStore(Mapping[str, Record]):
         self._file = _opened(path)
         attrs = self._file.attrs
         allowed = {kind.name: kind for kind in kinds}
-        held = str(attrs.get("kind", "no"))
-        if held not in allowed:
-            raise UserError(f"{path}: holds {held} records, not {' or '.join(allowed)}")
-        if not attrs.get("complete", False):
-            raise UserError(f"{path}: was not finished; delete it and run again")
-        if attrs.get("format", FORMAT) != FORMAT:
-            raise UserError(f"{path}: is of format {attrs['format']}, and this version reads {FORMAT}: use a newer one")
-        self.kind = allowed[held]
-        self.attrs: dict[str, Any] = json.loads(attrs["attrs"])
-        self._ids: list[str] = json.loads(attrs["ids"])
+        with damage_told(str(path)):
+            held = str(attrs.get("kind", "no"))
+            if held not in allowed:
+                raise UserError(f"{path}: holds {held} records, not {' or '.join(allowed)}")
+            if not attrs.get("complete", False):
+                raise UserError(f"{path}: was not finished; delete it and run again")
+            if attrs.get("format", FORMAT) != FORMAT:
+                raise UserError(
+                    f"{path}: is of format {attrs['format']}, and this version reads {FORMAT}: use a newer one"
+                )
+            self.kind = allowed[held]
+            self.attrs: dict[str, Any] = _json(attrs["attrs"], dict)
+            self._ids: list[str] = [str(name) for name in _json(attrs["ids"], list)]
+            lacking = [name for name in self._ids if group_name(name) not in self._file]
+            if lacking:
+                raise ValueError(f"there is no record of {lacking[0]!r}")
 
     def fingerprint(self, image_id: str) -> str:
         """Digest of everything that the record of an image depends on; KeyError if the file does not hold it."""
-        return str(self.group(image_id).attrs["fingerprint"])
+        group = self.group(image_id)
+        with damage_told(f"{self._file.filename}: image {image_id!r}"):
+            return str(group.attrs["fingerprint"])
 
     def group(self, image_id: str) -> h5py.Group:
         """HDF5 group of an image, to read a part of its record; KeyError if the file does not hold it."""
         name = group_name(image_id)
         if name not in self._file:
             raise KeyError(f"{image_id!r} is not in {self._file.filename}")
-        require_inside(self._file, name)
-        group = self._file[name]
-        for part in group:
-            require_inside(group, part)
+        with damage_told(f"{self._file.filename}: image {image_id!r}"):
+            require_inside(self._file, name)
+            group = self._file[name]
+            if not isinstance(group, h5py.Group):
+                raise ValueError("is no record")
+            for part in group:
+                require_inside(group, part)
         return group
 
     def __getitem__(self, image_id: str) -> Record:
-        return self.kind.read(self.group(image_id))
+        group = self.group(image_id)
+        with damage_told(f"{self._file.filename}: image {image_id!r}"):
+            return self.kind.read(group)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._ids)
@@ -192,7 +205,7 @@ def build_batched(
     ValueError
         If `compute` left out an image.
     """
-    records = _read_cache(cache, kind.name, fingerprints)
+    records = _sound_cache(cache, kind, fingerprints)
     reused = len(records)
     todo = [image_id for image_id in fingerprints if image_id not in records]
     missing = set(todo)
@@ -221,6 +234,25 @@ def build_batched(
     return reused
 
 
+@contextmanager
+def damage_told(what: str) -> Iterator[None]:
+    """Turn whatever a damaged file, or one of another version, makes HDF5 and readers raise into a UserError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{what}: cannot be read ({whole(error)}); delete the file and run again") from error
+
+
+def _json(text: Any, kind: type) -> Any:
+    """What an attribute holds as JSON; ValueError if that is of another kind."""
+    held = json.loads(text)
+    if not isinstance(held, kind):
+        raise ValueError(f"{text!r:.40} is no {kind.__name__}")
+    return held
+
+
 def require_inside(group: h5py.Group, name: str) -> None:
     """Raise UserError if an entry of an HDF5 group is a link to elsewhere, such as into another file."""
     inside = isinstance(group.get(name, getlink=True), h5py.HardLink)
@@ -246,8 +278,29 @@ def _read_cache(cache: Path, kind: str, fingerprints: Mapping[str, str]) -> set[
             if old.attrs.get("kind") != kind or old.attrs.get("format", FORMAT) != FORMAT:
                 return set()
             return {i for i, digest in fingerprints.items() if _stored_fingerprint(old, i) == digest}
-    except OSError:
+    except Exception as error:  # whatever a damaged cache makes HDF5 raise means that its records are computed again
+        if not isinstance(error, FileNotFoundError):
+            log.warning("%s: cannot be read, so its records are computed again (%s)", cache, whole(error))
         return set()
+
+
+def _sound_cache(cache: Path, kind: RecordKind, fingerprints: Mapping[str, str]) -> set[str]:
+    """`_read_cache`, if all these records are of this kind, which a digest does not say; else the cache is removed."""
+    kept = _read_cache(cache, kind.name, fingerprints)
+    if not kept:
+        return kept
+    try:
+        with h5py.File(cache, "r") as held:
+            for image_id in kept:
+                group = held[group_name(image_id)]
+                for part in group:
+                    require_inside(group, part)
+                kind.read(group)
+    except Exception as error:
+        log.warning("%s: its records are computed again (%s)", cache, whole(error))
+        cache.unlink()
+        return set()
+    return kept
 
 
 def _stored_fingerprint(file: h5py.File, image_id: str) -> str | None:
