@@ -540,6 +540,7 @@ def test_a_split_without_shards_has_nothing_to_score(tmp_path):
         manifests=[],
         masks=[],
         evaluation=tmp_path / "evaluation.csv",
+        domains=tmp_path / "domains.csv",
         execution=Execution("cpu"),
     )
     assert not read_evaluation(tmp_path / "evaluation.csv").rows
@@ -568,6 +569,7 @@ def test_masks_that_were_not_made_alike_are_not_scored_together(images):
             manifests=[folder / "manifest.json"],
             masks=[folder / "masks", folder / "others"],
             evaluation=folder / "evaluation.csv",
+            domains=folder / "domains.csv",
             execution=Execution("cpu"),
         )
 
@@ -578,6 +580,7 @@ def run_masks(folder, stage, method, settings, **content):
         manifests=[folder / "manifest.json"],
         masks=[folder / "masks"],
         evaluation=folder / "evaluation.csv",
+        domains=folder / "domains.csv",
         execution=Execution("cpu"),
     )
 

@@ -122,6 +122,7 @@ def test_masks_built_on_truth_are_scored_on_other_images(scene):
             manifests=[folder / "shard.json"],
             masks=[masks],
             evaluation=folder / "evaluation.csv",
+            domains=folder / "domains.csv",
             execution=Execution("cpu"),
         )
         return read_evaluation(folder / "evaluation.csv")

@@ -343,7 +343,7 @@ def _edit_item(draw: Callable, file: h5py.File, place: Any) -> None:
         return
     parent, name = place.parent, place.name.rpartition("/")[2]
     dataset = isinstance(place, h5py.Dataset)
-    values = place[()] if dataset else np.zeros(3)
+    values = np.asarray(place[()]) if dataset else np.zeros(3)
     ways = (
         lambda: values.astype(draw(st.sampled_from(("f8", "f4", "i8", "u1", "i1", "S3", "?", "c8")))),
         lambda: values.reshape(-1),

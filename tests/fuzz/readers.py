@@ -39,10 +39,11 @@ from wsss_core.jobs.inputs import read_threshold
 from wsss_core.jobs.start import read_start, write_start
 from wsss_core.jobs.step import read_step
 from wsss_core.models import cam_network
+from wsss_core.models.backbones.weights import load_weights
 from wsss_core.models.trained import open_classifier
 from wsss_core.seeds import external
 from wsss_core.store.attributions import ATTRIBUTIONS, Attributions
-from wsss_core.store.checkpoints import load_file, save_network
+from wsss_core.store.checkpoints import save_network
 from wsss_core.store.cut import ABOUT, Cut, read_about, write_about
 from wsss_core.store.instances import INSTANCES, Instances
 from wsss_core.store.labels import LABELS, LabelMap
@@ -363,7 +364,7 @@ def _read_network(folder: Path) -> Any:
 
 def _read_weights(folder: Path) -> Any:
     network = cam_network("small", 2)
-    network.load_backbone(load_file(folder / "weights.pt", "weight file"))
+    network.load_backbone(load_weights(folder / "weights.pt"))
     return dict(network.state_dict())
 
 

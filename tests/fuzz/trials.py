@@ -106,6 +106,8 @@ class Trials:
 
     def _start(self) -> None:
         self._end()
+        for name, content in self.valid.items():  # a process that was killed left its damaged file
+            (self.folder / name).write_bytes(content)
         self._pipe, theirs = self._context.Pipe()
         self._process = self._context.Process(target=_serve, args=(theirs, self.reader, self.folder), daemon=True)
         self._process.start()

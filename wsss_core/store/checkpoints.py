@@ -73,14 +73,19 @@ def load_network(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
 
 def require_finite(state: Mapping[str, Tensor], what: str) -> None:
     """Raise UserError, which begins with `what`, naming the parameters that hold NaN or infinite numbers."""
-    odd = [name for name, value in state.items() if not _is_plain(value)]
-    if odd:
-        raise UserError(f"{what}: {', '.join(map(str, odd[:3]))} is no tensor of numbers in memory")
+    require_tensors(state, what)
     numbers = {name: value for name, value in state.items() if value.is_floating_point() and not value.is_meta}
     wrong = [name for name, value in numbers.items() if not value.isfinite().all()]
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise UserError(f"{what}: numbers that are not finite (NaN or infinite) in {', '.join(wrong[:3])}{more}")
+
+
+def require_tensors(state: Mapping[str, Any], what: str) -> None:
+    """Raise UserError, which begins with `what`, naming the values that are no dense tensors of real numbers."""
+    odd = [name for name, value in state.items() if not _is_plain(value)]
+    if odd:
+        raise UserError(f"{what}: {', '.join(map(str, odd[:3]))} is no tensor of numbers in memory")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -92,9 +92,7 @@ class RecordStore(Mapping[str, Record]):
             if not attrs.get("complete", False):
                 raise UserError(f"{path}: was not finished; delete it and run again")
             if attrs.get("format", FORMAT) != FORMAT:
-                raise UserError(
-                    f"{path}: is of format {attrs['format']}, and this version reads {FORMAT}: use a newer one"
-                )
+                raise UserError(f"{path}: is of format {attrs['format']}, this version reads {FORMAT}: use a newer one")
             self.kind = allowed[held]
             self.attrs: dict[str, Any] = _json(attrs["attrs"], dict)
             self._ids: list[str] = [str(name) for name in _json(attrs["ids"], list)]

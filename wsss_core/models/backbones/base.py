@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from wsss_core.errors import UserError
-from wsss_core.store.checkpoints import require_finite
+from wsss_core.store.checkpoints import require_finite, require_tensors
 
 
 class Backbone(nn.Module):
@@ -90,6 +90,7 @@ class Backbone(nn.Module):
         found = {
             self._own_name(name): value for name, value in self._unprefixed(state).items() if not self._ignored(name)
         }
+        require_tensors(found, f"the weights of the backbone {self.name}")
         wrong = {
             "missing": [self._published_name(n) for n in own if n not in found],
             "unknown": [n for n in found if n not in own],
