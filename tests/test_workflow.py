@@ -259,6 +259,7 @@ def test_added_images_rerun_their_shard_and_what_trains_on_them(project):
     assert project.jobs() >= CLASSIFIER | CAM | AFTER_RIB
 
 
+@pytest.mark.timeout(1800)
 def test_every_method_runs(tmp_path):
     """All of them in one graph, on the same few pictures."""
     made = Project(tmp_path)
