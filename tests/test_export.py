@@ -315,8 +315,8 @@ def test_maps_leave_as_arrays_and_as_confidence(masks):
     run = masks.parents[2]
     draw = torch.Generator().manual_seed(0)
     maps = {
-        name: SeedMaps(() if name == "empty" else (0, 2), {1.0: torch.rand(2, 2, 2, generator=draw)}, size)
-        for name, size in SIZES.items()
+        name: SeedMaps(classes, {1.0: torch.rand(len(classes), 2, 2, generator=draw)}, size)
+        for (name, size), classes in zip(SIZES.items(), ((0, 2), (0, 2), ()), strict=True)
     }
     folder = run / "seeds/cam/maps"
     for shard, part in {"0-of-2": ("a", "sub/b"), "1-of-2": ("empty",)}.items():
