@@ -12,7 +12,7 @@ import torch
 import yaml
 from PIL import Image
 
-from tests.test_documented_runs import wsss
+from tests.warm import wsss
 from wsss_core import cli, init
 from wsss_core.config import load
 from wsss_core.config.reading import merged

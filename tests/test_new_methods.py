@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,6 +11,7 @@ from PIL import Image
 
 from tests.conftest import REPOSITORY
 from tests.test_workflow import REPORT, RESULTS, Project
+from tests.warm import wsss
 from wsss_core.constants import IGNORE
 
 pytestmark = pytest.mark.workflow
@@ -118,15 +115,6 @@ STAGES = {
 }
 
 
-def wsss(project: Project, *arguments: str | Path) -> str:
-    """Output of a command that must succeed, by the package of a project."""
-    environment = os.environ | {"PYTHONPATH": str(project.folder), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "wsss_core.cli", *map(str, arguments)]
-    done = subprocess.run(command, cwd=project.folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Project:
     """A copy of the project with two new methods, and a finished run of them."""
@@ -141,7 +129,7 @@ def project(tmp_path_factory) -> Project:
         text = text.replace(start, f"{start}{rows}\n")
     registry.write_text(text)
     shutil.copytree(REPOSITORY / "docs", made.folder / "docs")
-    wsss(made, "schema")
+    wsss(made.folder, "schema", package=made.folder)
     made.config = {key: made.config[key] for key in ("run", "dataset", "classifiers")} | STAGES
     made.config["dataset"]["shard_size"] = 32
     made.write_config(made.config)
@@ -157,7 +145,7 @@ def test_their_settings_are_documented_and_checked(project):
         "`toy_seed`" in page
         and "| `refinements` | `toy_border`, `saliency`, `marks`, `corrected` | `masks` (of `refinements`) |" in page
     )
-    listed = wsss(project, "check", "run.yaml")
+    listed = wsss(project.folder, "check", "run.yaml", package=project.folder)
     assert "seeds/bright: toy_seed from classifier bce" in listed
     assert "refinements/framed: toy_border from masks brightest" in listed
     wrong = project.write_config(project.changed("refinements.brightest.brigt", 0.5), "wrong.yaml")
@@ -176,7 +164,15 @@ def test_they_are_scored_and_shown(project):
 
 
 def test_their_masks_are_exported(project, tmp_path):
-    wsss(project, "export", "--masks", project.results / "refinements/framed/masks", "--out", tmp_path)
+    wsss(
+        project.folder,
+        "export",
+        "--masks",
+        project.results / "refinements/framed/masks",
+        "--out",
+        tmp_path,
+        package=project.folder,
+    )
     masks = {path.name: np.asarray(Image.open(path)) for path in tmp_path.glob("*.png")}
     assert len(masks) == project.config["dataset"]["train"]
     for labels in masks.values():

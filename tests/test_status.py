@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from tests.conftest import REPOSITORY
+from tests.warm import wsss
 from wsss_core import cli
 from wsss_core.config import load, step_json
 from wsss_core.data.table import ImageRecord, ImageTable, write_table
@@ -334,15 +335,6 @@ def tiny(tmp_path_factory) -> Path:
     assert "steps (100%) done" in done
     assert "training classifier bce; log: results/tiny/logs/classifiers/bce/train.log" in done
     return folder
-
-
-def wsss(folder: Path, *words: str) -> str:
-    """Output of a command in a folder; it must succeed."""
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, "-m", "wsss_core.cli", *words]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    return done.stdout + done.stderr
 
 
 @pytest.mark.workflow

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from tests import warm
 from tests.conftest import REPOSITORY
 from wsss_core.data.demo import DemoSettings, generate
 from wsss_core.data.reading import read_class_names
@@ -58,10 +58,10 @@ class Project:
         return name
 
     def snakemake(self, *arguments: str, configfile: str = "run.yaml") -> subprocess.CompletedProcess:
-        command = [sys.executable, "-m", "snakemake", *arguments, "--cores", "2", "--configfile", configfile]
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        environment = os.environ | {"PYTHONPATH": str(self.folder), "PATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
-        return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
+        command = ["python", "-m", "snakemake", *arguments, "--cores", "2", "--configfile", configfile]
+        environment = {"PYTHONPATH": str(self.folder), "PATH": warm.path(), "PYTHONDONTWRITEBYTECODE": "1"}
+        options = {"cwd": self.folder, "env": os.environ | environment, "capture_output": True, "text": True}
+        return subprocess.run(command, **options, check=False)
 
     def messages(self, config: dict | None = None) -> set[str]:
         """Messages of the jobs that a dry-run announces, without settings files and targets."""

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
 from wsss_core.data.augment import MEAN, STD
@@ -129,6 +128,8 @@ def tag_precision(logits: Tensor, labels: Tensor) -> float:
     >>> tag_precision(logits, torch.tensor([[0.0, 1.0], [1.0, 1.0], [0.0, 1.0]]))
     0.5
     """
+    from sklearn.metrics import average_precision_score  # nearly a second, which trainings without a watcher save
+
     tags = (labels > 0.5).cpu().numpy()
     mixed = [c for c in range(tags.shape[1]) if 0 < tags[:, c].sum() < len(tags)]
     scores = [average_precision_score(tags[:, c], logits[:, c].cpu().numpy()) for c in mixed]
