@@ -13,6 +13,7 @@ from benchmarks import DEVICES, NAMES, SIZES, cores
 from benchmarks.measure import machine
 from benchmarks.table import Row, processor, put_into, quantity, seconds, section
 from benchmarks.turns import FEWEST_RUNS, measured
+from wsss_core.execution import let_threads_sleep
 
 
 def main() -> int:
@@ -31,6 +32,7 @@ def main() -> int:
     unknown = [name for name in options.names if name not in NAMES]
     if unknown:
         parser.error(f"there is no benchmark {', '.join(unknown)}; there are {', '.join(NAMES)}")
+    let_threads_sleep()  # in the processes of both sides
     command = " ".join(["python -m benchmarks", *sys.argv[1:]])
     devices = [options.device] if options.device else DEVICES
     parts, agree = [f"Command: `{command}`. torch {torch.__version__}, Python {sys.version.split()[0]}.\n"], True

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +60,12 @@ def measured(name: str, size: str, device: str, number: int, work: Work, threads
     threads = work.threads or threads
     with tempfile.TemporaryDirectory() as folder:
         sides = [
-            _Process(name, size, device, number, side, threads, Path(folder) / side) for side in ("baseline", "ours")
+            SideProcess(name, size, device, number, side, threads, Path(folder) / side) for side in ("baseline", "ours")
         ]
         times = take_turns([side.first for side in sides], [side.again for side in sides], fewest)
         found = [side.finished() for side in sides]
         if work.truth:
-            truth = _Process(name, size, device, number, "truth", threads, Path(folder) / "truth").finished()
+            truth = SideProcess(name, size, device, number, "truth", threads, Path(folder) / "truth").finished()
     answers = [result["answer"] for result in found]
     difference = work.difference(*answers)
     errors = None
@@ -81,10 +81,26 @@ def measured(name: str, size: str, device: str, number: int, work: Work, threads
     )
 
 
-class _Process:
-    """A side in `benchmarks.measure`; it has run once when this returns."""
+class SideProcess:
+    """A side in `benchmarks.measure`; it has run once when this returns.
 
-    def __init__(self, name: str, size: str, device: str, number: int, side: str, threads: int, result: Path) -> None:
+    Parameters
+    ----------
+    environment
+        The process's environment; None: this one's.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        size: str,
+        device: str,
+        number: int,
+        side: str,
+        threads: int,
+        result: Path,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.result = result
         given = [name, size, device, str(number), side, str(threads), str(result)]
         self._process = subprocess.Popen(
@@ -92,7 +108,7 @@ class _Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+            env={**(os.environ if environment is None else environment), "OMP_NUM_THREADS": str(threads)},
         )
         self.first = self._seconds()
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import benchmarks.__main__ as command
-from benchmarks import DEVICES, NAMES, SIZES, against_cpu, table
+from benchmarks import DEVICES, NAMES, SIZES, against_cpu, table, waiting
 from benchmarks.measure import first_run
 from benchmarks.table import BEGIN, END, Row, Side, line, put_into
 from benchmarks.turns import measured, take_turns
@@ -134,3 +134,11 @@ def test_an_answer_that_is_no_number_is_far_from_every_other():
     assert against_cpu.difference(torch.tensor([torch.nan]), torch.ones(1)) == torch.inf
     with pytest.raises(ValueError, match="shapes"):
         against_cpu.difference(torch.ones(2), torch.ones(3))
+
+
+def test_every_way_of_waiting_is_timed_idle_and_busy():
+    found = waiting.times("sweep", 0, "tiny", threads=1, busy=1, runs=2)
+    assert list(found) == ["idle", "busy"]
+    for runs in found.values():
+        assert [len(taken) for taken in runs] == [2] * len(waiting.SETTINGS)
+        assert all(second > 0 for taken in runs for second in taken)

@@ -130,3 +130,16 @@ def test_freed_memory_is_used_again():
         for how in ("returned", "kept")
     }
     assert 4 * faults["kept"] < faults["returned"]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="torch may bring another OpenMP")
+@pytest.mark.parametrize(
+    ("own", "spins"), [({}, "3000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "passive"}, "0")]
+)
+def test_threads_of_a_command_sleep_soon_unless_the_user_decides(own, spins, tmp_path):
+    """OpenMP itself says what it read when torch loads it."""
+    kept = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    environment = kept | {"OMP_DISPLAY_ENV": "verbose", "PYTHONPATH": str(REPOSITORY)} | own
+    command = [sys.executable, "-m", "wsss_core.cli", "predict", "--model", "none.pt", "none.jpg", "--out", "out"]
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path).stderr
+    assert f"GOMP_SPINCOUNT = '{spins}'" in said

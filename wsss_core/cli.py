@@ -20,7 +20,7 @@ from typing import Any
 
 from wsss_core import __version__
 from wsss_core.errors import UserError
-from wsss_core.execution import Execution, gpu_lease, keep_freed_memory
+from wsss_core.execution import Execution, gpu_lease, keep_freed_memory, let_threads_sleep
 from wsss_core.registry import DATA_SETS, FORMS, SOFT_FORMS, all_steps
 from wsss_core.signature import Signature, read_signature
 from wsss_core.store.atomic import Stands, only_while
@@ -358,6 +358,7 @@ def _execution(options: argparse.Namespace) -> Execution:
 def _run_step(options: argparse.Namespace) -> None:
     """Run a step on its paths; thread counts are set before any numerical library is imported."""
     os.environ.setdefault("OMP_NUM_THREADS", str(options.threads))
+    let_threads_sleep()
     keep_freed_memory()
     from wsss_core.jobs.made import recorded
 
@@ -643,6 +644,7 @@ def _positive(text: str) -> float:
 def _predict(options: argparse.Namespace) -> int:
     if not options.images and not options.list:
         raise UserError("predict: name photos or folders of photos, or a file with --list that does")
+    let_threads_sleep()
     keep_freed_memory()
     execution = _execution(options)
     with gpu_lease(execution.device):

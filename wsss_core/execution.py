@@ -129,6 +129,20 @@ def in_precision(execution: Execution, network: nn.Module, make: Callable[..., M
     return made
 
 
+SPINS = 3000
+"""Turns for which a waiting thread looks whether there is work again, some tens of microseconds, before it sleeps."""
+
+
+def let_threads_sleep() -> None:
+    """Let waiting OpenMP threads of this process, and of those that it starts, sleep soon; call before importing torch.
+
+    By default GNU's OpenMP spins for milliseconds. On a machine with other work to do, a spinning thread keeps a core
+    from the very thread that it waits for. Whoever has set GOMP_SPINCOUNT or OMP_WAIT_POLICY has decided already.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", str(SPINS))
+
+
 KEPT_BYTES, MAPPED_BYTES = 2**29, 2**25
 """Freed memory that a process keeps for itself, and the size from which a block is mapped on its own and returned."""
 
