@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks import Work, cores, dense_crf, largest_difference, rib
+from benchmarks import Work, cores, largest_difference, rib
 from benchmarks.inputs import classifier, photo_files
 from wsss_core.data.table import ImageRecord, ImageTable, write_manifest, write_table
 from wsss_core.execution import Execution
@@ -38,6 +38,8 @@ RIB = {"tiny": 3, "quick": 16, "full": 64}
 def works(size: str, device: str) -> list[Work]:
     """On a CPU the dense CRF, with a process for every core; on a GPU RIB, with several images at once."""
     if device == "cpu":
+        from benchmarks import dense_crf  # needs pydensecrf, which the row of a GPU does without
+
         count, (height, width) = CRF[size]
         return [
             Work(

@@ -1,6 +1,7 @@
 """Every benchmark runs, on tiny sizes, and its two sides agree; nothing here looks at times."""
 
 import importlib
+import subprocess
 import sys
 from subprocess import CalledProcessError
 
@@ -142,3 +143,8 @@ def test_every_way_of_waiting_is_timed_idle_and_busy():
     for runs in found.values():
         assert [len(taken) for taken in runs] == [2] * len(waiting.SETTINGS)
         assert all(second > 0 for taken in runs for second in taken)
+
+
+def test_rows_of_a_gpu_need_no_pydensecrf():
+    code = "import sys; sys.modules['pydensecrf'] = None; from benchmarks import jobs; jobs.works('tiny', 'cuda')"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
