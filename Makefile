@@ -30,13 +30,14 @@ test: env
 # Damaged files for all that reads files, and a run killed at random moments; docs/reliability.md has what came of it.
 CASES ?= 2000
 KILLS ?= 50
+DISKS ?= 0
 SEED ?= 0
 
 fuzz: env
 	$(BIN)/python -m tests.fuzz --cases $(CASES) --seed $(SEED)
 
 faults: env
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m tests.faults --kills $(KILLS) --seed $(SEED)
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m tests.faults --kills $(KILLS) --disks $(DISKS) --seed $(SEED)
 
 lint: env
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import csv
 import os
 import random
 import signal
@@ -15,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,10 @@ import psutil
 
 from tests.faults.trial import Trial, differences, leftovers, tail
 from tests.faults.victims import Kill, strike
+from wsss_core.store.atomic import atomic_path
+
+DISK = "full disk"
+SAME = "same bytes"
 
 
 def changed(config: dict[str, Any]) -> dict[str, Any]:
@@ -132,13 +138,62 @@ def _wake(processes: Sequence[psutil.Process]) -> None:
             process.send_signal(signal.SIGCONT)
 
 
-def table(kills: Sequence[Kill]) -> str:
-    """Kills by the step that was at work, and by their kind, as tables of Markdown."""
-    by_step = Counter(step for kill in kills for step in kill.steps or ("between jobs",))
-    by_kind = Counter((kill.kind, kill.name) for kill in kills)
-    lines = ["| step at work | kills |", "|---|--:|", *(f"| {step} | {n} |" for step, n in sorted(by_step.items()))]
-    lines += ["", "| killed | signal | kills |", "|---|---|--:|"]
-    return "\n".join(lines + [f"| {kind} | {name} | {n} |" for (kind, name), n in sorted(by_kind.items())])
+@dataclass(frozen=True)
+class Record:
+    """What was done to a run, and what became of it: a row of the file that a campaign writes.
+
+    Attributes
+    ----------
+    run
+        Number of the run, from 1; several kills of one run have one result.
+    fault
+        The kind of a kill, or "full disk".
+    signal, victim, at_work
+        As in `Kill`; empty for full disks.
+    words
+        Of a full disk: how large it was and how the run stopped.
+    result
+        "same bytes", or what differs.
+    """
+
+    run: int
+    fault: str
+    signal: str = ""
+    victim: str = ""
+    at_work: str = ""
+    words: str = ""
+    result: str = SAME
+
+
+def write_records(path: Path, records: Sequence[Record]) -> None:
+    """Write what a campaign did so far as a CSV."""
+    with atomic_path(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(field.name for field in fields(Record))
+        writer.writerows(map(astuple, records))
+
+
+def read_records(path: Path) -> list[Record]:
+    """Records of a campaign."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return [Record(**{**row, "run": int(row["run"])}) for row in csv.DictReader(file)]
+
+
+def table(records: Sequence[Record]) -> str:
+    """Kills by the step that was at work, and by their kind, and full disks, as tables of Markdown."""
+    kills = [record for record in records if record.fault != DISK]
+    steps = Counter(step for kill in kills for step in (kill.at_work or "between jobs").split(", "))
+    hit = Counter(kill.victim for kill in kills if kill.fault in ("job", "worker"))
+    lines = ["| step | at work in kills | itself killed |", "|---|--:|--:|"]
+    lines += [f"| {step} | {number} | {hit[step]} |" for step, number in sorted(steps.items())]
+    kinds = Counter((kill.fault, kill.signal) for kill in kills)
+    wrong = Counter((kill.fault, kill.signal) for kill in kills if kill.result != SAME)
+    lines += ["", "| killed | signal | kills | other bytes |", "|---|---|--:|--:|"]
+    lines += [f"| {' | '.join(kind)} | {number} | {wrong[kind]} |" for kind, number in sorted(kinds.items())]
+    if disks := [record for record in records if record.fault == DISK]:
+        lines += ["", "| full disk | at the end |", "|---|---|"]
+        lines += [f"| {record.words} | {record.result} |" for record in disks]
+    return "\n".join(lines)
 
 
 def main() -> int:
@@ -150,27 +205,33 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the moments and victims (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no run after so many seconds")
     parser.add_argument("--targets", nargs="*", default=[], help="what is made (default: the whole run)")
-    parser.add_argument("--table", type=Path, metavar="FILE", help="write the tables of what was killed")
+    parser.add_argument("--record", type=Path, metavar="CSV", help="write what was done and what became of it")
     options = parser.parse_args()
     chance, began = random.Random(options.seed), time.monotonic()
-    kills: list[Kill] = []
-    wrong = runs = 0
+    records: list[Record] = []
+    runs = killed = 0
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
         faults = Faults(Path(folder), options.targets)
         print(f"the undisturbed run takes {faults.seconds:.0f} s", flush=True)
-        while len(kills) < options.kills and time.monotonic() - began < options.seconds:
-            done, found = faults.kills(chance, min(options.each, options.kills - len(kills)))
-            kills, runs, wrong = kills + done, runs + 1, wrong + bool(found)
-            shown = "; ".join(f"{kill.kind} {kill.name} at {', '.join(kill.steps) or 'none'}" for kill in done)
-            print(f"{len(kills)} kills, {runs} runs: {shown}: {'; '.join(found) or 'the same bytes'}", flush=True)
+        while killed < options.kills and time.monotonic() - began < options.seconds:
+            kills, found = faults.kills(chance, min(options.each, options.kills - killed))
+            killed, runs, result = killed + len(kills), runs + 1, "; ".join(found) or SAME
+            records += [
+                Record(runs, kill.kind, kill.name, kill.victim, ", ".join(kill.steps), result=result) for kill in kills
+            ]
+            shown = "; ".join(f"{kill.kind} {kill.name} at {', '.join(kill.steps) or 'none'}" for kill in kills)
+            print(f"{killed} kills, {runs} runs: {shown}: {result}", flush=True)
+            if options.record:
+                write_records(options.record, records)
         for _ in range(options.disks):
             words, found = faults.full_disk(chance)
-            wrong += bool(found)
-            print(f"disk of {words}: {'; '.join(found) or 'the same bytes'}", flush=True)
-    text = table(kills)
-    print(f"{len(kills)} kills in {runs} runs, {options.disks} full disks; {wrong} ended otherwise\n\n{text}")
-    if options.table:
-        options.table.write_text(text + "\n")
+            runs += 1
+            records.append(Record(runs, DISK, words=words, result="; ".join(found) or SAME))
+            print(f"disk of {words}: {records[-1].result}", flush=True)
+            if options.record:
+                write_records(options.record, records)
+    wrong = len({record.run for record in records if record.result != SAME})
+    print(f"{killed} kills, {options.disks} full disks, {runs} runs; {wrong} ended otherwise\n\n{table(records)}")
     return int(wrong > 0)
 
 

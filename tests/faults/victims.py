@@ -31,11 +31,14 @@ class Kill:
         Of the signal.
     steps
         The steps at work in that moment, such as "segmentations train".
+    victim
+        The step that was killed, or that had started the worker; the kind itself where no step was.
     """
 
     kind: str
     name: str
     steps: tuple[str, ...]
+    victim: str
 
 
 def steps_of(processes: Sequence[psutil.Process]) -> dict[int, str]:
@@ -54,7 +57,7 @@ def strike(trial: Trial, snakemake: int, chance: random.Random) -> Kill:
     """Kill a process of a running workflow; a kind that there is none of now is replaced by one that there is."""
     processes = trial.processes()
     jobs = steps_of(processes)
-    workers = [p.pid for p in processes if _parent(p) in jobs]
+    workers = {p.pid: jobs[parent] for p in processes if (parent := _parent(p)) in jobs and p.pid not in jobs}
     kind, which = chance.choice(KINDS), chance.choice(SIGNALS)
     if kind == "worker" and not workers:
         kind = "job"
@@ -62,14 +65,11 @@ def strike(trial: Trial, snakemake: int, chance: random.Random) -> Kill:
         kind = "snakemake"
     if kind == "orphan":
         which = signal.SIGKILL
-    if kind == "group":
-        with suppress(ProcessLookupError):
-            os.killpg(snakemake, which)
-    else:
-        victim = {"snakemake": [snakemake], "orphan": [snakemake], "job": sorted(jobs), "worker": sorted(workers)}[kind]
-        with suppress(ProcessLookupError):
-            os.kill(chance.choice(victim), which)
-    return Kill(kind, which.name, tuple(sorted(jobs.values())))
+    found = {"job": jobs, "worker": workers}.get(kind, {snakemake: kind})
+    victim = chance.choice(sorted(found))
+    with suppress(ProcessLookupError):
+        (os.killpg if kind == "group" else os.kill)(victim, which)
+    return Kill(kind, which.name, tuple(sorted(jobs.values())), found[victim])
 
 
 def _parent(process: psutil.Process) -> int | None:

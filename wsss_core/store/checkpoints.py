@@ -93,8 +93,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     content = load_file(path, "checkpoint")
     if not isinstance(content, dict) or not {"kind", "meta", "state"} <= set(content):
         raise UserError(f"{path}: is not a checkpoint of this program")
-    if content.get("format", FORMAT) != FORMAT:
-        raise UserError(f"{path}: is of format {content['format']!r}, this version reads {FORMAT}: use a newer one")
+    version = content.get("format", FORMAT)
+    if not isinstance(version, int) or version != FORMAT:  # a damaged file may hold a tensor there
+        raise UserError(f"{path}: is of format {version!r}, this version reads {FORMAT}: use a newer one")
     if not isinstance(content["meta"], dict) or not isinstance(content["state"], dict):
         raise UserError(f"{path}: is not a checkpoint of this program: meta or state is no mapping")
     names = content["meta"].get("class_names", [])

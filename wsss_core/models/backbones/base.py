@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from wsss_core.errors import UserError
+from wsss_core.errors import UserError, whole
 from wsss_core.store.checkpoints import require_finite, require_tensors
 
 
@@ -104,7 +104,10 @@ class Backbone(nn.Module):
             parts = [f"{len(v)} {k} ({', '.join(v[:3])}{', …' if len(v) > 3 else ''})" for k, v in wrong.items() if v]
             raise UserError(f"the weights do not fit the backbone {self.name}: parameters {'; '.join(parts)}")
         require_finite(found, f"the weights of the backbone {self.name}")
-        self.load_state_dict(found)
+        try:
+            self.load_state_dict(found)
+        except RuntimeError as error:  # tensors that cannot be copied, such as those without data
+            raise UserError(f"the weights do not fit the backbone {self.name}: {whole(error)}") from error
 
     def _unprefixed(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The parameters behind the words that the most names of the backbone stand behind, without these words."""
