@@ -29,6 +29,35 @@ rule instances_from_boxes:
         " --instances {output:q} --cache {params.cache:q} {params.execution} > {log:q} 2>&1"
 
 
+rule instances_from_prompts:
+    input:
+        config=f"{R}/config/instances/{{instances}}/instances.json",
+        manifest=manifest("train"),
+    output:
+        f"{R}/instances/{{instances}}/instances/{{shard}}.h5",
+    log:
+        f"{R}/logs/instances/{{instances}}/instances.{{shard}}.log",
+    benchmark:
+        f"{R}/benchmarks/instances/{{instances}}/instances.{{shard}}.tsv"
+    wildcard_constraints:
+        instances=stages_of("instances_from_prompts"),
+    conda:
+        "../envs/wsss.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(8000),
+        runtime=runtime(240),
+    params:
+        weights=lambda wildcards: folder_state(settings(wildcards.instances, "instances")["weights"]),
+        cache=f"{R}/.state/instances/{{instances}}/{{shard}}.h5",
+        execution=execution("instances_from_prompts"),
+    message:
+        "masks of the objects {wildcards.instances} from boxes as prompts, shard {wildcards.shard}; log: {log}"
+    shell:
+        "python -m wsss_core.cli instances --config {input.config:q} --manifest {input.manifest:q}"
+        " --instances {output:q} --cache {params.cache:q} {params.execution} > {log:q} 2>&1"
+
+
 rule instances_from_attributions:
     input:
         config=f"{R}/config/instances/{{instances}}/instances.json",

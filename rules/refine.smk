@@ -31,6 +31,36 @@ rule masks_from_maps:
         " --maps {input.maps:q} --threshold {input.threshold:q} --masks {output:q} {params.execution} > {log:q} 2>&1"
 
 
+rule masks_from_prompts:
+    input:
+        config=f"{R}/config/refinements/{{refinement}}/masks.json",
+        manifest=manifest("train"),
+        maps=seed_maps_of,
+        threshold=chosen_threshold(seed_threshold_of),
+    output:
+        directory(f"{R}/refinements/{{refinement}}/masks/{{shard}}"),
+    log:
+        f"{R}/logs/refinements/{{refinement}}/masks.{{shard}}.log",
+    benchmark:
+        f"{R}/benchmarks/refinements/{{refinement}}/masks.{{shard}}.tsv"
+    wildcard_constraints:
+        refinement=stages_of("masks_from_prompts"),
+    conda:
+        "../envs/wsss.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(8000),
+        runtime=runtime(240),
+    params:
+        weights=lambda wildcards: folder_state(settings(wildcards.refinement, "masks")["weights"]),
+        execution=execution("masks_from_prompts"),
+    message:
+        "masks {wildcards.refinement} from seed maps as prompts, shard {wildcards.shard}; log: {log}"
+    shell:
+        "python -m wsss_core.cli masks --config {input.config:q} --manifest {input.manifest:q}"
+        " --maps {input.maps:q} --threshold {input.threshold:q} --masks {output:q} {params.execution} > {log:q} 2>&1"
+
+
 rule labels:
     input:
         config=f"{R}/config/refinements/{{refinement}}/labels.json",

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from wsss_core.boxes import ObjectMethod, fill, grabcut, masks
+from wsss_core.boxes import ObjectMethod, fill, grabcut, masks, sam
 from wsss_core.boxes.masks import MasksSettings, inside_box, masks_of, posteriors, ranked, softened
 from wsss_core.boxes.merge import MergeSettings, merged
 from wsss_core.boxes.proposals import MaskProposals, ProposalsSettings, fitted, read_proposals, refined
@@ -19,8 +20,9 @@ from wsss_core.errors import UserError
 from wsss_core.store.attributions import Attributions
 from wsss_core.store.instances import Instances
 
-METHODS: tuple[ObjectMethod, ...] = (fill, grabcut, masks)
+METHODS: tuple[ObjectMethod, ...] = (fill, grabcut, masks, sam)
 """mypy holds each against the protocol."""
+CPU = torch.device("cpu")
 SIZE = (60, 80)
 DISC = ((np.mgrid[:60, :80][0] - 30) ** 2 + (np.mgrid[:60, :80][1] - 40) ** 2) < 15**2
 """A disc of 30 pixels in the middle."""
@@ -191,15 +193,15 @@ def test_an_image_without_objects_has_no_masks_by_any_method():
         (fill, fill.FillSettings()),
         (grabcut, grabcut.GrabCutSettings()),
     ):
-        found = method.maker(settings)(photo(), [Box(0, 1, 1, 9, 9, crowd=True)], attributed())
+        found = method.maker(settings, CPU)(photo(), [Box(0, 1, 1, 9, 9, crowd=True)], attributed())
         assert len(found) == 0 and found.size == SIZE
 
 
 def test_thresholds_in_the_wrong_order_and_missing_attributions_are_refused():
     with pytest.raises(UserError, match=r"background 0\.9 must not exceed foreground 0\.85"):
-        masks.maker(MasksSettings(background=0.9))
+        masks.maker(MasksSettings(background=0.9), CPU)
     with pytest.raises(ValueError, match="attribution of every box"):
-        masks.maker(MasksSettings())(photo(), [Box(0, *BOX)], None)
+        masks.maker(MasksSettings(), CPU)(photo(), [Box(0, *BOX)], None)
 
 
 # --- boxes alone
@@ -207,13 +209,13 @@ def test_thresholds_in_the_wrong_order_and_missing_attributions_are_refused():
 
 def test_a_filled_box_is_its_pixels():
     boxes = [Box(3, 2.4, 1, 5.4, 4), Box(1, 0, 0, 5, 5, crowd=True), Box(2, 79.9, 59.9, 80, 60)]
-    found = fill.maker(fill.FillSettings())(photo(), boxes, None)
+    found = fill.maker(fill.FillSettings(), CPU)(photo(), boxes, None)
     assert found.classes.tolist() == [3, 2] and found.masks.sum((1, 2)).tolist() == [9, 1]
     assert found.masks[0, 1:4, 2:5].all() and found.masks[1, 59, 79] and not found.ignored.any()
 
 
 def test_grabcut_finds_a_disc_by_its_colour_and_fills_boxes_that_leave_it_nothing_to_learn():
-    make = grabcut.maker(grabcut.GrabCutSettings())
+    make = grabcut.maker(grabcut.GrabCutSettings(), CPU)
     found = make(photo(), [Box(0, *BOX), Box(1, 0, 0, 80, 60), Box(2, 4, 4, 6, 6)], None)
     assert iou(found.masks[0], DISC) > 0.97
     assert found.masks[1].all() and found.masks[2].sum() == 4 and found.statistics == {"filled": 2}

@@ -159,8 +159,8 @@ def make(folder: Path, method: str, settings: Any, given: tuple[str, ...], name:
 
 
 def test_every_refinement_is_tried():
-    """But for that whose masks are given and not made: tests/test_truth.py."""
-    assert {method for method, *_ in CASES} == set(METHODS["refinements"]) - {"truth"}
+    """But for that whose masks are given and not made (tests/test_truth.py), and SAM (tests/test_sam.py)."""
+    assert {method for method, *_ in CASES} == set(METHODS["refinements"]) - {"truth", "sam"}
 
 
 @pytest.mark.parametrize(("method", "settings", "given", "cut"), CASES)

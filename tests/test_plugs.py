@@ -15,6 +15,7 @@ from wsss_core.boxes import AttributionMethod, ObjectMethod, bbam, detector, gra
 from wsss_core.boxes import fill as filled_boxes
 from wsss_core.boxes import grad_cam as object_cam
 from wsss_core.boxes import masks as attributed
+from wsss_core.boxes import sam as boxed_sam
 from wsss_core.classify import bce, ficklenet, mixup_cam, sc_cam, seam, w_ood
 from wsss_core.data import coco, demo, parts, tags, voc
 from wsss_core.data.reading import Reader
@@ -31,6 +32,7 @@ from wsss_core.refine import (
     mixed,
     par,
     saliency,
+    sam,
     seed_threshold,
     threshold,
     truth,
@@ -67,7 +69,7 @@ CLASSIFIERS: tuple[Objective, ...] = (bce, ficklenet, mixup_cam, sc_cam, seam, w
 NETWORKS: tuple[Objective, ...] = (irn_network, psa_network, deeplab_v2, dsrg, pseudo_label, by_source, cct, smp)
 OBJECT_NETWORKS: tuple[Objective, ...] = (detector, mask_rcnn)
 ATTRIBUTIONS: tuple[AttributionMethod, ...] = (bbam, simple_grad, smooth_grad, object_cam)
-OBJECTS: tuple[ObjectMethod, ...] = (attributed, filled_boxes, grabcut)
+OBJECTS: tuple[ObjectMethod, ...] = (attributed, filled_boxes, grabcut, boxed_sam)
 SEEDS: tuple[SeedMethod, ...] = (advcam, advcam_rib, cam, ficklenet_seeds, grad_cam, rib, seam_seeds)
 BATCHED_SEEDS: tuple[BatchedSeedMethod, ...] = (cam,)
 MAP_SOURCES: tuple[MapSource, ...] = (external,)
@@ -84,6 +86,7 @@ MASKS: tuple[MaskMethod, ...] = (
     par,
     psa_masks,
     saliency,
+    sam,
     seed_threshold,
     threshold,
     truth,

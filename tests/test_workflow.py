@@ -18,6 +18,7 @@ from PIL import Image
 
 from tests import warm
 from tests.conftest import REPOSITORY
+from tests.tiny_sam import write_sam
 from wsss_core.data.demo import DemoSettings, generate
 from wsss_core.data.reading import read_class_names
 from wsss_core.data.table import shard_of
@@ -268,6 +269,10 @@ def test_every_method_runs(tmp_path):
     assert used == {section: set(methods) - {"fill"} for section, methods in METHODS.items()}
     if find_spec("segmentation_models_pytorch") is None:  # the extra wsss[smp]
         del made.config["segmentations"]["smp"]
+    if find_spec("transformers") is None:  # the extra wsss[foundation]
+        del made.config["refinements"]["sam"], made.config["instances"]["boxed-sam"]
+    else:
+        write_sam(tmp_path / "tiny-sam")
     drawn = {key: value for key, value in made.config["dataset"].items() if key != "format"}
     pictures = generate(DemoSettings(**drawn | {"root": str(tmp_path / "data/demo")}))
     (tmp_path / "saliency").mkdir()

@@ -25,7 +25,7 @@ from wsss_core.store.masks import tried_names
 LISTED = 5
 """Problems and notes of the data set that are shown."""
 
-OF_BOXES = {("detectors", "faster_rcnn"), ("instances", "filled"), ("instances", "grabcut")}
+OF_BOXES = {("detectors", "faster_rcnn"), ("instances", "filled"), ("instances", "grabcut"), ("instances", "sam")}
 """Sections and methods of stages that take the boxes of the data set; what is built on these needs no word of its own.
 """
 
@@ -183,6 +183,8 @@ def _weights(configuration: Configuration) -> Iterator[Callable[[], str]]:
         train = stage.settings.get("train", {})
         if stage.method == "smp":
             yield partial(_smp, _named(stage), train)
+        elif stage.method == "sam":
+            yield partial(_sam, _named(stage), Path(next(iter(stage.settings.values()))["weights"]))
         elif train.get("weights") not in (None, "classifier"):
             name = configuration.backbone_of(stage.name)
             yield partial(_fit, f"{stage.section}.{stage.name}", train["weights"], name)
@@ -206,6 +208,22 @@ def _smp(where: str, settings: Mapping[str, Any]) -> str:
     millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
     missing = f"; there is no weight file {path} yet" if path and not os.path.exists(path) else ""
     return f"{where}: {settings['decoder']} on {settings['encoder']}, {millions:.1f} million parameters{missing}"
+
+
+def _sam(where: str, folder: Path) -> str:
+    """What network a folder holds that is prompted; its weights are not read."""
+    from wsss_core.extras import extra
+    from wsss_core.models.sam import WEIGHTS, kind_of
+
+    if not folder.exists():
+        return f"{where}: there is no folder {folder} yet"
+    try:
+        extra("transformers", "foundation")
+        kind = kind_of(folder)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+    file = next(folder / name for name in WEIGHTS if (folder / name).is_file())
+    return f"{where}: {folder} holds a network of the kind {kind}, weights in {file.name}"
 
 
 def _classifiers(configuration: Configuration) -> Iterator[Callable[[], str]]:

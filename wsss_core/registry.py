@@ -238,9 +238,12 @@ def _external_seed() -> Method:
     return _method(maps, _scores("seeds", ("maps", "evaluation.csv")), _LOCALISATION)
 
 
-def _masks(settings: str, given: Literal["maps", "scores", "masks", "network", "instances"], key: str = "") -> Step:
-    """Label masks; `given` is what they are made from ("network": masks and the network trained on them)."""
-    options = ("device",) if given == "network" else ()
+def _masks(
+    settings: str, given: Literal["maps", "prompts", "scores", "masks", "network", "instances"], key: str = ""
+) -> Step:
+    """Label masks; `given` is what they are made from ("network": masks and the network trained on them; "prompts":
+    maps, which a network that was trained elsewhere is prompted with)."""
+    options = ("device",) if given in ("network", "prompts") else ()
     return Step("masks", settings, f"masks_from_{given}", "shard", "train", options, key, product="masks/{shard}")
 
 
@@ -438,6 +441,7 @@ METHODS: dict[str, dict[str, Method]] = {
             pretrained=True,
         ),
         "par": _refinement(_masks("wsss_core.refine.par:ParSettings", "maps"), seed="seeds"),
+        "sam": _refinement(_masks("wsss_core.refine.sam:SamSettings", "prompts"), seed="seeds"),
         "seed_threshold": _refinement(
             _masks("wsss_core.refine.seed_threshold:SeedThresholdSettings", "maps"), seed="seeds"
         ),
@@ -479,6 +483,7 @@ METHODS: dict[str, dict[str, Method]] = {
         ),
         "filled": _objects("instances", "wsss_core.boxes.fill:FillSettings", "instances_from_boxes"),
         "grabcut": _objects("instances", "wsss_core.boxes.grabcut:GrabCutSettings", "instances_from_boxes"),
+        "sam": _objects("instances", "wsss_core.boxes.sam:SamSettings", "instances_from_prompts", ("device",)),
         "proposals": _objects(
             "fitted_instances",
             "wsss_core.boxes.proposals:ProposalsSettings",

@@ -137,8 +137,8 @@ Boxes of crowds are left out; the attributions, where they are given, are of the
 class ObjectMethod(Protocol):
     """A module that makes the masks of objects in boxes."""
 
-    def maker(self, settings: Any, /) -> ObjectMaker:
-        """What makes the masks of an image."""
+    def maker(self, settings: Any, device: torch.device, /) -> ObjectMaker:
+        """What makes the masks of an image; the device is for methods with a network."""
         ...
 
 

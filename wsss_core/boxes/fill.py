@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from wsss_core.boxes import ObjectMaker, told_apart
 from wsss_core.boxes.geometry import pixels
@@ -19,7 +20,7 @@ class FillSettings:
     """Filled boxes, which have no settings."""
 
 
-def maker(settings: FillSettings) -> ObjectMaker:
+def maker(settings: FillSettings, device: torch.device) -> ObjectMaker:
     """What fills the boxes of an image."""
 
     def make(image: np.ndarray, boxes: Sequence[Box], attributions: Attributions | None) -> Instances:

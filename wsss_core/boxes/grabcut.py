@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from wsss_core.boxes import ObjectMaker, told_apart
 from wsss_core.boxes.geometry import pixels
@@ -30,7 +31,7 @@ class GrabCutSettings:
     iterations: int = setting(5, "iterations of colours and cut", minimum=1)
 
 
-def maker(settings: GrabCutSettings) -> ObjectMaker:
+def maker(settings: GrabCutSettings, device: torch.device) -> ObjectMaker:
     """What cuts the objects of an image out of their boxes; ``filled`` in the statistics counts filled boxes."""
 
     def make(image: np.ndarray, boxes: Sequence[Box], attributions: Attributions | None) -> Instances:

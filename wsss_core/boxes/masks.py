@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import torch
 
 from wsss_core.boxes import ObjectMaker, told_apart
 from wsss_core.boxes.geometry import pixels
@@ -95,7 +96,7 @@ class MasksSettings:
     )
 
 
-def maker(settings: MasksSettings) -> ObjectMaker:
+def maker(settings: MasksSettings, device: torch.device) -> ObjectMaker:
     """What makes the masks of an image from the attributions of its objects.
 
     Raises

@@ -7,6 +7,7 @@ from pathlib import Path
 from wsss_core.boxes import ObjectMethod
 from wsss_core.data.boxes import plain
 from wsss_core.data.decoded import read_record
+from wsss_core.data.listing import folder_digest
 from wsss_core.data.table import read_manifest
 from wsss_core.execution import Execution
 from wsss_core.jobs.inputs import open_records
@@ -32,19 +33,22 @@ def run(
     instances
         HDF5 file of instances to write.
     cache
-        File of finished records; a record is made again only if its image, boxes, attributions or the settings changed.
+        File of finished records; a record is made again only if its image, boxes, attributions, the settings or the
+        network changed.
 
     Raises
     ------
     UserError
-        If an image or its attributions cannot be read.
+        If an image or its attributions cannot be read, or a network that the settings name cannot be loaded.
     """
     step = read_step(config)
     method: ObjectMethod = step.plug
     shard = read_manifest(manifest)
     records = {record.id: record for record in shard.records}
     store = None if attributions is None else open_records(attributions, shard, ATTRIBUTIONS)
-    make = method.maker(step.settings)
+    make = method.maker(step.settings, execution.torch_device())
+    weights = getattr(step.settings, "weights", None)
+    network = () if weights is None else (folder_digest(Path(weights)),)
 
     def compute(image_id: str) -> Instances:
         record = records[image_id]
@@ -53,7 +57,10 @@ def run(
     build(
         instances,
         INSTANCES,
-        {r.id: fingerprint(step.digest, r.digest, plain(r.boxes), _upstream(store, r.id)) for r in shard.records},
+        {
+            r.id: fingerprint(step.digest, r.digest, plain(r.boxes), _upstream(store, r.id), *network)
+            for r in shard.records
+        },
         compute,
         {"method": step.method, "class_names": list(shard.class_names)},
         cache=cache,
