@@ -20,7 +20,7 @@ from wsss_core.errors import UserError
 from wsss_core.execution import Execution
 from wsss_core.kernels.dense_crf import PIXELS
 from wsss_core.models.deeplab import DeepLabV2, deeplab_v2
-from wsss_core.refine import MaskInputs, fill
+from wsss_core.refine import MaskInputs, affinity, fill
 from wsss_core.refine.corrected import CorrectedSettings
 from wsss_core.refine.crf import CrfSettings
 from wsss_core.refine.fill import FillSettings
@@ -71,6 +71,7 @@ CASES: list[tuple[str, Any, tuple[str, ...], Cut]] = [
     ("seed_threshold", SeedThresholdSettings(threshold="otsu"), ("maps",), Cut("otsu")),
     ("irn_pretrained", ThresholdSettings(), ("scores",), Cut("fixed", 0.27)),
     ("psa_pretrained", MasksSettings(), ("scores",), Cut("fixed", 0.5)),
+    ("affinity", affinity.MasksSettings(), ("scores",), Cut("otsu")),
     ("irn", ThresholdSettings(threshold="otsu"), ("scores",), Cut("otsu")),
     ("psa", MasksSettings(threshold="otsu"), ("scores",), Cut("otsu")),
     (

@@ -24,6 +24,7 @@ from wsss_core.refine import (
     LabelMaker,
     MaskMethod,
     Walk,
+    affinity,
     corrected,
     crf,
     fill,
@@ -75,8 +76,9 @@ BATCHED_SEEDS: tuple[BatchedSeedMethod, ...] = (cam,)
 MAP_SOURCES: tuple[MapSource, ...] = (external,)
 MAP_REFINEMENTS: tuple[MapRefinement, ...] = (regions,)
 LABELS: tuple[LabelMaker, ...] = (irn_labels, psa_labels)
-WALKS: tuple[Walk, ...] = (irn_walk, psa_walk)
+WALKS: tuple[Walk, ...] = (affinity, irn_walk, psa_walk)
 MASKS: tuple[MaskMethod, ...] = (
+    affinity,
     corrected,
     marks,
     crf,

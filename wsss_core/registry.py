@@ -293,6 +293,20 @@ def _walked(name: str, *, masks: str, scores: str = _SCORES, pretrained: bool = 
     )
 
 
+def _affinity() -> Method:
+    """A refinement that walks the maps of a seed on the features of a backbone, without training."""
+    module = "wsss_core.refine.affinity"
+    rule, product, file = "refinements_pretrained", "scores/{shard}.h5", "network.pt"
+    return _method(
+        Step("pretrained", f"{module}:FeaturesSettings", rule, split="train", key="network", product=file),
+        Step("walk", f"{module}:WalkSettings", "walk", "shard", "train", ("device",), key="walk", product=product),
+        _scores("refinements", ("walk", "walk.csv"), f"{module}:ScoresSettings"),
+        _masks(f"{module}:MasksSettings", "scores", key="masks"),
+        _evaluation("refinements", "train", "masks"),
+        seed="seeds",
+    )
+
+
 def _segmentation(name: str, settings: str, **edges: str) -> Method:
     """A training objective of segmentation networks; `edges` are what it learns from beside label masks."""
     return _method(
@@ -390,7 +404,7 @@ def _instance_network(settings: str) -> Method:
     )
 
 
-_WALKS = "irn|irn_pretrained|psa|psa_pretrained"
+_WALKS = "affinity|irn|irn_pretrained|psa|psa_pretrained"
 """Refinements that walk."""
 
 METHODS: dict[str, dict[str, Method]] = {
@@ -440,6 +454,7 @@ METHODS: dict[str, dict[str, Method]] = {
             scores="wsss_core.refine.psa.masks:ScoresSettings",
             pretrained=True,
         ),
+        "affinity": _affinity(),
         "par": _refinement(_masks("wsss_core.refine.par:ParSettings", "maps"), seed="seeds"),
         "sam": _refinement(_masks("wsss_core.refine.sam:SamSettings", "prompts"), seed="seeds"),
         "seed_threshold": _refinement(

@@ -18,17 +18,20 @@ from wsss_core import keyed
 from wsss_core.constants import IGNORE
 from wsss_core.settings import setting
 
+Rule = Literal["fixed", "heldout", "oracle", "otsu"]
+RULES = (
+    "how the background threshold is chosen: fixed: the value `threshold`, no masks used; otsu: Otsu's threshold of "
+    "each image's own maps, no masks used; heldout: best mIoU on `heldout_fraction` of the images with masks, "
+    "evaluated on the others; oracle: best mIoU on the very masks that are scored (labelled so)"
+)
+"""What the rules are, in the words of the settings."""
+
 
 @dataclass(frozen=True)
 class ScoresSettings:
     """How maps are scored and how the background threshold of everything downstream is chosen."""
 
-    rule: Literal["fixed", "heldout", "oracle", "otsu"] = setting(
-        "fixed",
-        "how the background threshold is chosen: fixed: the value `threshold`, no masks used; otsu: Otsu's threshold "
-        "of each image's own maps, no masks used; heldout: best mIoU on `heldout_fraction` of the images with masks, "
-        "evaluated on the others; oracle: best mIoU on the very masks that are scored (labelled so)",
-    )
+    rule: Rule = setting("fixed", RULES)
     threshold: float = setting(
         0.25, "background threshold under rule fixed, on maps in [0, 1]", minimum=0, exclusiveMaximum=1
     )

@@ -105,6 +105,53 @@ def walk(scores: Any, affinities: Any, *, radius: float = 5, log2_steps: int = 8
     return restore(_power(x, affinities.double(), radius, log2_steps))
 
 
+def walk_on_matrix(scores: Tensor, affinities: Tensor, *, log2_steps: int = 8) -> Tensor:
+    """Walk `scores` for ``2 ** log2_steps`` steps between any cells, near or far.
+
+    Parameters
+    ----------
+    scores
+        [K, h, w].
+    affinities
+        [h w, h w], symmetric and not negative, with ones on the diagonal.
+    log2_steps
+        Binary logarithm of the number of steps.
+
+    Returns
+    -------
+    Walked scores, [K, h, w], in the precision of `scores` and computed in that of `affinities`.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not match.
+
+    Examples
+    --------
+    The first and the last cell are alike, the one between them is not:
+
+    >>> alike = torch.tensor([[1.0, 0, 1], [0, 1, 0], [1, 0, 1]])
+    >>> walk_on_matrix(torch.tensor([[[1.0, 0, 0]]]), alike, log2_steps=3).round(decimals=3).tolist()
+    [[[0.5, 0.0, 0.5]]]
+    """
+    cells = scores.shape[-2] * scores.shape[-1]
+    if scores.ndim != 3 or tuple(affinities.shape) != (cells, cells):
+        raise ValueError(
+            f"scores {tuple(scores.shape)} and affinities {tuple(affinities.shape)} do not belong together"
+        )
+    root = affinities.sum(0).sqrt()
+    symmetric = affinities / (root[:, None] * root)
+    # T_k by their recurrence, on rows
+    before, current = None, scores.flatten(1).to(affinities.dtype) * root
+    coefficients = chebyshev_power(2**log2_steps, TOLERANCE[affinities.dtype])
+    result = coefficients[0] * current
+    for coefficient in coefficients[1:]:
+        moved = current @ symmetric
+        before, current = current, moved if before is None else 2 * moved - before
+        result += coefficient * current
+    return (result / root).to(scores.dtype).reshape(scores.shape)
+
+
 def boundary_affinities(boundary: Tensor, radius: float, beta: float) -> Tensor:
     """Affinities of every pixel to its neighbours in a half plane.
 
