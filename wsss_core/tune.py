@@ -80,10 +80,12 @@ def tune(files: RunFiles, name: str | None, masks: Path | None, count: int) -> T
     Raises
     ------
     UserError
-        If there is no such stage or it has no threshold, the maps it stands on are not made, or no mask is that of a
-        photo.
+        If there is no such stage or it has no threshold, the data has no background, the maps it stands on are not
+        made, or no mask is that of a photo.
     """
     stage = _stage(files, name)
+    if files.configuration.dataset.get("background") == "none":
+        raise UserError("the data has no background (dataset.background), so there is no threshold to tune")
     found_seed = files.configuration.ancestor(stage, "seeds")
     assert found_seed is not None  # it is one, or the CRF of one
     seed = found_seed.name

@@ -4,8 +4,9 @@ A configuration describes a graph of named stages (see `docs/configuration.md`).
 into a `Configuration` or raises one `UserError` that lists every mistake. `step_json` writes all that a step's rule
 ever sees of it: the step's own settings and the digest of the library code it uses.
 
-The rooms: `reading` takes the file, `given` reads the stages as they were written, `sweeps` expands them, `graph`
-holds what comes out, `steps` writes the JSON of each step, and `validate` judges values and words the mistakes.
+The rooms: `reading` takes the file, `given` reads the stages as they were written, `background` knows data that has
+none, `sweeps` expands them, `graph` holds what comes out, `steps` writes the JSON of each step, and `validate` judges
+values and words the mistakes.
 
 No torch is imported here, so the workflow can parse in a fraction of a second.
 """
@@ -17,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from wsss_core.config.background import without_background
 from wsss_core.config.given import given_dataset, given_stages
 from wsss_core.config.graph import Configuration, Stage
 from wsss_core.config.reading import merged, read_file
@@ -57,7 +59,7 @@ def load(raw: Mapping[str, Any]) -> Configuration:
     top = filled(raw, read_schema(), "", mistakes, skip={*METHODS, "dataset"})
     _check_folder(str(top["results"]), mistakes)
     dataset = given_dataset(raw.get("dataset"), mistakes)
-    given = given_stages(raw, mistakes)
+    given = without_background(dataset, given_stages(raw, mistakes), mistakes)
     if mistakes:  # the graph may be broken, so nothing is expanded, but settings can be judged all the same
         for stage in given:
             filled(without_sweeps(stage), stage.schema, stage.where, mistakes)

@@ -78,6 +78,7 @@ def _part(given: Mapping[str, Any], where: str, mistakes: Mistakes) -> dict[str,
         "annotated": {"type": ["array", "null"], "items": {"type": "string"}, "minItems": 1, "default": None},
     }
     own |= {key: value for key, value in schema["properties"].items() if key not in shared or key == "classes"}
+    own.pop("background", None)  # of all parts, as their masks are of one kind
     rest = {key: value for key, value in given.items() if key != "format"}
     return {"format": form, **filled(rest, schema | {"properties": own}, where, mistakes)}
 

@@ -328,6 +328,19 @@ def _contradictions(reading: Reading, records: Iterable[ImageRecord], known: Kno
     return [Problem("", "tags and masks", text, "note")] if names else []
 
 
+def zeros_without_background(records: Iterable[ImageRecord], known: KnownFiles) -> list[Problem]:
+    """What is wrong with true masks of data without a background: label 0 occurs in them."""
+    masked = [record for record in records if record.mask]
+    wrong = [record for record in masked if 0 in known.content["mask"][record.mask]["labels"]]
+    if not wrong:
+        return []
+    text = (
+        f"{len(wrong)} of {len(masked)} true masks hold label 0, such as that of {wrong[0].id!r}, and "
+        f"dataset.background is none: write {IGNORE} where a pixel is not to be counted, or leave the setting out"
+    )
+    return [Problem("", wrong[0].mask, text)]
+
+
 def require_roles(reading: Reading, records: Sequence[ImageRecord]) -> None:
     scored = [record for record in records if "score" in record.splits]
     of_val = [record.id for record in scored if "val" in record.splits]

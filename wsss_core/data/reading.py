@@ -17,12 +17,26 @@ from wsss_core.data.folders import Entry, walk
 from wsss_core.data.names import Lookalikes, did_you_mean, plain
 from wsss_core.data.table import ImageRecord
 from wsss_core.errors import UserError
+from wsss_core.settings import setting
 from wsss_core.store.masks import mask_name
 
 if TYPE_CHECKING:
     from wsss_core.data.label_files import LabelRow
 
 ROLES = ("train", "score", "val", "ood")
+
+BackgroundKind = Literal["class", "none"]
+"""Whether pixels of no class are background, or there are none."""
+
+
+def kind_of_background() -> Any:
+    """The setting `background` of a data set."""
+    return setting(
+        "class",
+        "class: what is of no class is background, label 0; none: every pixel is of some class, as in land cover, and "
+        "no mask holds a 0 (docs/configuration.md)",
+    )
+
 
 RESERVED = {
     BACKGROUND: "label 0 has this name in every table and figure; images that hold nothing else have no label",

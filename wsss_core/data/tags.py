@@ -13,6 +13,7 @@ from wsss_core.data.label_text import check_labels
 from wsss_core.data.names import did_you_mean
 from wsss_core.data.reading import (
     ROLES,
+    BackgroundKind,
     Draft,
     ImageFolder,
     MaskFolder,
@@ -23,6 +24,7 @@ from wsss_core.data.reading import (
     existing_folder,
     find_list,
     find_masks,
+    kind_of_background,
     listed_images,
     mark_scored,
     named,
@@ -72,6 +74,7 @@ class TableSettings:
         exclusiveMaximum=1,
     )
     split_seed: int = setting(0, "another number, another choice for val_fraction", minimum=0)
+    background: BackgroundKind = kind_of_background()
     unreadable: Literal["stop", "skip"] = setting(
         "stop", "when images, masks or tags cannot be used: stop with the whole list, or skip them and go on"
     )

@@ -15,6 +15,7 @@ from wsss_core.data.label_files import read_labels
 from wsss_core.data.label_text import check_labels
 from wsss_core.data.names import Lookalikes
 from wsss_core.data.reading import (
+    BackgroundKind,
     Draft,
     ImageFolder,
     MaskFolder,
@@ -25,6 +26,7 @@ from wsss_core.data.reading import (
     existing_folder,
     find_list,
     find_masks,
+    kind_of_background,
     listed_images,
     mark_scored,
     named,
@@ -80,6 +82,7 @@ class VocSettings:
     images: str = setting("JPEGImages", "folder of images")
     annotations: str = setting("Annotations", "folder of the XML files of tags and boxes, <id>.xml")
     lists: str = setting("ImageSets/Segmentation", "folder of split lists")
+    background: BackgroundKind = kind_of_background()
     unreadable: Literal["stop", "skip"] = setting(
         "stop", "when images, masks or tags cannot be used: stop with the whole list, or skip them and go on"
     )

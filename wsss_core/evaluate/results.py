@@ -44,7 +44,10 @@ AFTER = (
 NUMBERS = ("threshold", *SCORES, OF_FULL, *HINDSIGHT, "seconds", "memory_mb")
 """Columns that hold numbers, empty where these are undefined."""
 ABOUT = (
-    ("scores", "fractions in [0, 1], averaged over the labels that occur in the scored masks, background included"),
+    (
+        "scores",
+        "fractions in [0, 1], averaged over the labels that occur in the scored masks, with the background if any",
+    ),
     ("of_full", "mIoU of predictions as a part of that of the best network trained on the true masks of all images"),
     (
         "oracle_threshold and oracle_miou",

@@ -18,11 +18,12 @@ from wsss_core import keyed
 from wsss_core.constants import IGNORE
 from wsss_core.settings import setting
 
-Rule = Literal["fixed", "heldout", "oracle", "otsu"]
+Rule = Literal["fixed", "heldout", "oracle", "otsu", "none"]
 RULES = (
     "how the background threshold is chosen: fixed: the value `threshold`, no masks used; otsu: Otsu's threshold of "
     "each image's own maps, no masks used; heldout: best mIoU on `heldout_fraction` of the images with masks, "
-    "evaluated on the others; oracle: best mIoU on the very masks that are scored (labelled so)"
+    "evaluated on the others; oracle: best mIoU on the very masks that are scored (labelled so); none: there "
+    "is no background, every pixel has its strongest class (dataset.background)"
 )
 """What the rules are, in the words of the settings."""
 

@@ -78,6 +78,9 @@ def score_thresholds(
     n_labels
         Number of labels with background.
     """
+    if settings.rule == "none":
+        matrices = sweep(pairs(scored), [-np.inf], n_labels)
+        return ThresholdScores((), metrics(matrices), 0, None, metrics(matrices[0]))
     levels = settings.thresholds()
     matrices = sweep(pairs(scored), levels, n_labels)
     scores = metrics(matrices)

@@ -20,7 +20,7 @@ from wsss_core.evaluate.otsu import otsu_threshold
 from wsss_core.evaluate.tables import label_names
 from wsss_core.jobs.inputs import read_threshold
 from wsss_core.jobs.shard_names import shard_names
-from wsss_core.refine import highest_label, mask_values
+from wsss_core.refine import NO_BACKGROUND, highest_label, mask_values
 from wsss_core.registry import METHODS, SCORED_SECTIONS
 from wsss_core.report.graph import layers
 from wsss_core.store.masks import mask_name, read_mask
@@ -137,6 +137,8 @@ class Labels:
         settings = self.files.stages[name].settings["scores"]
         if settings["rule"] == "otsu":
             return otsu_threshold(maps)
+        if settings["rule"] == "none":
+            return NO_BACKGROUND
         chosen = self.files.threshold(name)
         return chosen["value"] if chosen else settings["threshold"]
 

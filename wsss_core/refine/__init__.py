@@ -6,6 +6,7 @@ learns has a `LabelMaker`, the `wsss_core.training.Objective` of its network, an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wsss_core.constants import IGNORE
 from wsss_core.errors import UserError
 from wsss_core.evaluate.otsu import otsu_threshold
 from wsss_core.store.cut import Cut
@@ -28,8 +30,12 @@ if TYPE_CHECKING:
     from wsss_core.store.shards import RecordKind
 
 
-Threshold = float | Literal["score", "oracle", "otsu"]
+Threshold = float | Literal["score", "oracle", "otsu", "none"]
 """A background threshold in the settings; `cut_at` says what the words mean."""
+
+
+NO_BACKGROUND = -math.inf
+"""The threshold of data without a background: every map exceeds it, so that every pixel has a class."""
 
 
 class LabelMaker(Protocol):
@@ -132,8 +138,8 @@ def cut_at(threshold: Threshold, chosen: Mapping[str, Any] | None) -> Cut:
     Parameters
     ----------
     threshold
-        A number; "otsu": of each image's own maps; "score": what the score rule of the maps chose; "oracle": the best
-        value in hindsight, which uses the masks.
+        A number; "none": there is no background, every pixel has a class; "otsu": of each image's own maps; "score":
+        what the score rule of the maps chose; "oracle": the best value in hindsight, which uses the masks.
     chosen
         Content of the threshold file, ``{"rule", "value", "oracle": {"value", "miou"}}``; None if there is none.
 
@@ -148,15 +154,19 @@ def cut_at(threshold: Threshold, chosen: Mapping[str, Any] | None) -> Cut:
     Cut(rule='fixed', threshold=0.3, band=None, from_maps=False, crf='', notes=())
     >>> cut_at("score", {"rule": "heldout", "value": 0.25})
     Cut(rule='heldout', threshold=0.25, band=None, from_maps=True, crf='', notes=())
+    >>> cut_at("none", None)
+    Cut(rule='none', threshold=None, band=None, from_maps=False, crf='', notes=())
     """
     if not isinstance(threshold, str):
         return Cut("fixed", float(threshold))
-    if threshold == "otsu":
-        return Cut("otsu")
+    if threshold in ("otsu", "none"):
+        return Cut(threshold)
     if chosen is None:
         raise UserError(f"threshold {threshold!r} needs the scores of the maps, and no threshold file was given")
     if threshold == "score":
         rule = chosen["rule"]
+        if rule == "none":
+            return Cut("none")
         return Cut(rule, None if rule == "otsu" else float(chosen["value"]), from_maps=True)
     if "oracle" not in chosen:
         raise UserError("threshold 'oracle' needs masks to choose it with, and the data set has none to score")
@@ -164,7 +174,8 @@ def cut_at(threshold: Threshold, chosen: Mapping[str, Any] | None) -> Cut:
 
 
 def threshold_of(cut: Cut, maps: Tensor) -> float:
-    """The threshold at which an image is cut: the one of all images, or under rule otsu its own.
+    """The threshold at which an image is cut: the one of all images, or under rule otsu its own; under rule none
+    `NO_BACKGROUND`.
 
     Parameters
     ----------
@@ -183,6 +194,8 @@ def threshold_of(cut: Cut, maps: Tensor) -> float:
     """
     if cut.rule == "otsu":
         return otsu_threshold(maps)
+    if cut.rule == "none":
+        return NO_BACKGROUND
     assert cut.threshold is not None  # there is no band
     return cut.threshold
 
@@ -225,6 +238,17 @@ def highest_label(maps: Tensor, threshold: float) -> Tensor:
     """
     plane = torch.full((1, *maps.shape[1:]), threshold, dtype=maps.dtype, device=maps.device)
     return torch.cat([plane, maps]).argmax(0)
+
+
+def without_classes(size: tuple[int, int], threshold: float) -> np.ndarray:
+    """The mask of an image that has no class, uint8 [H, W]: background, or undecided where there is no background.
+
+    Examples
+    --------
+    >>> without_classes((1, 2), 0.3).tolist(), without_classes((1, 2), NO_BACKGROUND).tolist()
+    ([[0, 0]], [[255, 255]])
+    """
+    return np.full(size, IGNORE if threshold == NO_BACKGROUND else 0, dtype=np.uint8)
 
 
 def mask_values(indices: Any, classes: Sequence[int]) -> np.ndarray:

@@ -10,10 +10,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wsss_core.constants import EPSILON
 from wsss_core.data.decoded import read_image_of
 from wsss_core.data.table import ImageRecord
 from wsss_core.kernels.dense_crf import PIXELS, dense_crf_batch, unary_from_labels, unary_from_probabilities
-from wsss_core.refine import MaskInputs, MaskMaker, Threshold, cut_at, highest_label, mask_values, threshold_of
+from wsss_core.refine import (
+    NO_BACKGROUND,
+    MaskInputs,
+    MaskMaker,
+    Threshold,
+    cut_at,
+    highest_label,
+    mask_values,
+    threshold_of,
+    without_classes,
+)
 from wsss_core.settings import setting
 
 
@@ -23,8 +34,9 @@ class CrfSettings:
 
     threshold: Threshold = setting(
         0.3,
-        "background threshold on maps in [0, 1]; otsu: that of each image's own maps, no masks used; score: what the "
-        "seed's score rule chose; oracle: the best value in hindsight, which uses the masks",
+        "background threshold on maps in [0, 1]; none: no background, every pixel has a class (dataset.background); "
+        "otsu: that of each image's own maps, no masks used; score: what the seed's score rule chose; oracle: the best "
+        "value in hindsight, which uses the masks",
         minimum=0,
         maximum=1,
     )
@@ -82,9 +94,9 @@ def crf_mask(
     maps
         Seed maps at full resolution, [K, H, W], each class scaled to [0, 1]. Those on a GPU are refined there.
     classes
-        The K present classes, 0-based; with none, all is background.
+        The K present classes, 0-based; with none, see `wsss_core.refine.without_classes`.
     threshold
-        Background threshold.
+        Background threshold; `wsss_core.refine.NO_BACKGROUND`: the classes alone compete.
 
     Returns
     -------
@@ -110,6 +122,7 @@ def crf_masks(
     settings: CrfSettings,
 ) -> list[np.ndarray]:
     """`crf_mask` of several images, each with its threshold, which a GPU refines together."""
+    masks = [without_classes(image.shape[:2], at) for image, at in zip(images, thresholds, strict=True)]
     tagged = [number for number, present in enumerate(classes) if present]
     posteriors = dense_crf_batch(
         [images[number] for number in tagged],
@@ -118,14 +131,23 @@ def crf_masks(
         bilateral=settings.bilateral,
         iterations=settings.iterations,
     )
-    masks = [np.zeros(image.shape[:2], dtype=np.uint8) for image in images]
     for number, posterior in zip(tagged, posteriors, strict=True):
-        masks[number] = mask_values(posterior.argmax(0).cpu(), classes[number])
+        first = len(classes[number]) + 1 - len(posterior)  # 1 where no plane of a background was refined
+        masks[number] = mask_values(posterior.argmax(0).cpu() + first, classes[number])
     return masks
 
 
 def _unary(maps: Tensor, threshold: float, settings: CrfSettings) -> Tensor:
-    """Energies [K + 1, H, W], background first."""
+    """Energies [K + 1, H, W], background first; [K, H, W] where there is none."""
+    if threshold == NO_BACKGROUND:
+        return _unary_of_classes(maps, settings)
     if settings.unary == "label":
         return unary_from_labels(highest_label(maps, threshold), len(maps) + 1, settings.confidence)
     return unary_from_probabilities(torch.cat([torch.full_like(maps[:1], threshold), maps]))
+
+
+def _unary_of_classes(maps: Tensor, settings: CrfSettings) -> Tensor:
+    """Energies [K, H, W] of the classes alone; the soft ones sum to one over them where a map is not 0."""
+    if settings.unary == "label":
+        return unary_from_labels(maps.argmax(0), len(maps), settings.confidence)
+    return unary_from_probabilities(maps / maps.sum(0, keepdim=True).clamp_min(EPSILON))

@@ -18,8 +18,9 @@ class SeedThresholdSettings(ThresholdSettings):
 
     threshold: Threshold = setting(
         "score",
-        "background threshold: a number; otsu: that of each image's own maps, no masks used; score: what the seed's "
-        "score rule chose; oracle: the best value in hindsight, which uses the masks",
+        "background threshold: a number; none: no background, every pixel has a class (dataset.background); otsu: that "
+        "of each image's own maps, no masks used; score: what the seed's score rule chose; oracle: the best value in "
+        "hindsight, which uses the masks",
         minimum=0,
         maximum=1,
     )

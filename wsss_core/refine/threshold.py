@@ -10,7 +10,16 @@ from torch import Tensor
 
 from wsss_core.constants import IGNORE
 from wsss_core.data.table import ImageRecord
-from wsss_core.refine import MaskInputs, MaskMaker, Threshold, cut_at, highest_label, mask_values, threshold_of
+from wsss_core.refine import (
+    MaskInputs,
+    MaskMaker,
+    Threshold,
+    cut_at,
+    highest_label,
+    mask_values,
+    threshold_of,
+    without_classes,
+)
 from wsss_core.settings import setting
 from wsss_core.store.cut import Cut
 
@@ -65,9 +74,9 @@ def score_mask(
     scores
         [K, H, W] in [0, 1].
     classes
-        The K present classes, 0-based; with none, all is background.
+        The K present classes, 0-based; with none, see `wsss_core.refine.without_classes`.
     threshold
-        Background threshold, used without a band.
+        Background threshold, used without a band; `wsss_core.refine.NO_BACKGROUND`: the strongest class everywhere.
     band
         See `ThresholdSettings.band`.
 
@@ -76,7 +85,7 @@ def score_mask(
     uint8 [H, W]: 0 background, c + 1 class c, 255 undecided.
     """
     if not classes:
-        return np.zeros(scores.shape[1:], dtype=np.uint8)
+        return without_classes((scores.shape[1], scores.shape[2]), threshold)
     if band is None:
         return mask_values(highest_label(scores, threshold), classes)
     low, high = band

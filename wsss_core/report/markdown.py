@@ -137,7 +137,7 @@ def _note(runs: Sequence[Results], rows: Sequence[Combined]) -> str:
     if any(is_repetition(key) for results in runs for key in results.swept):
         over = "the runs and their repetitions" if len(runs) > 1 else "the repetitions"
         words.append(f"Stages that are repeated, and what is built on them: mean ± standard deviation over {over}.")
-    words.append("Percent, averaged over the labels that occur in the masks scored, background included.")
+    words.append("Percent, averaged over the labels that occur in the masks scored, with the background if any.")
     if _any(rows, "of_full"):
         words.append("Of full supervision: mIoU as a part of that of the best network trained on all true masks.")
     if _any(rows, "oracle_miou"):

@@ -22,6 +22,7 @@ from wsss_core.data.examine import (
     require_roles,
     with_boxes_of_share,
     without_truth,
+    zeros_without_background,
 )
 from wsss_core.data.parts import part_settings
 from wsss_core.data.reading import Problem, Reader
@@ -69,7 +70,8 @@ def run(
     ------
     UserError
         If images, masks or tags cannot be used and may not be skipped, a split turns out empty, a class has no train
-        image, or tags and masks contradict each other more than chance explains (`wsss_core.data.truth`).
+        image, tags and masks contradict each other more than chance explains (`wsss_core.data.truth`), or the data
+        has no background and a true mask holds a 0.
     """
     step = read_step(config)
     settings = step.settings
@@ -79,6 +81,8 @@ def run(
     most = getattr(settings, "max_megapixels", math.inf)  # the demo draws its own pictures
     records, found = examine_all(reading, known, execution.threads, most)
     known.write()
+    if getattr(settings, "background", "class") == "none":
+        found = [*found, *zeros_without_background(records, known)]
     drawn_by = {part["domain"]: part_settings(part) for part in getattr(settings, "parts", ())}
     records = [with_given_boxes(record, drawn_by.get(record.domain, settings)) for record in records]
     found = sorted({*reading.problems, *found}, key=lambda p: (p.severity == "note", p.image, p.path, p.text))

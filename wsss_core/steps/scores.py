@@ -59,7 +59,7 @@ def run(
         JSON to write, with "rule", "value" and, where there are masks, "miou" at the value and "oracle" (the best
         threshold on the evaluated masks and its mIoU, for reporting only). Under rule otsu also "values", the threshold
         of every image that has a class, with a mask or without; "value" is their median, and "miou" that of all images
-        cut at their own.
+        cut at their own. Under rule none "value" is null, and there is no "oracle" and no curve.
 
     Raises
     ------
@@ -93,8 +93,11 @@ def run(
     header = ScoreHeader(
         scored_split(list(records.values())), len(scored), len(choosing), cut=Cut(settings.rule, found.chosen)
     )
-    write_curve(curve, replace(header, cut=Cut("all")), found.levels, found.scores)
     write_evaluation(evaluation, header, label_names(names), found.at_chosen)
+    if settings.rule == "none":
+        _without_threshold(header, found.miou(0), curve, threshold)
+        return
+    write_curve(curve, replace(header, cut=Cut("all")), found.levels, found.scores)
     best = {"value": found.levels[found.best], "miou": found.miou(found.best)}
     miou = round(float(found.at_chosen.mean("iou")), 6)
     result = {"rule": settings.rule, "value": value, "miou": miou, "oracle": best} | ({"values": own} if own else {})
@@ -110,6 +113,13 @@ def run(
     )
 
 
+def _without_threshold(header: ScoreHeader, miou: float, curve: Path, threshold: Path) -> None:
+    """Of data without a background there is no curve, and the threshold file holds the rule alone, and the score."""
+    write_curve(curve, header, (), None)
+    write_text(threshold, json.dumps({"rule": "none", "value": None, "miou": miou}) + "\n")
+    log.info("%d images: mIoU %.4f, every pixel of a class (no background)", header.images, miou)
+
+
 def _without_masks(
     settings: ScoresSettings,
     own: dict[str, float],
@@ -118,7 +128,7 @@ def _without_masks(
     threshold: Path,
     class_names: Sequence[str],
 ) -> None:
-    if settings.rule not in ("fixed", "otsu"):
+    if settings.rule not in ("fixed", "otsu", "none"):
         raise UserError(
             f"score.rule is {settings.rule}, which chooses the threshold on masks, but the data set has no image to "
             "score: give masks or use rule fixed or otsu"
@@ -126,6 +136,10 @@ def _without_masks(
     header = ScoreHeader("score", 0)
     write_curve(curve, header, (), None)
     write_evaluation(evaluation, header, label_names(class_names), None)
+    if settings.rule == "none":
+        write_text(threshold, json.dumps({"rule": "none", "value": None}) + "\n")
+        log.info("no masks to score; every pixel is of a class (no background)")
+        return
     value = settings.threshold if settings.rule == "fixed" else _typical(own)
     result = {"rule": settings.rule, "value": value} | ({"values": own} if own else {})
     write_text(threshold, json.dumps(result) + "\n")
